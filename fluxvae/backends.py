@@ -1,0 +1,108 @@
+"""Who runs an artifact: our reference executor on any OS, or Core ML itself on a Mac.
+
+Both take a float32 NCHW latent and give a float32 NCHW image in the contract's range, so that
+nothing above has to know layouts, dtypes or image outputs. The Core ML side has not been run on a
+Mac yet.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fluxvae.errors import ArtifactError, LatentError, ToolError
+from fluxvae.mil.executor import Session
+from fluxvae.mil.program import Feature, Program, Signature
+
+BACKENDS = ("auto", "reference", "coreml")
+# Apple's spelling on the left, coremltools' enumeration on the right.
+COMPUTE_UNITS = {
+    "all": "ALL",
+    "cpuOnly": "CPU_ONLY",
+    "cpuAndGPU": "CPU_AND_GPU",
+    "cpuAndNeuralEngine": "CPU_AND_NE",
+}
+Runner = Callable[[np.ndarray], np.ndarray]
+
+
+def choose_backend(backend: str) -> str:
+    """``reference`` or ``coreml``. Raises ToolError for Core ML where there is none."""
+    on_mac = sys.platform == "darwin"
+    if backend == "coreml" and not on_mac:
+        raise ToolError(
+            "--backend coreml needs macOS: Core ML exists on Apple's systems only; "
+            "--backend reference runs the same program here"
+        )
+    return "coreml" if on_mac and backend != "reference" else "reference"
+
+
+def single_input(signature: Signature) -> tuple[Feature, Feature]:
+    """The latent and the image feature. Raises ArtifactError when there are others."""
+    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+        raise ArtifactError(
+            f"a decoder has one input and one output; this model has {len(signature.inputs)} "
+            f"and {len(signature.outputs)}"
+        )
+    return signature.inputs[0], signature.outputs[0]
+
+
+def input_shapes(signature: Signature) -> tuple[tuple[int, ...], ...]:
+    """Every latent shape the function accepts, the default one first."""
+    latent, _ = single_input(signature)
+    rest = tuple(s for s in latent.shapes if s != latent.shape)
+    return (latent.shape, *rest)
+
+
+def raw_runner(
+    program: Program, function: str | None, backend: str, units: str = "all"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from the model's own input array to its own output array, unchanged."""
+    name = function or program.default_function
+    latent, image = single_input(program.signatures[name])
+    if choose_backend(backend) == "reference":
+        session = Session(program, name)
+        return lambda array: session.run({latent.name: array})[image.name]
+    return _coreml_runner(program.path, name, program, units)
+
+
+def make_runner(
+    program: Program, function: str | None, layout: str, backend: str, units: str = "all"
+) -> Runner:
+    """A function from latent (1, C, h, w) to image (1, 3, H, W), both float32."""
+    run = raw_runner(program, function, backend, units)
+
+    def decode(latent: np.ndarray) -> np.ndarray:
+        array = latent.transpose(0, 2, 3, 1) if layout == "nhwc" else latent
+        return to_planes(run(np.ascontiguousarray(array, np.float32)), layout)
+
+    return decode
+
+
+def to_planes(output: np.ndarray, layout: str) -> np.ndarray:
+    """A model's output (NCHW, NHWC, or uint8 HWC image) as float32 (1, 3, H, W) in [0, 1]."""
+    if output.dtype == np.uint8:
+        return output.astype(np.float32).transpose(2, 0, 1)[None] / 255
+    values = output.astype(np.float32)
+    if values.ndim != 4:
+        raise LatentError(f"the model gave an array of shape {values.shape}; expected four axes")
+    return values.transpose(0, 3, 1, 2) if layout == "nhwc" else values
+
+
+def _coreml_runner(path: Path, function: str, program: Program, units: str) -> Runner:
+    """Core ML through coremltools' macOS binding. Not yet run on a Mac."""
+    import coremltools as ct
+
+    latent, image = single_input(program.signatures[function])
+    options: dict[str, Any] = {"compute_units": ct.ComputeUnit[COMPUTE_UNITS[units]]}
+    if len(program.functions) > 1:
+        options["function_name"] = function
+    model = ct.models.MLModel(str(path), **options)
+    dtype = np.float16 if latent.dtype == "fp16" else np.float32
+
+    def run(array: np.ndarray) -> np.ndarray:
+        result = model.predict({latent.name: array.astype(dtype)})[image.name]
+        return np.asarray(result)[..., :3] if image.kind == "image" else np.asarray(result)
+
+    return run

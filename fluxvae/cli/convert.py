@@ -1,0 +1,211 @@
+"""``fluxvae convert``."""
+
+from pathlib import Path
+
+import click
+
+from fluxvae.catalog import CATALOG
+from fluxvae.cli.interrupt import CtrlC
+from fluxvae.cli.options import (
+    json_option,
+    offline_option,
+    overwrite_option,
+    print_json,
+    say,
+    verbose_option,
+    weights_option,
+)
+from fluxvae.errors import UsageError
+from fluxvae.recipes import (
+    FORMATS,
+    LAYOUTS,
+    MAC_TARGETS,
+    OUTPUTS,
+    PRECISIONS,
+    SHAPES,
+    TARGETS,
+    Recipe,
+    parse_sizes,
+)
+
+ENUMERATED_NOTE = (
+    "note: enumerated shapes are risky on device. Models of this kind were reported to use the "
+    "memory of the largest size always, to leave the Neural Engine, or to run several times "
+    "slower; multifunction gives the same sizes as fixed programs that share one weight file."
+)
+
+
+@click.command("convert")
+@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@weights_option
+@click.option("--encoder", metavar="PATH", help="Encoder for --validate's photo latents.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Compute precision. [default: float16; float32 for neuralnetwork]",
+)
+@click.option(
+    "--io-precision",
+    type=click.Choice(("auto", *PRECISIONS)),
+    default="auto",
+    show_default=True,
+    help="Dtype of input and output; auto follows --precision.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="Axis order of input and output. [default: nchw; nhwc with --nhwc-model]",
+)
+@click.option("--nhwc-model", is_flag=True, help="Make the graph NHWC inside as well.")
+@click.option(
+    "--size",
+    "sizes",
+    default="1024",
+    show_default=True,
+    metavar="SIZES",
+    help="Image size in pixels: 768, 768,1024 or 768x1344 (height x width).",
+)
+@click.option(
+    "--shapes",
+    type=click.Choice(SHAPES),
+    help="How several sizes share a model. [default: fixed; multifunction for several sizes]",
+)
+@click.option("--output", type=click.Choice(OUTPUTS), default="tensor", show_default=True,
+              help="A tensor in [0, 1], or an 8-bit RGB image.")  # fmt: skip
+@click.option("--format", "model_format", type=click.Choice(FORMATS), default="mlprogram",
+              show_default=True, help="Kind of Core ML model.")  # fmt: skip
+@click.option(
+    "--target",
+    type=click.Choice((*TARGETS, *MAC_TARGETS), case_sensitive=False),
+    help="Oldest system to run on. [default: the oldest that can]",
+)
+@click.option("--compile", "compile_too", is_flag=True, help="Also compile to .mlmodelc (macOS).")
+@click.option("--validate", "validate_too", is_flag=True, help="Save only if validation passes.")
+@click.option("--dry-run", is_flag=True, help="Print what would be made; write nothing.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where to write: a folder, or a path ending in .mlpackage or .mlmodel. "
+    "[default: coreml_out]",
+)
+@overwrite_option
+@offline_option
+@json_option
+@verbose_option
+def command(
+    variant: str,
+    weights: str | None,
+    encoder: str | None,
+    precision: str | None,
+    io_precision: str,
+    layout: str | None,
+    nhwc_model: bool,
+    sizes: str,
+    shapes: str | None,
+    output: str,
+    model_format: str,
+    target: str | None,
+    compile_too: bool,
+    validate_too: bool,
+    dry_run: bool,
+    out: Path | None,
+    overwrite: bool,
+    offline: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Turn a FLUX VAE decoder into a Core ML model.
+
+    \b
+    Examples:
+      fluxvae convert --variant flux2
+      fluxvae convert --variant flux1 --size 768,1024 --shapes multifunction --validate
+      fluxvae convert --variant flux2 --weights demo --size 256 --output image
+    """
+    parsed = parse_sizes(sizes)
+    network = model_format == "neuralnetwork"
+    several = "enumerated" if network else "multifunction"
+    recipe = Recipe(
+        variant=variant,
+        precision=precision or ("float32" if network else "float16"),
+        io_precision=io_precision,
+        layout=layout or ("nhwc" if nhwc_model else "nchw"),
+        nhwc_model=nhwc_model,
+        sizes=parsed,
+        shapes=shapes or ("fixed" if len(parsed) == 1 else several),
+        output=output,
+        format=model_format,
+        target=_target(target),
+    )
+    if recipe.shapes == "enumerated":
+        say(ENUMERATED_NOTE)
+    if compile_too and not dry_run:
+        from fluxvae.compiler import find_compilers, require_compilers
+
+        require_compilers(
+            find_compilers()
+        )  # better to hear of a missing one now than after a conversion
+    path = _make(recipe, weights, encoder, out, overwrite, offline, validate_too, dry_run, verbose)
+    result: dict[str, object] = {"path": str(path), "recipe": recipe.to_dict(), "dry_run": dry_run}
+    if compile_too and not dry_run:
+        from fluxvae.compiler import compile_model
+
+        result["compiled"] = str(compile_model(path, None, overwrite=overwrite))
+    if as_json:
+        print_json(result)
+    elif dry_run:
+        click.echo(f"would write {path} for {recipe.deployment_target or 'iOS13'} and newer")
+    else:
+        click.echo(str(path))
+        if "compiled" in result:
+            click.echo(str(result["compiled"]))
+
+
+def _target(name: str | None) -> str | None:
+    known = {t.lower(): t for t in TARGETS} | {m.lower(): t for m, t in MAC_TARGETS.items()}
+    return None if name is None else known[name.lower()]
+
+
+def _make(
+    recipe: Recipe,
+    spec: str | None,
+    encoder: str | None,
+    out: Path | None,
+    overwrite: bool,
+    offline: bool,
+    validate_too: bool,
+    dry_run: bool,
+    verbose: bool,
+) -> Path:
+    # Cheap refusals before torch is loaded and weights are fetched.
+    from fluxvae.output import refuse_existing
+    from fluxvae.recipes import artifact_name
+
+    explicit = out is not None and out.suffix in (".mlpackage", ".mlmodel")
+    if explicit and out is not None and out.suffix != recipe.suffix:
+        raise UsageError(
+            f"a {recipe.format} is saved as {recipe.suffix}: expected such a name, got {out}"
+        )
+    kind = (spec or "").partition(":")[0]
+    name = artifact_name(recipe, kind)
+    path = out if explicit and out is not None else (out or Path("coreml_out")) / name
+    refuse_existing(path, overwrite or dry_run)
+    if dry_run:
+        return path
+
+    from fluxvae.package import save_artifact
+    from fluxvae.weights import load_weights
+
+    say(f"loading {spec or 'pinned'} weights of {recipe.variant}")
+    weights = load_weights(recipe.variant, spec, offline=offline)
+    say(f"converting {path.name}")
+    ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
+
+    def check(draft: Path) -> None:
+        if validate_too:
+            from fluxvae.cli.validate import check_draft
+
+            check_draft(draft, weights, spec, encoder, offline)
+        ctrl_c.check()
+
+    return save_artifact(weights, recipe, path, overwrite=overwrite, check=check, verbose=verbose)

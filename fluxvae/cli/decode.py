@@ -1,0 +1,71 @@
+"""``fluxvae decode``."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from fluxvae.cli.options import ARTIFACT, json_option, overwrite_option, print_json, say
+from fluxvae.cli.validate import BACKENDS, UNITS
+
+
+@click.command("decode")
+@click.argument("artifact", type=ARTIFACT)
+@click.argument("latents", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("images"),
+    show_default=True,
+    help="Folder for PNGs, or a .safetensors file for the raw outputs.",
+)
+@click.option("--function", help="Function of a multifunction model. [default: by the size]")
+@click.option("--size", help="Decode only latents of this image size, where there are several.")
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
+              help="Who runs the artifact: Core ML on a Mac, our executor anywhere.")  # fmt: skip
+@click.option("--compute-units", type=click.Choice(UNITS), default="all", show_default=True,
+              help="For Core ML on a Mac.")  # fmt: skip
+@overwrite_option
+@json_option
+def command(
+    artifact: Path,
+    latents: Path,
+    out: Path,
+    function: str | None,
+    size: str | None,
+    backend: str,
+    compute_units: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Decode latents with a saved model and write its own pictures.
+
+    LATENTS is a .safetensors, .npy or .bin file.
+
+    \b
+    Examples:
+      fluxvae decode model.mlpackage latents.safetensors --out images/
+      fluxvae decode model.mlpackage latents.npy --out raw.safetensors
+    """
+    from fluxvae.decode import decode_file
+
+    decoded = decode_file(
+        artifact,
+        latents,
+        out,
+        function=function,
+        size=size,
+        backend=backend,
+        compute_units=compute_units,
+        overwrite=overwrite,
+        on_image=lambda d: say(f"decoded {d.name} at {d.size}"),
+    )
+    for image in decoded:
+        if not image.finite:
+            say(f"warning: {image.name} decodes to NaN or infinite values")
+    if as_json:
+        rows = [{**asdict(d), "path": str(d.path)} for d in decoded]
+        print_json({"artifact": str(artifact), "decoded": rows})
+    else:
+        for path in dict.fromkeys(d.path for d in decoded):
+            click.echo(str(path))

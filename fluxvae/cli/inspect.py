@@ -1,0 +1,123 @@
+"""``fluxvae inspect``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fluxvae.cli.options import ARTIFACT, json_option, print_json
+
+if TYPE_CHECKING:
+    from fluxvae.inspection import FunctionReport, Inspection
+    from fluxvae.mil.program import Feature
+
+SHOWN = 12  # transposes and casts listed in full; --json has all
+
+
+@click.command("inspect")
+@click.argument("artifact", type=ARTIFACT)
+@json_option
+def command(artifact: Path, as_json: bool) -> None:
+    """Say what is inside a saved model.
+
+    Inputs and outputs, functions, operations, weight bytes, multiply-accumulates, where transposes
+    and casts stand, and the metadata.
+
+    \b
+    Example:
+      fluxvae inspect coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
+    """
+    from fluxvae.inspection import inspect_model
+
+    report = inspect_model(artifact)
+    if as_json:
+        print_json(inspection_json(report))
+    else:
+        _print(report)
+
+
+def inspection_json(report: Inspection) -> dict[str, Any]:
+    """The inspection as plain data; metadata under its own key."""
+    metadata = report.program.metadata
+    return {
+        "path": str(report.path),
+        "kind": report.kind,
+        "specification": report.specification,
+        "bytes_on_disk": report.bytes_on_disk,
+        "weight_bytes": dict(report.weights),
+        "default_function": report.program.default_function,
+        "functions": [asdict(f) for f in report.functions],
+        "metadata": {**asdict(metadata), "user": dict(metadata.user)},
+    }
+
+
+def _print(report: Inspection) -> None:
+    program = report.program
+    kind = "ML Program" if report.kind == "mlprogram" else "neural network"
+    click.echo(f"{report.path.name}: {kind}, specification {report.specification}, "
+               f"{_bytes(report.bytes_on_disk)} on disk")  # fmt: skip
+    weights = ", ".join(f"{kind} {_bytes(n)}" for kind, n in report.weights.items())
+    click.echo(f"weights: {weights}")
+    for function in report.functions:
+        default = function.name == program.default_function and len(report.functions) > 1
+        _print_function(function, default)
+    metadata = program.metadata
+    click.echo("\nmetadata")
+    for label, value in (
+        ("title", metadata.description),
+        ("author", metadata.author),
+        ("licence", metadata.license),
+        ("version", metadata.version),
+        *sorted(metadata.user.items()),
+    ):
+        if value:
+            click.echo(f"  {label}: {value}")
+
+
+def _print_function(function: FunctionReport, default: bool) -> None:
+    mark = " (default)" if default else ""
+    click.echo(f"\nfunction {function.name}{mark}, opset {function.opset}")
+    for direction, features in (("input", function.inputs), ("output", function.outputs)):
+        for feature in features:
+            click.echo(f"  {direction:<6} {feature.name}: {_feature(feature)}")
+            click.echo(f"         {feature.description}")
+    ops = ", ".join(f"{kind} {n}" for kind, n in function.op_counts.items())
+    types = ", ".join(f"{kind} {n}" for kind, n in function.dtype_counts.items())
+    click.echo(f"  operations: {ops}")
+    click.echo(f"  output types: {types}")
+    click.echo(f"  multiply-accumulates: {function.macs / 1e9:.2f} G")
+    click.echo("    map          ops     GMAC      share  activations")
+    for stage in function.stages:
+        share = stage.macs / function.macs if function.macs else 0
+        click.echo(
+            f"    {stage.map:<10} {stage.ops:>5} {stage.macs / 1e9:>8.2f} {share:>9.1%}  "
+            f"{_bytes(stage.activation_bytes):>11}"
+        )
+    _print_placed(function)
+
+
+def _print_placed(function: FunctionReport) -> None:
+    for kind in ("transpose", "cast"):
+        placed = [p for p in function.placed if p.kind == kind]
+        click.echo(f"  {kind}s: {len(placed) or 'none'}")
+        for p in placed[:SHOWN]:
+            shape = "x".join(map(str, p.shape))
+            click.echo(f"    operation {p.index} of {p.of}, giving {shape}: {p.name}")
+        if len(placed) > SHOWN:
+            click.echo(f"    … and {len(placed) - SHOWN} more (--json lists all)")
+
+
+def _feature(feature: Feature) -> str:
+    shapes = feature.shapes or (feature.shape,)
+    sizes = " or ".join("x".join(map(str, s)) for s in shapes)
+    if feature.ranges:
+        sizes = " x ".join(f"{low}..{high if high >= 0 else ''}" for low, high in feature.ranges)
+    what = f"{feature.color} image" if feature.kind == "image" else feature.dtype
+    return f"{what} {sizes or '(no fixed shape)'}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,106 @@
+"""The command group, and the one place where errors become lines and exit codes."""
+
+import importlib
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from fluxvae import __version__
+from fluxvae.cli.interrupt import CtrlC
+from fluxvae.errors import FluxVAEError
+
+# command -> (module, one-line help). The module is imported only when its command runs.
+COMMANDS = {
+    "convert": ("fluxvae.cli.convert", "Turn a decoder into a Core ML model."),
+    "validate": ("fluxvae.cli.validate", "Hold a saved model against the PyTorch decoder."),
+    "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),
+    "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),
+    "weights": ("fluxvae.cli.weights", "List, fetch and look at decoder weights."),
+    "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc (macOS with Xcode)."),
+    "doctor": ("fluxvae.cli.doctor", "Say what this machine can and cannot do."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is used, so that help stays instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[name][0])
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="fluxvae")
+def group() -> None:
+    """FLUX VAE decoders as Core ML models, proved right on any OS.
+
+    \b
+    Example, without network or Mac:
+      fluxvae convert --variant flux2 --weights demo --size 256 --validate
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point. Every FluxVAEError becomes one line on stderr and its exit code."""
+    with CtrlC() as ctrl_c:
+        _run(arguments, ctrl_c)
+
+
+def _run(arguments: list[str] | None, ctrl_c: CtrlC) -> NoReturn:
+    try:
+        result = group.main(arguments, "fluxvae", standalone_mode=False, obj=ctrl_c)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _end("interrupted; nothing half-written was kept")
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if ctrl_c.pressed:  # a library swallowed the interrupt and fell over what was left undone
+            _end("interrupted; nothing half-written was kept")
+        _report(error)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _report(error: Exception) -> NoReturn:
+    """One line on stderr and the exit code; a traceback only in Python's development mode."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        sys.exit(error.exit_code)
+    if isinstance(error, FluxVAEError):
+        _end(str(error), error.exit_code)
+    if isinstance(error, OSError | MemoryError):
+        _end(describe_os_error(error))
+    if sys.flags.dev_mode:
+        raise error
+    _end(
+        f"this is a defect of fluxvae ({type(error).__name__}: {error}); please report it with "
+        "the traceback that the same command prints as `python -X dev -m fluxvae ...`"
+    )
+
+
+def _end(text: str, code: int = 1) -> NoReturn:
+    click.echo(f"fluxvae: {' '.join(text.split())}", err=True)
+    sys.exit(code)
+
+
+def describe_os_error(error: OSError | MemoryError) -> str:
+    """One line for an error of the operating system that no stage has named better."""
+    if isinstance(error, MemoryError):
+        return "out of memory: use a smaller --size, or a machine with more memory"
+    place = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or type(error).__name__}{place}"

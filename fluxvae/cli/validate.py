@@ -1,0 +1,268 @@
+"""``fluxvae validate``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fluxvae.cli.options import ARTIFACT, json_option, offline_option, print_json, say
+
+if TYPE_CHECKING:
+    from fluxvae.intermediates import Departure, Intermediates
+    from fluxvae.latent_files import Latent
+    from fluxvae.validate import CaseResult, Report
+    from fluxvae.weights import Weights
+
+BACKENDS = ("auto", "reference", "coreml")
+UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
+
+
+@click.command("validate")
+@click.argument("artifact", type=ARTIFACT)
+@click.option(
+    "--weights",
+    metavar="SOURCE",
+    help="The weights the artifact was made from; needed when they came from a file.",
+)
+@click.option("--encoder", metavar="PATH", help="Encoder that makes the photo latents.")
+@click.option(
+    "--latents",
+    type=click.Path(path_type=Path),
+    help="Your own latents (.safetensors, .npy, .bin) instead of the photos'.",
+)
+@click.option(
+    "--intermediates",
+    is_flag=True,
+    help="Name the first operation that departs from the float32 program.",
+)
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
+              help="Who runs the artifact: Core ML on a Mac, our executor anywhere.")  # fmt: skip
+@click.option("--compute-units", type=click.Choice(UNITS), default="all", show_default=True,
+              help="For Core ML on a Mac.")  # fmt: skip
+@offline_option
+@json_option
+def command(
+    artifact: Path,
+    weights: str | None,
+    encoder: str | None,
+    latents: Path | None,
+    intermediates: bool,
+    backend: str,
+    compute_units: str,
+    offline: bool,
+    as_json: bool,
+) -> int:
+    """Hold a saved model against the float32 PyTorch decoder.
+
+    Photo latents first, seeded noise second, nasty ones third. Exit code 3 when a case is outside
+    its limit.
+
+    \b
+    Examples:
+      fluxvae validate coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
+      fluxvae validate model.mlpackage --weights taef2_decoder.pth --intermediates
+    """
+    from fluxvae.mil.package import read_package
+    from fluxvae.validate import require_record, resolve_weights
+
+    program = read_package(artifact)
+    record = require_record(program)
+    loaded, spec = resolve_weights(record, weights, offline=offline)
+    user: tuple[Latent, ...] = ()
+    if latents is not None:
+        from fluxvae.backends import input_shapes
+        from fluxvae.latent_files import read_latents
+        from fluxvae.validate import check_latents
+
+        shapes = tuple(s for g in program.signatures.values() for s in input_shapes(g))
+        user = read_latents(latents, record.contract, shapes, record.recipe.layout)
+        check_latents(user, program, record)
+    found = None if user else _find_encoder(record.recipe.variant, spec, encoder, offline)
+    report = _run(artifact, loaded, found, user, backend, compute_units)
+    departures = _intermediates(report, loaded, found, user) if intermediates else None
+    if as_json:
+        print_json(report_json(report, departures))
+    else:
+        _print_report(report, departures)
+    return 0 if report.passed else 3
+
+
+def check_draft(
+    draft: Path, weights: Weights, spec: str | None, encoder: str | None, offline: bool
+) -> None:
+    """What ``convert --validate`` runs before an artifact gets its name.
+
+    Raises ValidationError, naming the cases, when one is outside its limit.
+    """
+    from fluxvae.errors import ValidationError
+
+    found = _find_encoder(weights.variant, spec, encoder, offline)
+    report = _run(draft, weights, found, (), "auto", "all")
+    _print_report(report, None, to_stderr=True)
+    if not report.passed:
+        failed = dict.fromkeys(f"{c.case} at {c.size}" for c in report.cases if not c.passed)
+        raise ValidationError(
+            f"{draft.name} failed validation ({', '.join(failed)}) and was not saved"
+        )
+
+
+def _find_encoder(
+    variant: str, spec: str | None, encoder: str | None, offline: bool
+) -> Weights | None:
+    from fluxvae.weights import find_encoder, load_weights
+
+    if encoder is not None:
+        return load_weights(variant, encoder, part="encoder", offline=offline)
+    return find_encoder(variant, spec, offline=offline)
+
+
+def _run(
+    path: Path,
+    weights: Weights,
+    encoder: Weights | None,
+    latents: tuple[Latent, ...],
+    backend: str,
+    units: str,
+) -> Report:
+    from fluxvae.validate import validate
+
+    say(f"validating {path.name} against the float32 PyTorch decoder")
+    return validate(
+        path,
+        weights,
+        encoder=encoder,
+        latents=latents,
+        backend=backend,
+        compute_units=units,
+        on_case=lambda c: say(f"  {c.case} at {c.size}: {'ok' if c.passed else 'FAILED'}"),
+    )
+
+
+def _intermediates(
+    report: Report, weights: Weights, encoder: Weights | None, latents: tuple[Latent, ...]
+) -> Intermediates:
+    from fluxvae.intermediates import compare_intermediates
+    from fluxvae.validate import build_cases
+
+    size = min(report.record.recipe.sizes)
+    case = next(build_cases(report.record, size, encoder, latents))
+    say(f"comparing every operation on {case.name} at {size}")
+    return compare_intermediates(report.path, report.record, weights, case.latent, size)
+
+
+def report_json(report: Report, departures: Intermediates | None) -> dict[str, Any]:
+    """The record of a validation, as docs/validate.schema.json describes it."""
+    record = report.record
+    return {
+        "artifact": report.path.name,
+        "path": str(report.path),
+        "verdict": "pass" if report.passed else "fail",
+        "backend": report.backend,
+        "compute_units": report.compute_units,
+        "recipe": record.recipe.to_dict(),
+        "weights": {"source": record.source.name, "digest": record.weights_digest},
+        "latent_space": record.contract.space,
+        "versions": record.versions,
+        "cases": [_case_json(c) for c in report.cases],
+        "intermediates": None if departures is None else _departures_json(departures),
+        "notes": list(report.notes),
+    }
+
+
+def _case_json(case: CaseResult) -> dict[str, Any]:
+    m = case.metrics
+    return {
+        "case": case.case,
+        "kind": case.kind,
+        "function": case.function,
+        "size": str(case.size),
+        "max_abs": _number(m.max_abs),
+        "mae": _number(m.mae),
+        "rmse": _number(m.rmse),
+        "psnr_db": _number(m.psnr_db),
+        "cosine": _number(m.cosine),
+        "nan": m.nan,
+        "inf": m.inf,
+        "worst": list(m.worst),
+        "limit": {"metric": case.limit.metric, "bound": case.limit.bound},
+        "pass": case.passed,
+    }
+
+
+def _departures_json(departures: Intermediates) -> dict[str, Any]:
+    def row(d: Departure) -> dict[str, Any]:
+        return {
+            "index": d.index,
+            "kind": d.kind,
+            "name": d.name,
+            "shape": list(d.shape),
+            "max_abs": _number(d.max_abs),
+            "snr_db": _number(d.snr_db),
+            "largest": _number(d.largest),
+        }
+
+    return {
+        "bound_db": departures.bound_db,
+        "first": None if departures.first is None else row(departures.first),
+        "operations": [row(d) for d in departures.rows],
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has neither NaN nor infinity: both become null."""
+    return value if math.isfinite(value) else None
+
+
+def _print_report(
+    report: Report, departures: Intermediates | None, *, to_stderr: bool = False
+) -> None:
+    def line(text: str = "") -> None:
+        click.echo(text, err=to_stderr)
+
+    wide = max(len(c.case) for c in report.cases)
+    several = len({c.size for c in report.cases}) > 1
+    head = f"{'case':<{wide}}  {'size':>9}  {'max abs':>8}  {'MAE':>8}  {'RMSE':>8}  {'PSNR dB':>7}"
+    line(f"{head}  {'limit':>12}  verdict")
+    last = None
+    for case in report.cases:
+        if several and last not in (None, case.size):
+            line()
+        last = case.size
+        m = case.metrics
+        bad = f"  ({m.nan} NaN, {m.inf} Inf)" if m.nan or m.inf else ""
+        line(
+            f"{case.case:<{wide}}  {case.size!s:>9}  {m.max_abs:8.1e}  {m.mae:8.1e}  "
+            f"{m.rmse:8.1e}  {m.psnr_db:7.1f}  {case.limit!s:>12}  "
+            f"{'pass' if case.passed else 'FAIL at ' + str(list(m.worst))}{bad}"
+        )
+    line()
+    if departures is not None:
+        _print_departures(departures, line)
+    for note in report.notes:
+        line(f"note: {note}")
+    judge = "Core ML" if report.backend == "coreml" else "the reference executor"
+    line(f"{report.path.name}: {'PASS' if report.passed else 'FAIL'} ({judge})")
+
+
+def _print_departures(departures: Intermediates, line: Callable[[str], None]) -> None:
+    def row(d: Departure) -> str:
+        shape = "x".join(map(str, d.shape))
+        return (
+            f"  {d.index:>4}  {d.kind:<26} {shape:<16} {d.snr_db:7.1f} dB  "
+            f"max abs {d.max_abs:.1e}  largest {d.largest:.3g}  {d.name}"
+        )
+
+    if departures.first is None:
+        line(f"no operation is below {departures.bound_db:g} dB against float32; worst:")
+    else:
+        line(f"first operation below {departures.bound_db:g} dB against float32:")
+        line(row(departures.first))
+        line("worst:")
+    worst = sorted(departures.rows, key=lambda d: -math.inf if math.isnan(d.snr_db) else d.snr_db)
+    for d in worst[:5]:
+        line(row(d))
+    line("")

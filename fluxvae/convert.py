@@ -1,0 +1,241 @@
+"""A torch decoder to a Core ML model on disk, without names or metadata (see ``package``).
+
+coremltools does the translation, from ``torch.export``: it needs no forward pass, so any size
+takes about a second. One default pass is left out (``_left_out``).
+"""
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fluxvae.errors import ConvertError
+from fluxvae.recipes import Recipe, Size, latent_shape
+from fluxvae.rewrite.contracts import NHWCInterface, NHWCLatentInterface, PixelOutput
+from fluxvae.rewrite.nhwc import nhwc_inside
+
+INPUT_NAME = "latent"
+OUTPUT_NAME = "image"
+
+
+def write_model(
+    decoder: nn.Module, recipe: Recipe, channels: int, path: Path, *, verbose: bool = False
+) -> None:
+    """Convert ``decoder`` (NCHW latent to NCHW image, float32) and save it at ``path``.
+
+    ``path`` must not exist; it ends in the recipe's suffix. Raises ConvertError when coremltools
+    refuses, OSError when the disk does.
+    """
+    network = interface(decoder, recipe).eval()
+    with _coremltools(verbose) as ct:
+        if recipe.shapes == "multifunction":
+            _write_multifunction(ct, network, recipe, channels, path)
+        else:
+            _write_one(ct, network, recipe, recipe.sizes, channels, path)
+
+
+def interface(decoder: nn.Module, recipe: Recipe) -> nn.Module:
+    """The decoder with the input and output forms of the recipe around it."""
+    network = nhwc_inside(decoder) if recipe.nhwc_model else decoder
+    image = recipe.output == "image"
+    if recipe.nhwc_model and image:
+        network = _PlanarOutput(network)
+    elif recipe.layout == "nhwc" and not recipe.nhwc_model:
+        network = NHWCLatentInterface(network) if image else NHWCInterface(network)
+    return PixelOutput(network) if image else network
+
+
+class _PlanarOutput(nn.Module):
+    """(B, H, W, 3) to (B, 3, H, W): image outputs are planar."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        image: torch.Tensor = self.network(latent)
+        return image.permute(0, 3, 1, 2)
+
+
+def _write_one(
+    ct: Any, network: nn.Module, recipe: Recipe, sizes: tuple[Size, ...], channels: int, path: Path
+) -> None:
+    shapes = [latent_shape(recipe, s, channels) for s in sizes]
+    with _in_own_words(recipe, path.parent):
+        program = _export(network, shapes)
+    with _temporary_files_in(path.parent), _in_own_words(recipe, path.parent):
+        model = _convert(ct, program, recipe, shapes)
+        if recipe.output == "image" and len(sizes) > 1:
+            model = _with_image_sizes(ct, model, sizes)
+        model.save(str(path))
+
+
+def _convert(ct: Any, program: Any, recipe: Recipe, shapes: Sequence[tuple[int, ...]]) -> Any:
+    import numpy as np
+
+    dtype = {"float16": np.float16, "float32": np.float32}[recipe.io_dtype]
+    shape = ct.EnumeratedShapes(shapes=shapes, default=shapes[0]) if len(shapes) > 1 else shapes[0]
+    network_format = recipe.format == "neuralnetwork"
+    output = (
+        ct.ImageType(name=OUTPUT_NAME, color_layout=ct.colorlayout.RGB)
+        if recipe.output == "image"
+        else ct.TensorType(name=OUTPUT_NAME, dtype=None if network_format else dtype)
+    )
+    options: dict[str, Any] = {}
+    if not network_format:
+        options["compute_precision"] = ct.precision[recipe.precision.upper()]
+        options["minimum_deployment_target"] = getattr(ct.target, str(recipe.deployment_target))
+    pipeline = ct.PassPipeline.DEFAULT
+    pipeline.remove_passes(_left_out(recipe))
+    return ct.convert(
+        program,
+        inputs=[ct.TensorType(name=INPUT_NAME, shape=shape, dtype=dtype)],
+        outputs=[output],
+        convert_to=recipe.format,
+        pass_pipeline=pipeline,
+        skip_model_load=True,
+        **options,
+    )
+
+
+@contextlib.contextmanager
+def _in_own_words(recipe: Recipe, folder: Path) -> Iterator[None]:
+    """coremltools' errors as ConvertError, and those of its C++ file code as OSError.
+
+    coremltools 9.0 says "[MIL FileWriter]: Unknown error" of a full disk when it writes weights,
+    and "filesystem error: cannot copy: Input/output error" when it copies them; neither has a
+    number. ``folder`` is on the disk where it was writing; what it wrote must still be there.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # many kinds, all from coremltools' own depths
+        text = str(error)
+        if "[MIL FileWriter]" in text or text.startswith("filesystem error"):
+            full = "FileWriter" in text or shutil.disk_usage(folder).free < 1 << 20
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, os.strerror(number), str(folder)) from error
+        raise ConvertError(
+            f"coremltools could not convert {recipe.name()}: {_first_line(error)} "
+            "(-v shows its messages)"
+        ) from error
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Let coremltools 9.0 put its temporary packages into ``folder``, and remove them.
+
+    It leaves them behind when it fails half-way or is interrupted. torch must not see this: it
+    would remember the place as its cache (TORCHINDUCTOR_CACHE_DIR).
+    """
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix=".coremltools-", dir=folder) as place:
+        tempfile.tempdir = place
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+def _left_out(recipe: Recipe) -> set[str]:
+    """Default passes of coremltools 9.0 that must not run.
+
+    ``fuse_elementwise_to_batchnorm`` turns GroupNorm's ``x * gamma + beta`` into a batch_norm with
+    epsilon 1e-5 and variance 1, so each gain is off by -5e-6: 2e-5 at the output of a KL decoder,
+    ten times the error of float32 itself. Nothing is reported upstream yet; remove when coremltools
+    passes epsilon 0 there. ``reduce_transposes`` would undo an NHWC graph.
+    """
+    passes = {"common::fuse_elementwise_to_batchnorm"}
+    return passes | {"common::reduce_transposes"} if recipe.nhwc_model else passes
+
+
+def _export(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Any:
+    """The network as an exported program, dynamic in the axes where ``shapes`` differ."""
+    example = torch.zeros(shapes[0])
+    axes = [i for i, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1]
+    dynamic = {
+        i: torch.export.Dim(
+            f"axis{i}", min=min(s[i] for s in shapes), max=max(s[i] for s in shapes)
+        )
+        for i in axes
+    }
+    with torch.no_grad():
+        exported = torch.export.export(
+            network, (example,), dynamic_shapes=(dynamic,) if dynamic else None
+        )
+        return exported.run_decompositions({})  # coremltools takes no TRAINING dialect
+
+
+def _write_multifunction(
+    ct: Any, network: nn.Module, recipe: Recipe, channels: int, path: Path
+) -> None:
+    """One function for each size. coremltools stores equal weights once."""
+    with tempfile.TemporaryDirectory(prefix=".functions-", dir=path.parent) as folder:
+        functions = ct.utils.MultiFunctionDescriptor()
+        for size in recipe.sizes:
+            part = Path(folder) / f"{size.function}.mlpackage"
+            _write_one(ct, network, recipe, (size,), channels, part)
+            functions.add_function(str(part), "main", size.function)
+        functions.default_function_name = recipe.sizes[0].function
+        with _temporary_files_in(Path(folder)), _in_own_words(recipe, path.parent):
+            ct.utils.save_multifunction(functions, str(path))
+
+
+def _with_image_sizes(ct: Any, model: Any, sizes: tuple[Size, ...]) -> Any:
+    """Describe an image output of enumerated shapes: coremltools 9.0 leaves it at 1 x 1.
+
+    ``add_enumerated_image_sizes`` alone would keep a 1 x 1 entry, so the fields are set here.
+    """
+    spec = model.get_spec()
+    image = spec.description.output[0].type.imageType
+    image.ClearField("imageSizeRange")
+    image.height, image.width = sizes[0].height, sizes[0].width
+    for size in sizes:
+        entry = image.enumeratedSizes.sizes.add()
+        entry.height, entry.width = size.height, size.width
+    weights = getattr(model, "weights_dir", None)  # a neural network carries its own
+    return ct.models.MLModel(spec, weights_dir=weights, skip_model_load=True)
+
+
+@contextlib.contextmanager
+def _coremltools(verbose: bool) -> Iterator[Any]:
+    """coremltools, with its notices, warnings and progress bars out of sight unless verbose.
+
+    On import it logs missing macOS frameworks and untested torch versions; while converting it
+    draws four progress bars and warns of renamed outputs.
+    """
+    if verbose:
+        import coremltools as ct
+
+        yield ct
+        return
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            import coremltools as ct
+
+            yield ct
+        finally:
+            logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,55 @@
+"""Every error a user can meet, each with its exit code.
+
+A message says what was expected, what came, and what to do next. The command line prints
+it on one line and never shows a traceback for these.
+"""
+
+
+class FluxVAEError(Exception):
+    """Base of every error that is shown to the user."""
+
+    exit_code = 1
+
+
+class UsageError(FluxVAEError):
+    """Options that contradict each other or ask for what does not exist."""
+
+    exit_code = 2
+
+
+class WeightsError(FluxVAEError):
+    """A checkpoint is missing, damaged, of another decoder, or not the pinned one."""
+
+
+class DownloadError(FluxVAEError):
+    """A file could not be fetched, and nothing usable is in the cache."""
+
+
+class ConvertError(FluxVAEError):
+    """coremltools refused the decoder, or what it made is not what was asked for."""
+
+
+class ArtifactError(FluxVAEError):
+    """A saved model cannot be read: truncated, foreign, or of an unsupported kind."""
+
+
+class UnsupportedOpError(ArtifactError):
+    """A program holds an operation, or a version of one, that the executor does not know."""
+
+
+class LatentError(FluxVAEError):
+    """Latents of the wrong shape, dtype or file format."""
+
+
+class OutputError(FluxVAEError):
+    """An output exists already or cannot be written."""
+
+
+class ToolError(FluxVAEError):
+    """A program or framework this task needs is not on this machine."""
+
+
+class ValidationError(FluxVAEError):
+    """The artifact ran, and its numbers are outside the thresholds."""
+
+    exit_code = 3

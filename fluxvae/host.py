@@ -1,0 +1,112 @@
+"""Facts about this machine, each asked for cheaply: no package of weight is imported."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluxvae.compiler import Compiler, find_compilers
+
+_SECONDS = 60  # xcrun and swift are slow the first time after an update
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of cgroup v2, as containers have
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program said: exit code, stdout and stderr without surrounding blanks."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine as the examination sees it; tests put another in its place.
+
+    ``system`` is ``Darwin``, ``Linux``, ...; ``release`` the version people know; ``arch`` is
+    Python's (under Rosetta ``x86_64``). ``memory`` is in bytes, None when unknown. ``run`` gives
+    None when the program is not there or does not answer. ``version`` and ``files`` ask about an
+    installed distribution: None and an empty list when there is none.
+    """
+
+    system: str
+    release: str
+    arch: str
+    python: tuple[int, ...]
+    memory: int | None
+    run: Callable[[Sequence[str]], Answer | None]
+    version: Callable[[str], str | None]
+    files: Callable[[str], list[str]]
+    free: Callable[[Path], int]
+    compilers: Callable[[], list[Compiler]]
+
+
+def this_host() -> Host:
+    """The machine we run on."""
+    system = platform.system()
+    return Host(
+        system=system,
+        release=platform.mac_ver()[0] if system == "Darwin" else platform.release(),
+        arch=platform.machine(),
+        python=sys.version_info[:3],
+        memory=_memory(),
+        run=ask,
+        version=_version,
+        files=_files,
+        free=free_bytes,
+        compilers=find_compilers,
+    )
+
+
+def ask(command: Sequence[str]) -> Answer | None:
+    """Run a short program with no input. None when it is missing or silent for a minute."""
+    try:
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return Answer(result.returncode, result.stdout.strip(), result.stderr.strip())
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes where ``folder`` is, or would be made."""
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _files(distribution: str) -> list[str]:
+    try:
+        return [str(file) for file in importlib.metadata.files(distribution) or ()]
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+def _memory() -> int | None:
+    """Physical memory, or the container's limit where that is less."""
+    try:
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    try:
+        return min(physical, int(_CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no container, or "max"
+        return physical

@@ -1,0 +1,116 @@
+"""Weight files of ML Programs ("MIL blob storage", version 2), memory-mapped.
+
+A file is a 64-byte header ``<u32 count, u32 version>`` and, for each blob, a 64-byte record
+``<u32 sentinel, u32 dtype, u64 size, u64 offset, u64 padding bits>`` that points at the bytes.
+Format: coremltools ``mlmodel/src/MILBlob/Blob/StorageFormat.hpp``. Sub-byte elements are packed
+least significant bit first.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fluxvae.errors import ArtifactError
+
+SENTINEL = 0xDEADBEEF
+DTYPES = {
+    1: "fp16", 2: "fp32", 3: "uint8", 4: "int8", 5: "bf16", 6: "int16", 7: "uint16", 8: "int4",
+    9: "uint1", 10: "uint2", 11: "uint4", 12: "uint3", 13: "uint6", 14: "int32", 15: "uint32",
+}  # fmt: skip
+NUMPY = {
+    "fp16": "<f2", "fp32": "<f4", "fp64": "<f8", "bf16": "<u2", "bool": "?",
+    "int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8",
+    "uint8": "u1", "uint16": "<u2", "uint32": "<u4", "uint64": "<u8",
+}  # fmt: skip
+PACKED_BITS = {"int4": 4, "uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "uint6": 6}
+
+
+class BlobFile:
+    """One weight file. Raises ArtifactError when it is missing or not of version 2."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._bytes = np.memmap(path, np.uint8, "r")
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"the weight file {path} cannot be read: {error}") from error
+        header = bytes(self._bytes[:8])
+        if len(header) < 8 or struct.unpack("<I", header[4:])[0] != 2:
+            raise ArtifactError(f"{path} is not a Core ML weight file of version 2")
+
+    def record(self, offset: int) -> tuple[str, int, int]:
+        """(dtype, size in bytes, offset of the data) of the blob recorded at ``offset``."""
+        raw = bytes(self._bytes[offset : offset + 32])
+        if len(raw) < 32:
+            raise ArtifactError(f"{self.path.name} is truncated: no blob record at byte {offset}")
+        sentinel, code, size, data, _ = struct.unpack("<IIQQQ", raw)
+        if sentinel != SENTINEL or code not in DTYPES:
+            raise ArtifactError(f"{self.path.name} is damaged: no blob record at byte {offset}")
+        if data + size > len(self._bytes):
+            raise ArtifactError(
+                f"{self.path.name} is truncated: a blob ends at byte {data + size}, "
+                f"the file at {len(self._bytes)}"
+            )
+        return DTYPES[code], size, data
+
+    def data(self, offset: int, size: int) -> np.ndarray:
+        """``size`` raw bytes from ``offset``, as a read-only view of the mapped file."""
+        return self._bytes[offset : offset + size]
+
+
+@dataclass(frozen=True)
+class BlobRef:
+    """Where a constant lives: a weight file and the offset of its record."""
+
+    file: BlobFile
+    offset: int
+
+    def read(self, dtype: str, elements: int) -> np.ndarray:
+        """Raw bytes of the blob, checked against the declared type and element count."""
+        stored, size, start = self.file.record(self.offset)
+        # bool constants are stored as uint8; the file format has no bool
+        if stored != dtype and not (dtype == "bool" and stored == "uint8"):
+            raise ArtifactError(
+                f"{self.file.path.name} holds {stored} at byte {self.offset}, "
+                f"where the program declares {dtype}"
+            )
+        bits = PACKED_BITS.get(dtype) or 8 * np.dtype(NUMPY[dtype]).itemsize
+        if size != (elements * bits + 7) // 8:
+            raise ArtifactError(
+                f"{self.file.path.name} holds {size} bytes at byte {self.offset}, "
+                f"where the program declares {elements} elements of {dtype}"
+            )
+        return self.file.data(start, size)
+
+
+def unpack_bits(raw: np.ndarray, dtype: str, elements: int) -> np.ndarray:
+    """Raw bytes to ``elements`` values: packed types one to a byte, bf16 widened to float32."""
+    if dtype in PACKED_BITS:
+        return unpack(raw, PACKED_BITS[dtype], elements, signed=dtype.startswith("int"))
+    values = raw.view(NUMPY[dtype])
+    if dtype == "bf16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values
+
+
+def unpack(raw: np.ndarray, bits: int, elements: int, *, signed: bool = False) -> np.ndarray:
+    """``elements`` integers of ``bits`` bits, packed least significant bit first, as (u)int8."""
+    if bits == 8:
+        values = np.asarray(raw[:elements])
+    elif bits in (1, 2, 4):
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)
+        values = ((raw[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:elements]
+    else:  # 3 and 6 bits straddle bytes: work on groups of 24 bits
+        padded = np.zeros(-(-len(raw) // 3) * 3, np.uint8)
+        padded[: len(raw)] = raw
+        a, b, c = padded.reshape(-1, 3).astype(np.uint32).T
+        word = a | b << 8 | c << 16
+        shifts32 = np.arange(0, 24, bits, dtype=np.uint32)
+        wide = (word[:, None] >> shifts32) & ((1 << bits) - 1)
+        values = wide.astype(np.uint8).reshape(-1)[:elements]
+    if signed:
+        half = 1 << (bits - 1)
+        return ((values.astype(np.int16) ^ half) - half).astype(np.int8)
+    return values

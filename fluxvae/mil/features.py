@@ -1,0 +1,87 @@
+"""A model's description (protobuf) to Signature and Metadata: what an app sees of a model."""
+
+from typing import Any
+
+from fluxvae.errors import ArtifactError
+from fluxvae.mil.program import Feature, Metadata, Signature
+
+# ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
+_ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
+_COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
+
+
+def read_metadata(description: Any) -> Metadata:
+    """Author, licence, version, text and user-defined entries."""
+    m = description.metadata
+    return Metadata(m.author, m.license, m.versionString, m.shortDescription, dict(m.userDefined))
+
+
+def read_signature(description: Any) -> Signature:
+    """Inputs and outputs of a ModelDescription, or of one of its FunctionDescriptions.
+
+    Raises ArtifactError for states and for feature types other than arrays and images.
+    """
+    if len(description.state):
+        raise ArtifactError("the model has states; the executor runs stateless models only")
+    return Signature(
+        tuple(_feature(f) for f in description.input),
+        tuple(_feature(f) for f in description.output),
+    )
+
+
+def _feature(feature: Any) -> Feature:
+    kind = feature.type.WhichOneof("Type")
+    if kind == "multiArrayType":
+        return _array(feature)
+    if kind == "imageType":
+        return _image(feature)
+    raise ArtifactError(
+        f"feature {feature.name!r} is of kind {kind}; expected a multi-array or an image"
+    )
+
+
+def _array(feature: Any) -> Feature:
+    array = feature.type.multiArrayType
+    if array.dataType not in _ARRAY_DTYPES:
+        raise ArtifactError(f"feature {feature.name!r} has the unknown data type {array.dataType}")
+    flexibility = array.WhichOneof("ShapeFlexibility")
+    shapes: tuple[tuple[int, ...], ...] = ()
+    ranges: tuple[tuple[int, int], ...] = ()
+    if flexibility == "enumeratedShapes":
+        shapes = tuple(tuple(s.shape) for s in array.enumeratedShapes.shapes)
+    elif flexibility == "shapeRange":
+        ranges = tuple((r.lowerBound, r.upperBound) for r in array.shapeRange.sizeRanges)
+    return Feature(
+        feature.name,
+        "tensor",
+        _ARRAY_DTYPES[array.dataType],
+        tuple(array.shape),
+        shapes,
+        ranges,
+        None,
+        feature.shortDescription,
+    )
+
+
+def _image(feature: Any) -> Feature:
+    image = feature.type.imageType
+    if image.colorSpace not in _COLORS:
+        raise ArtifactError(f"image {feature.name!r} has the unknown colour {image.colorSpace}")
+    flexibility = image.WhichOneof("SizeFlexibility")
+    shapes: tuple[tuple[int, ...], ...] = ()
+    ranges: tuple[tuple[int, int], ...] = ()
+    if flexibility == "enumeratedSizes":
+        shapes = tuple((s.height, s.width) for s in image.enumeratedSizes.sizes)
+    elif flexibility == "imageSizeRange":
+        span = image.imageSizeRange
+        ranges = tuple((r.lowerBound, r.upperBound) for r in (span.heightRange, span.widthRange))
+    return Feature(
+        feature.name,
+        "image",
+        "uint8",
+        (image.height, image.width),
+        shapes,
+        ranges,
+        _COLORS[image.colorSpace],
+        feature.shortDescription,
+    )

@@ -1,0 +1,291 @@
+"""Elementwise layers: activations, arithmetic, comparisons."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fluxvae.mil.layers.graph import Layer, Translate, broadcast
+from fluxvae.mil.layers.weights import weights
+from fluxvae.mil.program import Ref
+
+# Stated by the format for an epsilon that is not set, or set to 0
+DEFAULT_EPSILON = 1e-6
+
+# Layer -> operation of one argument
+_UNARY = {
+    "copy": "identity",
+    "ceil": "ceil",
+    "floor": "floor",
+    "sign": "sign",
+    "round": "round",
+    "tanh": "tanh",
+    "erf": "erf",
+}
+# Layer -> operation of two arguments; those that fold also take more than two inputs
+_FOLD = {
+    "addBroadcastable": "add", "multiplyBroadcastable": "mul",
+    "max": "maximum", "maxBroadcastable": "maximum",
+    "min": "minimum", "minBroadcastable": "minimum",
+}  # fmt: skip
+_BINARY = {
+    "subtractBroadcastable": "sub", "divideBroadcastable": "real_div",
+    "floorDivBroadcastable": "floor_div", "modBroadcastable": "mod", "powBroadcastable": "pow",
+}  # fmt: skip
+_COMPARE = {
+    "equal": "equal", "notEqual": "not_equal", "lessThan": "less", "lessEqual": "less_equal",
+    "greaterThan": "greater", "greaterEqual": "greater_equal",
+}  # fmt: skip
+_LOGICAL = {"logicalAnd": "logical_and", "logicalOr": "logical_or", "logicalXor": "logical_xor"}
+# Non-linearity -> operation of one argument
+_ACTIVATIONS = {
+    "ReLU": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softplus": "softplus",
+}  # fmt: skip
+
+
+def _unary(op: str) -> Translate:
+    def translate(layer: Layer) -> None:
+        layer.result(op, layer.shape(layer.x), x=layer.x)
+
+    return translate
+
+
+def _binary(op: str) -> Translate:
+    def translate(layer: Layer) -> None:
+        x, y = layer.take(2)
+        layer.result(op, broadcast(layer.shape(x), layer.shape(y)), x=x, y=y)
+
+    return translate
+
+
+def _fold(op: str) -> Translate:
+    def translate(layer: Layer) -> None:
+        if len(layer.inputs) < 2:
+            raise layer.damaged(f"has {len(layer.inputs)} inputs, expected two or more")
+        *rest, last = layer.inputs
+        total = rest[0]
+        for y in rest[1:]:
+            total = layer.emit(op, broadcast(layer.shape(total), layer.shape(y)), x=total, y=y)
+        layer.result(op, broadcast(layer.shape(total), layer.shape(last)), x=total, y=last)
+
+    return translate
+
+
+def _with_scalar(op: str) -> Translate:
+    """``add`` and ``multiply``: of all inputs, or of the only one and the scalar alpha."""
+    several = _fold(op)
+
+    def translate(layer: Layer) -> None:
+        if len(layer.inputs) == 1:
+            layer.result(op, layer.shape(layer.x), x=layer.x, y=float(layer.params.alpha))
+        else:
+            several(layer)
+
+    return translate
+
+
+def _average(layer: Layer) -> None:
+    total = layer.inputs[0]
+    for y in layer.inputs[1:]:
+        total = layer.emit("add", broadcast(layer.shape(total), layer.shape(y)), x=total, y=y)
+    layer.result("real_div", layer.shape(total), x=total, y=float(len(layer.inputs)))
+
+
+def _activation(layer: Layer) -> None:
+    kind = layer.params.WhichOneof("NonlinearityType")
+    if kind in _ACTIVATIONS:
+        layer.result(_ACTIVATIONS[kind], layer.shape(layer.x), x=layer.x)
+    elif kind in _PARAMETRIC:
+        _PARAMETRIC[kind](layer)
+    else:
+        raise layer.unsupported(f"the non-linearity {kind}")
+
+
+def _leaky_relu(layer: Layer) -> None:
+    alpha = float(layer.params.leakyReLU.alpha)
+    layer.result("leaky_relu", layer.shape(layer.x), x=layer.x, alpha=alpha)
+
+
+def _linear(layer: Layer) -> None:
+    """alpha x + beta."""
+    p, shape = layer.params.linear, layer.shape(layer.x)
+    scaled = layer.emit("mul", shape, x=layer.x, y=float(p.alpha))
+    layer.result("add", shape, x=scaled, y=float(p.beta))
+
+
+def _scaled_tanh(layer: Layer) -> None:
+    """alpha tanh(beta x)."""
+    p, shape = layer.params.scaledTanh, layer.shape(layer.x)
+    scaled = layer.emit("mul", shape, x=layer.x, y=float(p.beta))
+    layer.result("mul", shape, x=layer.emit("tanh", shape, x=scaled), y=float(p.alpha))
+
+
+def _sigmoid_hard(layer: Layer) -> None:
+    """alpha x + beta, limited to 0..1."""
+    p, shape = layer.params.sigmoidHard, layer.shape(layer.x)
+    scaled = layer.emit("mul", shape, x=layer.x, y=float(p.alpha))
+    line = layer.emit("add", shape, x=scaled, y=float(p.beta))
+    layer.result("clip", shape, x=line, alpha=0.0, beta=1.0)
+
+
+def _softsign(layer: Layer) -> None:
+    """x / (1 + |x|)."""
+    shape = layer.shape(layer.x)
+    size = layer.emit("abs", shape, x=layer.x)
+    layer.result("real_div", shape, x=layer.x, y=layer.emit("add", shape, x=size, y=1.0))
+
+
+def _prelu(layer: Layer) -> None:
+    """x above 0, alpha x below; not as MIL's ``prelu``, whose channel axis is 1, here it is -3."""
+    shape = layer.shape(layer.x)
+    alpha = _channelwise(layer, layer.params.PReLU.alpha, "the slopes")
+    above = layer.emit("relu", shape, x=layer.x)
+    below = layer.emit("minimum", shape, x=layer.x, y=0.0)
+    leak = layer.emit("mul", shape, x=below, y=alpha)
+    layer.result("add", shape, x=above, y=leak)
+
+
+def _parametric_softplus(layer: Layer) -> None:
+    """alpha log(1 + exp(beta x)), channel axis -3 (MIL's ``softplus_parametric`` has 1)."""
+    params, shape = layer.params.parametricSoftplus, layer.shape(layer.x)
+    scaled = layer.emit("mul", shape, x=layer.x, y=_channelwise(layer, params.beta, "beta"))
+    soft = layer.emit("softplus", shape, x=scaled)
+    layer.result("mul", shape, x=soft, y=_channelwise(layer, params.alpha, "alpha"))
+
+
+_PARAMETRIC: dict[str, Translate] = {
+    "PReLU": _prelu,
+    "leakyReLU": _leaky_relu,
+    "linear": _linear,
+    "parametricSoftplus": _parametric_softplus,
+    "scaledTanh": _scaled_tanh,
+    "sigmoidHard": _sigmoid_hard,
+    "softsign": _softsign,
+}
+
+
+def _channelwise(layer: Layer, message: Any, what: str) -> np.ndarray:
+    """Values for axis -3: one for each channel, or one for all."""
+    shape = layer.shape(layer.x)
+    if len(shape) < 3 or shape[-3] is None:
+        raise layer.unsupported("channels that are not known before run time")
+    single = len(message.floatValue) == 1 or len(message.float16Value) == 2
+    return weights(message, (1 if single else shape[-3], 1, 1), f"{what} of {layer.name!r}")
+
+
+def _function(layer: Layer) -> None:
+    """``unary``: f(scale x + shift)."""
+    p, shape = layer.params, layer.shape(layer.x)
+    x = layer.x
+    if p.scale not in (0.0, 1.0):
+        x = layer.emit("mul", shape, x=x, y=float(p.scale))
+    if p.shift:
+        x = layer.emit("add", shape, x=x, y=float(p.shift))
+    epsilon = float(p.epsilon) or DEFAULT_EPSILON
+    functions: dict[int, Callable[[Ref], None]] = {
+        p.SQRT: lambda x: layer.result("sqrt", shape, x=x),
+        p.RSQRT: lambda x: layer.result("rsqrt", shape, x=x, epsilon=epsilon),
+        p.INVERSE: lambda x: layer.result("inverse", shape, x=x, epsilon=epsilon),
+        p.POWER: lambda x: layer.result("pow", shape, x=x, y=float(p.alpha)),
+        p.EXP: lambda x: layer.result("exp", shape, x=x),
+        p.LOG: lambda x: layer.result("log", shape, x=x),
+        p.ABS: lambda x: layer.result("abs", shape, x=x),
+        p.THRESHOLD: lambda x: layer.result("maximum", shape, x=x, y=float(p.alpha)),
+    }
+    if p.type not in functions:
+        raise layer.unsupported(f"the function number {p.type}")
+    functions[p.type](x)
+
+
+def _clip(layer: Layer) -> None:
+    low, high = float(layer.params.minVal), float(layer.params.maxVal)
+    layer.result("clip", layer.shape(layer.x), x=layer.x, alpha=low, beta=high)
+
+
+def _clamped_relu(layer: Layer) -> None:
+    alpha, beta = float(layer.params.alpha), float(layer.params.beta)
+    layer.result("clamped_relu", layer.shape(layer.x), x=layer.x, alpha=alpha, beta=beta)
+
+
+def _gelu(layer: Layer) -> None:
+    modes = ("EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION")
+    layer.result("gelu", layer.shape(layer.x), x=layer.x, mode=modes[layer.params.mode])
+
+
+def _scale(layer: Layer) -> None:
+    """``scale``: x times constants, plus constants; both of shape (1), (C), (1|C, H, W)."""
+    p, shape = layer.params, layer.shape(layer.x)
+    factor = _spread(weights(p.scale, p.shapeScale, f"the scales of {layer.name!r}"))
+    if not p.hasBias:
+        layer.result("mul", shape, x=layer.x, y=factor)
+        return
+    scaled = layer.emit("mul", shape, x=layer.x, y=factor)
+    bias = _spread(weights(p.bias, p.shapeBias, f"the biases of {layer.name!r}"))
+    layer.result("add", shape, x=scaled, y=bias)
+
+
+def _bias(layer: Layer) -> None:
+    p = layer.params
+    bias = _spread(weights(p.bias, p.shape, f"the biases of {layer.name!r}"))
+    layer.result("add", layer.shape(layer.x), x=layer.x, y=bias)
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, 1, 1) if values.ndim == 1 else values
+
+
+def _compare(op: str) -> Translate:
+    def translate(layer: Layer) -> None:
+        if len(layer.inputs) == 1:
+            shape, y = layer.shape(layer.x), float(layer.params.alpha)
+            truth = layer.emit(op, shape, "bool", x=layer.x, y=y)
+        else:
+            x, other = layer.take(2)
+            shape = broadcast(layer.shape(x), layer.shape(other))
+            truth = layer.emit(op, shape, "bool", x=x, y=other)
+        layer.result("cast", shape, x=truth, dtype="fp32")
+
+    return translate
+
+
+def _logical(op: str) -> Translate:
+    def translate(layer: Layer) -> None:
+        x, y = layer.take(2)
+        shape = broadcast(layer.shape(x), layer.shape(y))
+        truth = layer.emit(op, shape, "bool", x=layer.cast(x, "bool"), y=layer.cast(y, "bool"))
+        layer.result("cast", shape, x=truth, dtype="fp32")
+
+    return translate
+
+
+def _logical_not(layer: Layer) -> None:
+    shape = layer.shape(layer.x)
+    truth = layer.emit("logical_not", shape, "bool", x=layer.cast(layer.x, "bool"))
+    layer.result("cast", shape, x=truth, dtype="fp32")
+
+
+def _where(layer: Layer) -> None:
+    condition, a, b = layer.take(3)
+    shape = broadcast(layer.shape(condition), broadcast(layer.shape(a), layer.shape(b)))
+    layer.result("select", shape, cond=layer.cast(condition, "bool"), a=a, b=b)
+
+
+TABLE: dict[str, Translate] = {
+    "activation": _activation,
+    "add": _with_scalar("add"),
+    "average": _average,
+    "bias": _bias,
+    "clampedReLU": _clamped_relu,
+    "clip": _clip,
+    "gelu": _gelu,
+    "logicalNot": _logical_not,
+    "multiply": _with_scalar("mul"),
+    "scale": _scale,
+    "unary": _function,
+    "whereBroadcastable": _where,
+    **{layer: _unary(op) for layer, op in _UNARY.items()},
+    **{layer: _fold(op) for layer, op in _FOLD.items()},
+    **{layer: _binary(op) for layer, op in _BINARY.items()},
+    **{layer: _compare(op) for layer, op in _COMPARE.items()},
+    **{layer: _logical(op) for layer, op in _LOGICAL.items()},
+}

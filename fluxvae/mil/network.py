@@ -1,0 +1,163 @@
+"""Neural networks (single-file ``.mlmodel``, before ML Programs) as a Program.
+
+Each layer becomes one or a few MIL operations (``fluxvae.mil.layers``), all in float32, which
+is what the format stores and computes in; from there on the executor knows no difference.
+"""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fluxvae.errors import ArtifactError, UnsupportedOpError
+from fluxvae.mil.features import read_metadata, read_signature
+from fluxvae.mil.layers import TRANSLATORS, Graph, Layer
+from fluxvae.mil.layers.graph import Shape, argument
+from fluxvae.mil.layers.weights import sized
+from fluxvae.mil.program import (
+    Feature,
+    Function,
+    Op,
+    Program,
+    Ref,
+    TensorType,
+    Variable,
+)
+
+# The first opset; every operation a layer is translated to is in it.
+OPSET = "CoreML5"
+
+
+def network_program(model: Any, path: Path) -> Program:
+    """The Program, with the one function ``main``, of a Model message of type neuralNetwork.
+
+    Values are float32; images are (1, channels, height, width) in 0..255. Raises
+    UnsupportedOpError, naming every one, for layers the executor does not know, and
+    ArtifactError for a network that contradicts itself or maps its inputs to rank 5.
+    """
+    network = model.neuralNetwork
+    _refuse_unknown_layers(network.layers, path)
+    signature = read_signature(model.description)
+    graph = Graph()
+    inputs = tuple(_input(f, network, path) for f in signature.inputs)
+    for variable in inputs:
+        graph.define(variable.name, variable.type.shape)
+    aliases = _preprocess(graph, network.preprocessing, signature.inputs, path)
+    for message in network.layers:
+        _translate(Layer(graph, message, aliases))
+    outputs = tuple(f.name for f in signature.outputs)
+    for name in outputs:
+        graph.shape(name)
+    return Program(
+        kind="neuralnetwork",
+        specification=model.specificationVersion,
+        functions={"main": Function("main", OPSET, inputs, tuple(graph.ops), outputs)},
+        signatures={"main": signature},
+        default_function="main",
+        metadata=read_metadata(model.description),
+        path=path,
+    )
+
+
+def _translate(layer: Layer) -> None:
+    try:
+        TRANSLATORS[layer.kind](layer)
+    except (ArithmeticError, LookupError, ValueError) as error:
+        # fields that are too short, zero, or of no known choice; which of them is in the error
+        raise layer.damaged(f"has impossible parameters ({error!r})") from error
+
+
+def _refuse_unknown_layers(layers: Iterable[Any], path: Path) -> None:
+    unknown: dict[str, str] = {}
+    for layer in layers:
+        kind = layer.WhichOneof("layer") or "of a newer format"
+        if kind not in TRANSLATORS:
+            unknown.setdefault(kind, layer.name)
+    if not unknown:
+        return
+    found = ", ".join(f"{kind} (first at {name!r})" for kind, name in unknown.items())
+    near = difflib.get_close_matches(next(iter(unknown)), TRANSLATORS, 1)
+    hint = f"; the nearest known one is {near[0]!r}" if near else ""
+    raise UnsupportedOpError(
+        f"{path.name} has layers the executor does not support: {found}{hint}; "
+        "convert the model to an ML Program instead"
+    )
+
+
+def _input(feature: Feature, network: Any, path: Path) -> Variable:
+    """The value an input feature arrives in; dimensions that may vary are unknown."""
+    if feature.kind == "image":
+        if network.imageInputShapeMapping != 1:  # RANK4_IMAGE_MAPPING
+            raise _rank5(feature, path)
+        channels = 3 if feature.color in ("RGB", "BGR") else 1
+        shape: Shape = (1, channels, *_varying(feature))
+    else:
+        if network.arrayInputShapeMapping != 1:  # EXACT_ARRAY_MAPPING
+            raise _rank5(feature, path)
+        shape = _varying(feature)
+    if not shape:
+        raise ArtifactError(f"input {feature.name!r} of {path.name} has no shape")
+    return Variable(feature.name, TensorType("fp32", shape))
+
+
+def _rank5(feature: Feature, path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{path.name} maps its input {feature.name!r} to rank 5, the way of Core ML before "
+        "specification 4; convert it again with coremltools 4 or later"
+    )
+
+
+def _varying(feature: Feature) -> Shape:
+    if feature.ranges:
+        return tuple(low if low == high else None for low, high in feature.ranges)
+    shapes = feature.shapes or (feature.shape,)
+    columns = zip(*shapes, strict=True)
+    return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in columns)
+
+
+def _preprocess(
+    graph: Graph, steps: Iterable[Any], features: tuple[Feature, ...], path: Path
+) -> dict[str, str]:
+    """Write the scaling of image inputs; returns which value layers read in place of which."""
+    images = {f.name: f for f in features if f.kind == "image"}
+    aliases: dict[str, str] = {}
+    for step in steps:
+        name = step.featureName or next(iter(images), "")  # one image needs no name
+        if name not in images:
+            raise ArtifactError(f"{path.name} preprocesses {name!r}, which is no image input")
+        if step.WhichOneof("preprocessor") == "scaler":
+            scale, bias = step.scaler.channelScale, _channel_bias(images[name], step.scaler)
+        else:
+            scale, bias = 1.0, _mean_image(graph.shape(name), step.meanImage.meanImage, name)
+        value = aliases.get(name, name)
+        for op, operand in (("mul", np.float32(scale)), ("add", bias)):
+            value = _apply(graph, op, value, operand)
+        aliases[name] = value
+    return aliases
+
+
+def _channel_bias(image: Feature, scaler: Any) -> np.ndarray:
+    """One value for each channel, in the image's own channel order; shape (channels, 1, 1)."""
+    by_color = {
+        "RGB": (scaler.redBias, scaler.greenBias, scaler.blueBias),
+        "BGR": (scaler.blueBias, scaler.greenBias, scaler.redBias),
+    }
+    bias = by_color.get(image.color or "", (scaler.grayBias,))
+    return np.array(bias, np.float32).reshape(-1, 1, 1)
+
+
+def _mean_image(shape: Shape, values: Any, name: str) -> np.ndarray:
+    """Minus the mean image, shape (channels, height, width)."""
+    dims = tuple(d for d in shape[1:] if d is not None)
+    mean = np.fromiter(values, np.float32, len(values))
+    return -sized(mean, int(np.prod(dims)), f"the mean image of {name!r}").reshape(dims)
+
+
+def _apply(graph: Graph, op: str, value: str, operand: Any) -> str:
+    name, shape = graph.fresh(value), graph.shape(value)
+    graph.define(name, shape)
+    inputs = {"x": (Ref(value),), "y": argument(operand)}
+    graph.ops.append(Op(op, name, inputs, (Variable(name, TensorType("fp32", shape)),)))
+    return name

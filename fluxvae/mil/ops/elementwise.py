@@ -1,0 +1,213 @@
+"""Elementwise operations: activations, arithmetic, comparison, logic and casts.
+
+Where torch has an in-place form it is entered too: on a 1x64x768x768 map the memory of a fresh
+result costs ten times more than the arithmetic.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fluxvae.errors import UnsupportedOpError
+from fluxvae.mil.numerics import epsilon_for, storage_dtype
+from fluxvae.mil.program import TensorType
+from fluxvae.mil.registry import Run, op
+
+_Unary = Callable[[Tensor], Tensor]
+_Binary = Callable[[Tensor, Tensor], Tensor]
+
+
+def _unary(name: str, function: _Unary, in_place: _Unary, summary: str, exact: bool) -> None:
+    def run(*, x: Tensor) -> Tensor:
+        return function(x)
+
+    def overwrite(*, x: Tensor) -> Tensor:
+        return in_place(x)
+
+    run.__doc__ = summary
+    op(name, exact=exact, in_place=overwrite)(run)
+
+
+def _floats_only(name: str, function: _Binary) -> _Binary:
+    def checked(x: Tensor, y: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            raise UnsupportedOpError(f"{name} of integers is not supported: MIL leaves it open")
+        return function(x, y)
+
+    return checked
+
+
+def _binary(
+    name: str, function: _Binary, in_place: _Binary | None, summary: str, *, exact: bool = False
+) -> None:
+    def run(*, x: Tensor, y: Tensor) -> Tensor:
+        return function(x, y)
+
+    overwrite: Run | None = None
+    if in_place is not None:
+        write = in_place
+
+        def overwrite(*, x: Tensor, y: Tensor) -> Tensor:
+            return write(x, y)
+
+    run.__doc__ = summary
+    op(name, exact=exact, in_place=overwrite)(run)
+
+
+_ROUNDED: dict[str, tuple[_Unary, _Unary, str]] = {
+    "tanh": (torch.tanh, torch.tanh_, "Hyperbolic tangent."),
+    "silu": (F.silu, lambda x: F.silu(x, inplace=True), "`x * sigmoid(x)`."),
+    "sigmoid": (torch.sigmoid, torch.sigmoid_, "`1 / (1 + exp(-x))`."),
+    "erf": (torch.erf, torch.erf_, "Gauss error function."),
+    "exp": (torch.exp, torch.exp_, "Exponential."),
+    "sqrt": (torch.sqrt, torch.sqrt_, "Square root."),
+    "square": (torch.square, torch.square_, "`x * x`."),
+}
+_EXACT: dict[str, tuple[_Unary, _Unary, str]] = {
+    "relu": (torch.relu, torch.relu_, "`max(x, 0)`."),
+    "relu6": (F.relu6, lambda x: x.clamp_(0, 6), "`min(max(x, 0), 6)`."),
+    "abs": (torch.abs, torch.abs_, "Absolute value."),
+    "floor": (torch.floor, torch.floor_, "Largest integer not above x."),
+    "ceil": (torch.ceil, torch.ceil_, "Smallest integer not below x."),
+    "round": (torch.round, torch.round_, "Nearest integer, halves to even."),
+    "sign": (torch.sign, lambda x: x.sign_(), "-1, 0 or 1."),
+}
+for _name, (_function, _overwrite, _summary) in _ROUNDED.items():
+    _unary(_name, _function, _overwrite, _summary, exact=False)
+for _name, (_function, _overwrite, _summary) in _EXACT.items():
+    _unary(_name, _function, _overwrite, _summary, exact=True)
+
+_binary("add", torch.add, lambda x, y: x.add_(y), "`x + y`.")
+_binary("sub", torch.sub, lambda x, y: x.sub_(y), "`x - y`.")
+_binary("mul", torch.mul, lambda x, y: x.mul_(y), "`x * y`.")
+_binary(
+    "real_div",
+    _floats_only("real_div", torch.div),
+    _floats_only("real_div", lambda x, y: x.div_(y)),
+    "`x / y`, floats only.",
+)
+_binary(
+    "floor_div",
+    torch.floor_divide,
+    lambda x, y: x.floor_divide_(y),
+    "`x / y` rounded towards minus infinity.",
+)
+_binary(
+    "mod",
+    torch.remainder,
+    lambda x, y: x.remainder_(y),
+    "Remainder with the sign of y, as Python's `%`.",
+)
+_binary("pow", torch.pow, lambda x, y: x.pow_(y), "`x ** y`.")
+_binary(
+    "maximum", torch.maximum, lambda x, y: torch.maximum(x, y, out=x), "Larger value.", exact=True
+)
+_binary(
+    "minimum", torch.minimum, lambda x, y: torch.minimum(x, y, out=x), "Smaller value.", exact=True
+)
+for _name, _compare, _sign in (
+    ("equal", torch.eq, "=="),
+    ("not_equal", torch.ne, "!="),
+    ("greater", torch.gt, ">"),
+    ("greater_equal", torch.ge, ">="),
+    ("less", torch.lt, "<"),
+    ("less_equal", torch.le, "<="),
+):
+    _binary(_name, _compare, None, f"`x {_sign} y`, as bool.", exact=True)
+for _name, _logic, _word in (
+    ("logical_and", torch.logical_and, "and"),
+    ("logical_or", torch.logical_or, "or"),
+    ("logical_xor", torch.logical_xor, "xor"),
+):
+    _binary(_name, _logic, None, f"`x {_word} y` of bools.", exact=True)
+
+
+@op("logical_not", exact=True)
+def logical_not(*, x: Tensor) -> Tensor:
+    """`not x` of bools."""
+    return torch.logical_not(x)
+
+
+@op("select", exact=True)
+def select(*, cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`a` where `cond` is true, else `b`."""
+    return torch.where(cond.to(a.device), a, b)
+
+
+@op("clip", exact=True, in_place=lambda x, alpha, beta: x.clamp_(alpha, beta))
+def clip(*, x: Tensor, alpha: float, beta: float) -> Tensor:
+    """Limits x to `[alpha, beta]`."""
+    return x.clamp(alpha, beta)
+
+
+@op("clamped_relu", in_place=lambda x, alpha, beta: F.leaky_relu_(x, alpha).clamp_(max=beta))
+def clamped_relu(*, x: Tensor, alpha: float, beta: float) -> Tensor:
+    """`min(beta, x)` where x >= 0, `min(beta, alpha * x)` below."""
+    return F.leaky_relu(x, alpha).clamp_(max=beta)
+
+
+@op("leaky_relu", in_place=lambda x, alpha: F.leaky_relu_(x, alpha))
+def leaky_relu(*, x: Tensor, alpha: float) -> Tensor:
+    """`x` where x >= 0, `alpha * x` below."""
+    return F.leaky_relu(x, alpha)
+
+
+@op("softplus")
+def softplus(*, x: Tensor) -> Tensor:
+    """`log(1 + exp(x))`."""
+    return F.softplus(x)
+
+
+@op("gelu")
+def gelu(*, x: Tensor, mode: str = "EXACT") -> Tensor:
+    """Gaussian error linear unit: exact, with tanh, or `x * sigmoid(1.702 x)`."""
+    if mode == "EXACT":
+        return F.gelu(x)
+    if mode == "TANH_APPROXIMATION":
+        return F.gelu(x, approximate="tanh")
+    if mode == "SIGMOID_APPROXIMATION":
+        return (x * 1.702).sigmoid_().mul_(x)
+    raise UnsupportedOpError(f"gelu with mode {mode!r} is not supported")
+
+
+@op("log")
+def log(*, x: Tensor, out: TensorType, epsilon: float | None = None) -> Tensor:
+    """`log(x + epsilon)`; epsilon is 1e-45 unless given (0 in fp16, which cannot hold it)."""
+    return (x + epsilon_for(epsilon, 1e-45, out.dtype)).log_()
+
+
+@op("rsqrt")
+def rsqrt(*, x: Tensor, out: TensorType, epsilon: float | None = None) -> Tensor:
+    """`1 / sqrt(x + epsilon)`; epsilon is 1e-12 unless given (0 in fp16)."""
+    return (x + epsilon_for(epsilon, 1e-12, out.dtype)).rsqrt_()
+
+
+@op("inverse")
+def inverse(*, x: Tensor, out: TensorType, epsilon: float | None = None) -> Tensor:
+    """`1 / (x + epsilon)`; epsilon is 1e-4 unless given, in the type of the result."""
+    return (x + epsilon_for(epsilon, 1e-4, out.dtype)).reciprocal_()
+
+
+_NARROW = {"int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16}
+
+
+def _cast(*, x: Tensor, dtype: str) -> Tensor:
+    target = storage_dtype(dtype)
+    if target != torch.int32:
+        return x.to(target)
+    if x.is_floating_point():
+        x = x.trunc()  # numpy's astype: towards zero
+    x = x.to(torch.int32)
+    if dtype == "uint16":
+        return x & 0xFFFF
+    return x.to(_NARROW[dtype]).to(torch.int32) if dtype in _NARROW else x
+
+
+@op("cast", in_place=_cast)
+def cast(*, x: Tensor, dtype: str) -> Tensor:
+    """Converts the element type; floats to integers towards zero, integers wrap around."""
+    result = _cast(x=x, dtype=dtype)
+    # The executor rounds results in place: an fp16 result must not be the argument itself.
+    return result.clone() if result is x and dtype == "fp16" else result

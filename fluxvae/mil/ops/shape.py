@@ -1,0 +1,165 @@
+"""Operations that move, repeat or create elements and compute none."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fluxvae.errors import ArtifactError, UnsupportedOpError
+from fluxvae.mil.numerics import storage_dtype
+from fluxvae.mil.program import TensorType
+from fluxvae.mil.registry import Ints, Tensors, op
+
+
+@op("identity", exact=True)
+def identity(*, x: Tensor) -> Tensor:
+    """x itself."""
+    return x
+
+
+@op("reshape", exact=True)
+def reshape(*, x: Tensor, shape: Ints) -> Tensor:
+    """New shape; 0 takes x's size counted from the right (none: 1), -1 takes the rest."""
+    offset = x.dim() - len(shape)
+    sizes = [
+        s if s != 0 else (x.shape[i + offset] if i + offset >= 0 else 1)
+        for i, s in enumerate(shape)
+    ]
+    return x.reshape(sizes)
+
+
+@op("expand_dims", exact=True)
+def expand_dims(*, x: Tensor, axes: Ints) -> Tensor:
+    """Inserts dimensions of size 1 at the positions they have in the result."""
+    rank = x.dim() + len(axes)
+    sizes = list(x.shape)
+    for axis in sorted(a % rank for a in axes):
+        sizes.insert(axis, 1)
+    return x.reshape(sizes)
+
+
+@op("squeeze", exact=True)
+def squeeze(*, x: Tensor, axes: Ints | None = None) -> Tensor:
+    """Removes dimensions of size 1, all or those of `axes`; others are left alone."""
+    return x.squeeze() if axes is None else x.squeeze(axes)
+
+
+@op("transpose", exact=True)
+def transpose(*, x: Tensor, perm: Ints) -> Tensor:
+    """Permutes the dimensions."""
+    # A strided result would make every later reduction slow and less accurate.
+    return x.permute(perm).contiguous()
+
+
+@op("concat", exact=True)
+def concat(*, values: Tensors, axis: int, interleave: bool = False) -> Tensor:
+    """Joins tensors along `axis`, one after the other or element by element in turn."""
+    if values[0].dim() == 0:
+        return torch.stack(values)
+    if not interleave:
+        return torch.cat(values, axis)
+    axis %= values[0].dim()
+    return torch.stack(values, axis + 1).flatten(axis, axis + 1)
+
+
+@op("stack", exact=True)
+def stack(*, values: Tensors, axis: int) -> Tensor:
+    """Joins tensors along a new dimension."""
+    return torch.stack(values, axis)
+
+
+@op("split", exact=True)
+def split(
+    *, x: Tensor, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None
+) -> Tensors:
+    """Cuts x along `axis` into equal parts or parts of the given sizes."""
+    if split_sizes is None:
+        if num_splits is None or x.shape[axis] % num_splits:
+            raise ArtifactError(f"split of {x.shape[axis]} elements into {num_splits} equal parts")
+        split_sizes = (x.shape[axis] // num_splits,) * num_splits
+    return tuple(part.contiguous() for part in torch.split(x, list(split_sizes), axis))
+
+
+@op("tile", exact=True)
+def tile(*, x: Tensor, reps: Ints) -> Tensor:
+    """Repeats x along each dimension."""
+    return x.repeat(reps)
+
+
+@op("shape", exact=True)
+def shape(*, x: Tensor) -> Tensor:
+    """Sizes of x as int32."""
+    return torch.tensor(x.shape, dtype=torch.int32)
+
+
+@op("fill", exact=True)
+def fill(*, shape: Ints, out: TensorType, value: float = 0.0) -> Tensor:
+    """A tensor of one value."""
+    return torch.full(shape, value, dtype=storage_dtype(out.dtype))
+
+
+@op("range_1d")
+def range_1d(*, end: float, start: float, step: float, out: TensorType) -> Tensor:
+    """`start, start + step, ...` below `end`."""
+    count = max(0, math.ceil((end - start) / step))
+    values = start + step * torch.arange(count, dtype=torch.float64)
+    return values.to(storage_dtype(out.dtype))
+
+
+@op("pad", exact=True)
+def pad(*, x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0) -> Tensor:
+    """Adds elements before and after each of the last dimensions: a constant, edges, a mirror."""
+    pairs = list(zip(pad[::2], pad[1::2], strict=True))
+    if mode == "constant":
+        return F.pad(x, [side for pair in reversed(pairs) for side in pair], value=constant_val)
+    if mode not in ("reflect", "replicate"):
+        raise UnsupportedOpError(f"pad with mode {mode!r} is not supported")
+    for axis, (before, after) in enumerate(pairs, x.dim() - len(pairs)):
+        if before or after:
+            sources = _sources(x.shape[axis], before, after, mode)
+            x = x.index_select(axis, sources.to(x.device))
+    return x
+
+
+def _sources(size: int, before: int, after: int, mode: str) -> Tensor:
+    """For each element of a padded axis, the index it is copied from."""
+    index = torch.arange(-before, size + after)
+    if mode == "replicate":
+        return index.clamp_(0, size - 1)
+    if max(before, after) >= size:
+        raise ArtifactError(f"pad 'reflect' by {max(before, after)} on {size} elements")
+    index = index.abs()  # mirror at the start, then at the end
+    return (size - 1) - ((size - 1) - index).abs()
+
+
+@op("pixel_shuffle", exact=True)
+def pixel_shuffle(*, x: Tensor, upscale_factor: int) -> Tensor:
+    """Channels to space, channel c * f * f + i * f + j to row i, column j (PyTorch's order)."""
+    return F.pixel_shuffle(x, upscale_factor)
+
+
+@op("pixel_unshuffle", since="iOS16", exact=True)
+def pixel_unshuffle(*, x: Tensor, downscale_factor: int) -> Tensor:
+    """Space to channels, the inverse of `pixel_shuffle`."""
+    return F.pixel_unshuffle(x, downscale_factor)
+
+
+@op("depth_to_space", exact=True)
+def depth_to_space(*, x: Tensor, block_size: int) -> Tensor:
+    """Channels to space, channel (i * b + j) * C + c to row i, column j (TensorFlow's order)."""
+    n, channels, height, width = x.shape
+    blocks = x.reshape(n, block_size, block_size, -1, height, width)
+    depth = channels // block_size**2
+    moved = blocks.permute(0, 3, 4, 1, 5, 2)
+    return moved.reshape(n, depth, height * block_size, width * block_size)
+
+
+@op("space_to_depth", exact=True)
+def space_to_depth(*, x: Tensor, block_size: int) -> Tensor:
+    """Space to channels, the inverse of `depth_to_space`."""
+    n, channels, height, width = x.shape
+    rows, columns = height // block_size, width // block_size
+    blocks = x.reshape(n, channels, rows, block_size, columns, block_size)
+    moved = blocks.permute(0, 3, 5, 1, 2, 4)
+    return moved.reshape(n, channels * block_size**2, rows, columns)

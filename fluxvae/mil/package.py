@@ -1,0 +1,239 @@
+"""Reading ``.mlpackage`` folders (ML Programs, every function) and ``.mlmodel`` files.
+
+A package is ``Manifest.json`` and ``Data/com.apple.CoreML/{model.mlmodel, weights/weight.bin}``.
+Weights stay on disk, memory-mapped, until a constant is asked for.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fluxvae.errors import ArtifactError
+from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobFile, BlobRef, unpack_bits
+from fluxvae.mil.features import read_metadata, read_signature
+from fluxvae.mil.network import network_program
+from fluxvae.mil.program import (
+    OPSET_TARGETS,
+    Constant,
+    Function,
+    Op,
+    Program,
+    Ref,
+    Signature,
+    TensorType,
+    Variable,
+)
+from fluxvae.mil.protobuf import message_module
+
+# MILSpec.DataType of MIL.proto
+_DTYPES = {
+    1: "bool", 2: "string", 10: "fp16", 11: "fp32", 12: "fp64", 13: "bf16",
+    21: "int8", 22: "int16", 23: "int32", 24: "int64", 25: "int4",
+    31: "uint8", 32: "uint16", 33: "uint32", 34: "uint64",
+    35: "uint4", 36: "uint2", 37: "uint1", 38: "uint6", 39: "uint3",
+}  # fmt: skip
+
+
+def read_package(path: Path) -> Program:
+    """The program of an ``.mlpackage`` or a single-file ``.mlmodel``.
+
+    Raises ArtifactError when it is missing, truncated, foreign, or of a kind other than
+    ML Program and neural network.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist")
+    if path.is_dir():
+        spec_file = _root_model(path)
+    elif path.suffix == ".mlmodel":
+        spec_file = path
+    else:
+        raise ArtifactError(f"{path.name} is neither an .mlpackage folder nor an .mlmodel file")
+    model = parse_model(spec_file)
+    kind = model.WhichOneof("Type")
+    if kind == "neuralNetwork":
+        return network_program(model, path)
+    if kind != "mlProgram":
+        raise ArtifactError(
+            f"{path.name} holds a {kind or 'model without a type'}; "
+            "expected an ML Program or a neural network"
+        )
+    return _ml_program(model, path, spec_file.parent)
+
+
+def parse_model(path: Path) -> Any:
+    """The Model message of a protobuf file. Raises ArtifactError when it does not parse."""
+    messages = message_module("Model_pb2")
+    model = messages.Model()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except Exception as error:  # DecodeError lives in an optional module of protobuf
+        raise ArtifactError(
+            f"{path} is not a Core ML model, or it is truncated ({error})"
+        ) from error
+    if not model.specificationVersion or not model.WhichOneof("Type"):
+        raise ArtifactError(f"{path} is not a Core ML model, or it is truncated (no model in it)")
+    return model
+
+
+def _root_model(package: Path) -> Path:
+    """The model file a package's manifest points at."""
+    manifest = package / "Manifest.json"
+    if not manifest.is_file():
+        raise ArtifactError(f"{package.name} is not an .mlpackage: it has no Manifest.json")
+    try:
+        content = json.loads(manifest.read_text())
+        root = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
+        model = package / "Data" / root
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{package.name} has a damaged Manifest.json ({error!r})") from error
+    if not _inside(package, model):
+        raise ArtifactError(f"{package.name} points outside itself: {root!r}")
+    if not model.is_file():
+        raise ArtifactError(f"{package.name} is incomplete: Data/{root} is missing")
+    return model
+
+
+def _inside(folder: Path, path: Path) -> bool:
+    """Whether ``path``, links followed, lies in ``folder``."""
+    try:
+        return folder.resolve() in path.resolve().parents
+    except (OSError, ValueError):  # a loop of links, a zero byte in the name
+        return False
+
+
+def _ml_program(model: Any, path: Path, folder: Path) -> Program:
+    reader = _Reader(folder)
+    functions = {
+        name: reader.function(name, function)
+        for name, function in sorted(model.mlProgram.functions.items())
+    }
+    if not functions:
+        raise ArtifactError(f"{path.name} holds an ML Program without functions")
+    description = model.description
+    signatures: dict[str, Signature]
+    if len(description.functions):
+        signatures = {f.name: read_signature(f) for f in description.functions}
+        default = description.defaultFunctionName
+    else:
+        default = "main" if "main" in functions else next(iter(functions))
+        signatures = {default: read_signature(description)}
+    if set(signatures) != set(functions) or default not in functions:
+        raise ArtifactError(
+            f"{path.name} describes the functions {sorted(signatures)} "
+            f"but holds {sorted(functions)}"
+        )
+    return Program(
+        kind="mlprogram",
+        specification=model.specificationVersion,
+        functions=functions,
+        signatures=signatures,
+        default_function=default,
+        metadata=read_metadata(description),
+        path=path,
+    )
+
+
+class _Reader:
+    """Protobuf messages to frozen data; remembers the weight files it has opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._blobs: dict[str, BlobFile] = {}
+
+    def function(self, name: str, function: Any) -> Function:
+        if function.opset not in function.block_specializations:
+            raise ArtifactError(f"function {name!r} has no block for its opset {function.opset}")
+        if function.opset not in OPSET_TARGETS:
+            raise ArtifactError(
+                f"function {name!r} is written for opset {function.opset!r}; "
+                f"known: {', '.join(OPSET_TARGETS)}"
+            )
+        block = function.block_specializations[function.opset]
+        return Function(
+            name=name,
+            opset=function.opset,
+            inputs=tuple(Variable(i.name, _tensor_type(i.type)) for i in function.inputs),
+            ops=tuple(self._op(o) for o in block.operations),
+            outputs=tuple(block.outputs),
+        )
+
+    def _op(self, operation: Any) -> Op:
+        if len(operation.blocks):
+            raise ArtifactError(
+                f"operation {operation.type!r} has nested blocks (control flow); not supported"
+            )
+        attributes = {k: self._constant(v) for k, v in operation.attributes.items()}
+        label = attributes.pop("name", None)
+        outputs = tuple(Variable(o.name, _tensor_type(o.type)) for o in operation.outputs)
+        name = str(label.value()) if label else (outputs[0].name if outputs else operation.type)
+        inputs = {}
+        for key, argument in operation.inputs.items():
+            inputs[key] = tuple(
+                Ref(b.name) if b.WhichOneof("binding") == "name" else self._constant(b.value)
+                for b in argument.arguments
+            )
+        return Op(operation.type, name, inputs, outputs, attributes)
+
+    def _constant(self, value: Any) -> Constant:
+        declared = _tensor_type(value.type)
+        if value.WhichOneof("value") == "blobFileValue":
+            reference = value.blobFileValue
+            return Constant(
+                declared, blob=BlobRef(self._blob(reference.fileName), reference.offset)
+            )
+        tensor = value.immediateValue.tensor
+        return _immediate(declared, tensor)
+
+    def _blob(self, file_name: str) -> BlobFile:
+        if file_name not in self._blobs:
+            relative = file_name.removeprefix("@model_path/")
+            path = self._folder / relative
+            if not _inside(self._folder, path):
+                raise ArtifactError(f"the model points outside itself for weights: {file_name!r}")
+            self._blobs[file_name] = BlobFile(path)
+        return self._blobs[file_name]
+
+
+def _immediate(declared: TensorType, tensor: Any) -> Constant:
+    field = tensor.WhichOneof("value")
+    if declared.dtype == "string":
+        if field != "strings" or len(tensor.strings.values) != 1:
+            raise ArtifactError("a string constant does not hold exactly one string")
+        return Constant(declared, tensor.strings.values[0])
+    constant = Constant(declared)
+    if field is None:
+        values = np.zeros(0, np.float32)
+    elif field == "bytes":
+        raw = np.frombuffer(tensor.bytes.values, np.uint8)
+        values = unpack_bits(raw, declared.dtype, constant.elements)
+    else:
+        if field == "strings":
+            raise ArtifactError(f"a constant of type {declared} holds strings; it is damaged")
+        values = np.asarray(getattr(tensor, field).values)
+        if declared.dtype in NUMPY and declared.dtype != "bf16":
+            values = values.astype(NUMPY[declared.dtype])
+        elif declared.dtype in PACKED_BITS:
+            values = values.astype(np.int8 if declared.dtype == "int4" else np.uint8)
+    if values.size != constant.elements:
+        raise ArtifactError(
+            f"a constant of type {declared} holds {values.size} values; the model is damaged"
+        )
+    return Constant(declared, values.reshape(constant.static_shape))
+
+
+def _tensor_type(value_type: Any) -> TensorType:
+    if value_type.WhichOneof("type") != "tensorType":
+        raise ArtifactError(
+            f"a value is of kind {value_type.WhichOneof('type')}; expected a tensor"
+        )
+    tensor = value_type.tensorType
+    if tensor.dataType not in _DTYPES:
+        raise ArtifactError(f"a tensor has the unknown element type {tensor.dataType}")
+    dims = tuple(
+        d.constant.size if d.WhichOneof("dimension") == "constant" else None
+        for d in tensor.dimensions
+    )
+    return TensorType(_DTYPES[tensor.dataType], dims)

@@ -1,0 +1,190 @@
+"""What every reader produces: a saved model as frozen data, free of protobuf and of torch.
+
+Element types are MIL's names: ``fp16 fp32 fp64 bf16 bool string int8 ... uint64`` and the
+sub-byte ``int4 uint1 uint2 uint3 uint4 uint6``. A shape holds ints; ``None`` is a dimension
+that is known only at run time.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fluxvae.errors import ArtifactError
+from fluxvae.mil.blobs import BlobRef, unpack_bits
+
+BITS = {
+    "fp16": 16, "fp32": 32, "fp64": 64, "bf16": 16, "bool": 8,
+    "int8": 8, "int16": 16, "int32": 32, "int64": 64, "int4": 4,
+    "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64,
+    "uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "uint6": 6,
+}  # fmt: skip
+FLOATS = frozenset({"fp16", "fp32", "fp64", "bf16"})
+OPSETS = ("CoreML5", "CoreML6", "CoreML7", "CoreML8", "CoreML9")
+OPSET_TARGETS = dict(zip(OPSETS, ("iOS15", "iOS16", "iOS17", "iOS18", "iOS26"), strict=True))
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type and shape of a value."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        dims = ", ".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.dtype}[{dims}]"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value stored in the model: immediate (``data``) or in a weight file (``blob``)."""
+
+    type: TensorType
+    data: np.ndarray | str | None = None
+    blob: BlobRef | None = None
+
+    def value(self) -> np.ndarray | str:
+        """The value; sub-byte elements unpacked, one to a byte; bf16 widened to float32.
+
+        Raises ArtifactError when the blob is damaged or disagrees with the declared type.
+        """
+        if self.blob is None:
+            if self.data is None:
+                raise ArtifactError(f"a constant of type {self.type} has no value")
+            return self.data
+        raw = self.blob.read(self.type.dtype, self.elements)
+        return unpack_bits(raw, self.type.dtype, self.elements).reshape(self.static_shape)
+
+    @property
+    def static_shape(self) -> tuple[int, ...]:
+        if any(d is None for d in self.type.shape):
+            raise ArtifactError(f"a constant has an unknown dimension: {self.type}")
+        return tuple(d for d in self.type.shape if d is not None)
+
+    @property
+    def elements(self) -> int:
+        count = 1
+        for d in self.static_shape:
+            count *= d
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes this constant takes on disk (0 for strings)."""
+        return (self.elements * BITS.get(self.type.dtype, 0) + 7) // 8
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A use of another operation's output, or of a function's input, by name."""
+
+    name: str
+
+
+Argument = Ref | Constant
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A named, typed value: a function's input or an operation's output."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation. Every argument is a tuple: one binding, or several for lists."""
+
+    kind: str
+    name: str
+    inputs: Mapping[str, tuple[Argument, ...]]
+    outputs: tuple[Variable, ...]
+    attributes: Mapping[str, Constant] = field(default_factory=dict)
+
+    def refs(self) -> Iterator[str]:
+        """Names of every value this operation reads, with repetitions."""
+        for arguments in self.inputs.values():
+            for argument in arguments:
+                if isinstance(argument, Ref):
+                    yield argument.name
+
+    def constants(self) -> Iterator[Constant]:
+        """Every constant stored in this operation, arguments first, then attributes."""
+        for arguments in self.inputs.values():
+            for argument in arguments:
+                if isinstance(argument, Constant):
+                    yield argument
+        yield from self.attributes.values()
+
+
+@dataclass(frozen=True)
+class Function:
+    """A block of operations in program order; ``outputs`` names values."""
+
+    name: str
+    opset: str
+    inputs: tuple[Variable, ...]
+    ops: tuple[Op, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input or output as the model's description shows it to an app.
+
+    ``shapes`` lists the allowed shapes when they are enumerated; ``ranges`` gives inclusive
+    (low, high) for each dimension when they are ranged (high -1: unbounded). An image has
+    ``color`` ``RGB``, ``BGR`` or ``GRAYSCALE`` and shape (height, width).
+    """
+
+    name: str
+    kind: str  # "tensor" or "image"
+    dtype: str
+    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...] = ()
+    ranges: tuple[tuple[int, int], ...] = ()
+    color: str | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of one function, in the description's order."""
+
+    inputs: tuple[Feature, ...]
+    outputs: tuple[Feature, ...]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the author wrote into the model."""
+
+    author: str = ""
+    license: str = ""
+    version: str = ""
+    description: str = ""
+    user: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A saved model. ``functions`` and ``signatures`` share their keys."""
+
+    kind: str  # "mlprogram" or "neuralnetwork"
+    specification: int
+    functions: Mapping[str, Function]
+    signatures: Mapping[str, Signature]
+    default_function: str
+    metadata: Metadata
+    path: Path
+
+    def function(self, name: str | None = None) -> Function:
+        """The named function, or the default one. Raises ArtifactError with what there is."""
+        wanted = name or self.default_function
+        if wanted not in self.functions:
+            there = ", ".join(sorted(self.functions))
+            raise ArtifactError(f"{self.path.name} has no function {wanted!r}; it has: {there}")
+        return self.functions[wanted]

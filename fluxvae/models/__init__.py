@@ -1,0 +1,1 @@
+"""Decoders and encoders as plain modules, with upstream's state-dict names."""

@@ -1,0 +1,74 @@
+"""Writing results: nothing half-written, nothing replaced unasked. Files only (see package)."""
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fluxvae.errors import OutputError
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise OutputError when ``path`` is taken, or when its parent is no folder."""
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already: pass --overwrite, or another place with --out")
+    parent = next((p for p in path.parents if p.exists()), None)
+    if parent is not None and not parent.is_dir():
+        raise OutputError(f"{parent} is a file; expected a folder to write {path.name} into")
+
+
+def write_file(path: Path, write: Callable[[Path], object], *, overwrite: bool) -> Path:
+    """Let ``write`` fill a temporary file beside ``path``, then give it its final name."""
+    refuse_existing(path, overwrite)
+    try:
+        with parent_folder(path), _temporary_file(path) as temporary:
+            write(temporary)
+            temporary.chmod(0o644)  # mkstemp makes files private
+            temporary.replace(path)
+    except OSError as error:
+        raise OutputError(disk_trouble(error, path)) from error
+    return path
+
+
+@contextmanager
+def _temporary_file(path: Path) -> Iterator[Path]:
+    """An empty hidden file beside ``path``, gone afterwards."""
+    handle, name = tempfile.mkstemp(prefix=".fluxvae-", suffix=path.suffix, dir=path.parent)
+    try:
+        os.close(handle)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def parent_folder(path: Path) -> Iterator[None]:
+    """Make the folder of ``path``. After a failure, remove what was made here and is empty."""
+    missing = [folder for folder in path.parents if not folder.exists()]  # the deepest first
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:  # Ctrl-C too
+        for folder in missing:
+            with suppress(OSError):  # somebody else's file is in it by now
+                folder.rmdir()
+        raise
+
+
+def disk_trouble(error: OSError, path: Path) -> str:
+    """One sentence for an error of the file system while ``path`` was being written."""
+    number = _number(error)
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"no space left while writing {path}: free some, or pass another place with --out"
+    return f"cannot write {path}: {os.strerror(number) if number else error}"
+
+
+def _number(error: OSError) -> int | None:
+    """The error's number; ``shutil.Error`` of a copied folder has it only in its text."""
+    if error.errno is not None:
+        return error.errno
+    found = re.search(r"\[Errno (\d+)\]", str(error))
+    return int(found[1]) if found else None

@@ -1,0 +1,219 @@
+"""Saving an artifact: conversion, metadata, a second reading, and only then its final name.
+
+Everything needed to judge an artifact travels inside it, as user-defined metadata under one
+reverse-DNS prefix, written by ``_stamp`` and read back by ``read_record``.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fluxvae import __version__
+from fluxvae.catalog import Decoder, LatentContract, find_decoder
+from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.errors import ArtifactError, ConvertError, FluxVAEError, OutputError
+from fluxvae.mil.executor import Session
+from fluxvae.mil.package import parse_model, read_package
+from fluxvae.mil.program import Program
+from fluxvae.models.build import build_decoder
+from fluxvae.output import disk_trouble, parent_folder, refuse_existing
+from fluxvae.recipes import Recipe, latent_shape
+from fluxvae.weights import Weights, WeightSource
+
+PREFIX = "com.github.fluxvae."
+RECORD_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an artifact says of itself. ``versions`` names fluxvae, coremltools and torch."""
+
+    recipe: Recipe
+    source: WeightSource
+    weights_digest: str
+    contract: LatentContract
+    versions: dict[str, str]
+
+
+def make_record(recipe: Recipe, weights: Weights) -> Record:
+    """The record of an artifact made here and now."""
+    versions = {
+        "fluxvae": __version__,
+        "coremltools": version("coremltools"),
+        "torch": version("torch"),
+    }
+    return Record(recipe, weights.source, weights.digest, weights.contract, versions)
+
+
+def save_artifact(
+    weights: Weights,
+    recipe: Recipe,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    check: Callable[[Path], None] | None = None,
+    verbose: bool = False,
+) -> Path:
+    """Convert, stamp, read again, run ``check``, and give the artifact its final name ``path``.
+
+    Until the last step everything lives in a hidden folder beside ``path``, which is removed on
+    any failure or interruption. Raises OutputError when ``path`` exists (without ``overwrite``),
+    cannot be written or does not fit on the disk; ConvertError when conversion or the second
+    reading fails; whatever ``check`` raises.
+    """
+    refuse_existing(path, overwrite)
+    record = make_record(recipe, weights)
+    decoder = build_decoder(weights)
+    with _staging(path) as folder:
+        draft = folder / path.name
+        write_model(decoder, recipe, weights.contract.channels, draft, verbose=verbose)
+        _stamp(draft, record)
+        _read_again(draft, record)
+        if check is not None:
+            check(draft)
+        publish(draft, path)
+    return path
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    """A hidden folder beside ``path`` that disappears afterwards, come what may."""
+    try:
+        with parent_folder(path):
+            folder = Path(tempfile.mkdtemp(prefix=".fluxvae-", dir=path.parent))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(disk_trouble(error, path)) from error
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Move ``draft`` to ``path`` in one step, replacing what is there."""
+    if path.is_dir():  # a folder cannot be replaced in one step: set the old one aside first
+        aside = draft.parent / f"{path.name}.old"
+        try:
+            path.rename(aside)
+            draft.rename(path)
+        finally:
+            if aside.exists() and not path.exists():  # failed or interrupted in between
+                aside.rename(path)
+    else:
+        draft.replace(path)
+
+
+def _stamp(path: Path, record: Record) -> None:
+    """Write metadata and descriptions into a saved model, in place."""
+    decoder = find_decoder(record.recipe.variant)
+    file = path / "Data" / "com.apple.CoreML" / "model.mlmodel" if path.is_dir() else path
+    model = parse_model(file)
+    metadata = model.description.metadata
+    metadata.author = _author(decoder, record)
+    metadata.license = _licence(decoder, record)
+    metadata.versionString = __version__
+    metadata.shortDescription = _title(decoder, record)
+    for key, value in _user_metadata(record).items():
+        metadata.userDefined[key] = value
+    for interface in list(model.description.functions) or [model.description]:
+        for feature in interface.input:
+            feature.shortDescription = record.contract.sentence()
+        for feature in interface.output:
+            feature.shortDescription = _output_sentence(record)
+    file.write_bytes(model.SerializeToString())
+
+
+def _author(decoder: Decoder, record: Record) -> str:
+    if record.source.kind in ("hub", "file"):
+        return decoder.author
+    return f"The fluxvae developers (architecture: {decoder.author})"
+
+
+def _licence(decoder: Decoder, record: Record) -> str:
+    if record.source.kind in ("hub", "file"):
+        return f"{decoder.licence} (weights: {record.source.name})"
+    return f"MIT (weights: {record.source.name})"
+
+
+def _title(decoder: Decoder, record: Record) -> str:
+    kind = record.source.kind
+    note = "" if kind in ("hub", "file") else f" SHAPE ONLY: {kind} weights, not FLUX's."
+    return f"{decoder.title}, converted by fluxvae.{note}"
+
+
+def _output_sentence(record: Record) -> str:
+    if record.recipe.output == "image":
+        return "The decoded image, 8-bit RGB."
+    axes = "(1, H, W, 3)" if record.recipe.layout == "nhwc" else "(1, 3, H, W)"
+    low, high = record.contract.low, record.contract.high
+    return f"The decoded image {axes}, RGB in [{low:g}, {high:g}], slightly exceeded."
+
+
+def _user_metadata(record: Record) -> dict[str, str]:
+    def plain(value: object) -> str:
+        return json.dumps(value, sort_keys=True)
+
+    return {
+        f"{PREFIX}format": RECORD_FORMAT,
+        f"{PREFIX}recipe": plain(record.recipe.to_dict()),
+        f"{PREFIX}weights": plain(asdict(record.source)),
+        f"{PREFIX}weights_digest": record.weights_digest,
+        f"{PREFIX}latent_contract": plain(asdict(record.contract)),
+        f"{PREFIX}versions": plain(record.versions),
+    }
+
+
+def read_record(program: Program) -> Record | None:
+    """The record inside a saved model; None when fluxvae did not make it.
+
+    Raises ArtifactError when the record is there but damaged or of a newer fluxvae.
+    """
+    user = program.metadata.user
+    if f"{PREFIX}format" not in user:
+        return None
+    if user[f"{PREFIX}format"] != RECORD_FORMAT:
+        raise ArtifactError(
+            f"{program.path.name} was made by another version of fluxvae "
+            f"(record format {user[f'{PREFIX}format']}, this one reads {RECORD_FORMAT})"
+        )
+    try:
+
+        def entry(key: str) -> Any:
+            return json.loads(user[PREFIX + key])
+
+        return Record(
+            recipe=Recipe.from_dict(entry("recipe")),
+            source=WeightSource(**entry("weights")),
+            weights_digest=user[f"{PREFIX}weights_digest"],
+            contract=LatentContract(**entry("latent_contract")),
+            versions=entry("versions"),
+        )
+    except (KeyError, ValueError, TypeError, FluxVAEError) as error:
+        raise ArtifactError(f"{program.path.name} has a damaged fluxvae record: {error}") from error
+
+
+def _read_again(draft: Path, record: Record) -> None:
+    """Read what was saved with the executor's own reader and hold it against the recipe."""
+    program = read_package(draft)
+    if read_record(program) != record:
+        raise ConvertError("the saved model does not give back the metadata written into it")
+    recipe = record.recipe
+    shapes = {latent_shape(recipe, s, record.contract.channels) for s in recipe.sizes}
+    found = set()
+    for name in program.functions:
+        session = Session(program, name)  # every operation known, every constant readable
+        (latent,) = session.signature.inputs
+        (image,) = session.signature.outputs
+        if (latent.name, image.name) != (INPUT_NAME, OUTPUT_NAME):
+            raise ConvertError(f"the saved model has the features {latent.name!r}, {image.name!r}")
+        found |= set(latent.shapes or (latent.shape,))
+    if found != shapes:
+        raise ConvertError(
+            f"the saved model takes the shapes {sorted(found)}; expected {sorted(shapes)}"
+        )

@@ -1,0 +1,216 @@
+"""What to make: one frozen Recipe for each artifact, checked when it is built.
+
+Standard library only. A recipe says everything about an artifact except its weights; its name is
+the artifact's file name.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+
+from fluxvae.catalog import find_decoder
+from fluxvae.errors import UsageError
+
+PRECISIONS = ("float16", "float32")
+LAYOUTS = ("nchw", "nhwc")
+SHAPES = ("fixed", "enumerated", "multifunction")
+OUTPUTS = ("tensor", "image")
+FORMATS = ("mlprogram", "neuralnetwork")
+TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18", "iOS26")
+# The same releases under the names Mac users know.
+MAC_TARGETS = {
+    "macOS12": "iOS15",
+    "macOS13": "iOS16",
+    "macOS14": "iOS17",
+    "macOS15": "iOS18",
+    "macOS26": "iOS26",
+}
+SCALE = 8  # image pixels per latent pixel of every FLUX decoder
+LARGEST_SIDE = 4096  # 16384 is the Neural Engine's limit for a map; memory ends long before
+
+
+@dataclass(frozen=True, order=True)
+class Size:
+    """Height and width of an image in pixels, multiples of 8."""
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        for side in (self.height, self.width):
+            if side % SCALE or not 64 <= side <= LARGEST_SIDE:
+                raise UsageError(
+                    f"size {self} is not possible: height and width must be multiples of "
+                    f"{SCALE} between 64 and {LARGEST_SIDE}, for example 768, 1024 or 768x1344"
+                )
+
+    def __str__(self) -> str:
+        side = self.height == self.width
+        return str(self.height) if side else f"{self.height}x{self.width}"
+
+    @property
+    def function(self) -> str:
+        """Name of this size's function in a multifunction package: ``hw768``, ``h768w1344``."""
+        if self.height == self.width:
+            return f"hw{self.height}"
+        return f"h{self.height}w{self.width}"
+
+
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """``768``, ``768,1024`` or ``768x1344`` (height x width) to sizes, in the given order.
+
+    Raises UsageError for anything else, for sides that are no multiple of 8 and for repetitions.
+    """
+    sizes = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})(?:\s*x\s*(\d{1,6}))?\s*", part, re.IGNORECASE)
+        if not match:
+            raise UsageError(
+                f"size {part.strip()!r} is not understood: give pixels, such as 768, "
+                "768,1024 or 768x1344 (height x width)"
+            )
+        height = int(match[1])
+        sizes.append(Size(height, int(match[2] or height)))
+    if len(set(sizes)) != len(sizes):
+        raise UsageError(f"a size is given twice in {text!r}")
+    return tuple(sizes)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One artifact to make. ``None`` for ``io_precision``, ``shapes`` or ``target``: by need.
+
+    ``nhwc_model`` makes the graph NHWC inside and out; ``layout="nhwc"`` alone puts NHWC input
+    and output around the NCHW graph. Raises UsageError for combinations that cannot be made.
+    """
+
+    variant: str
+    precision: str = "float16"
+    io_precision: str = "auto"
+    layout: str = "nchw"
+    nhwc_model: bool = False
+    sizes: tuple[Size, ...] = (Size(1024, 1024),)
+    shapes: str = "fixed"
+    output: str = "tensor"
+    format: str = "mlprogram"
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        find_decoder(self.variant)
+        for field, allowed in (
+            ("precision", PRECISIONS),
+            ("io_precision", ("auto", *PRECISIONS)),
+            ("layout", LAYOUTS),
+            ("shapes", SHAPES),
+            ("output", OUTPUTS),
+            ("format", FORMATS),
+            ("target", (None, *TARGETS)),
+        ):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise UsageError(f"{field} {value!r} is none of {[a for a in allowed if a]}")
+        self._check_shapes()
+        self._check_format()
+        if self.target and TARGETS.index(self.target) < TARGETS.index(self._least_target()):
+            raise UsageError(
+                f"target {self.target} is too old: {self._target_reason()} "
+                f"needs {self._least_target()} or newer"
+            )
+
+    def _check_shapes(self) -> None:
+        if self.shapes == "fixed" and len(self.sizes) != 1:
+            raise UsageError(
+                "several sizes need --shapes multifunction (one function per size, one weight "
+                "file) or --shapes enumerated"
+            )
+        if self.shapes != "fixed" and len(self.sizes) < 2:
+            raise UsageError(f"--shapes {self.shapes} needs two sizes or more, such as 768,1024")
+        if self.nhwc_model and self.layout != "nhwc":
+            raise UsageError("--nhwc-model takes and gives NHWC: use it with --layout nhwc")
+
+    def _check_format(self) -> None:
+        if self.format != "neuralnetwork":
+            return
+        for wrong, why in (
+            (self.precision != "float32", "has no compute precision: use --precision float32"),
+            (self.io_precision == "float16", "has float32 input and output only"),
+            (self.shapes == "multifunction", "has one function: use --shapes enumerated"),
+            (
+                self.output == "image" and self.shapes == "enumerated",
+                "has no image output of several sizes (coremltools 9.0): use --output tensor, "
+                "or --format mlprogram",
+            ),
+            (self.target is not None, "runs from iOS 13 / macOS 10.15 on: leave --target out"),
+        ):
+            if wrong:
+                raise UsageError(f"the neuralnetwork format {why}")
+
+    @property
+    def io_dtype(self) -> str:
+        """``float16`` or ``float32``: dtype of the tensors an app hands over and receives."""
+        return self.precision if self.io_precision == "auto" else self.io_precision
+
+    @property
+    def deployment_target(self) -> str | None:
+        """The chosen target, or the oldest that can hold this recipe; None for networks."""
+        if self.format == "neuralnetwork":
+            return None
+        return self.target or self._least_target()
+
+    def _least_target(self) -> str:
+        if self.shapes == "multifunction":
+            return "iOS18"
+        return "iOS16" if self.io_dtype == "float16" else "iOS15"
+
+    def _target_reason(self) -> str:
+        return "--shapes multifunction" if self.shapes == "multifunction" else "float16 input"
+
+    @property
+    def suffix(self) -> str:
+        """``.mlpackage``, or ``.mlmodel`` for a neural network."""
+        return ".mlmodel" if self.format == "neuralnetwork" else ".mlpackage"
+
+    def name(self) -> str:
+        """File name without suffix: ``flux2_tiny_decoder_nchw_float16_hw1024``."""
+        parts = [find_decoder(self.variant).artifact_stem()]
+        parts.append("nhwcmodel" if self.nhwc_model else self.layout)
+        parts.append(self.precision)
+        if self.io_dtype != self.precision:
+            parts.append(f"io{self.io_dtype}")
+        if all(s.height == s.width for s in self.sizes):
+            parts.append("hw" + "-".join(str(s.height) for s in self.sizes))
+        else:
+            parts.append("hw" + "-".join(f"{s.height}x{s.width}" for s in self.sizes))
+        parts += [p for p in (self.shapes, self.output) if p not in ("fixed", "tensor")]
+        if self.target:
+            parts.append(self.target)
+        return "_".join(parts)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON; sizes as strings."""
+        return {**asdict(self), "sizes": [str(s) for s in self.sizes]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, object]) -> "Recipe":
+        """The inverse of ``to_dict``. Raises UsageError for unknown keys or values."""
+        fields = dict(data)
+        sizes = fields.pop("sizes", [])
+        if not isinstance(sizes, list):
+            raise UsageError(f"a recipe's sizes must be a list, got {sizes!r}")
+        try:
+            return cls(**fields, sizes=parse_sizes(",".join(map(str, sizes))))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise UsageError(f"not a recipe: {error}") from error
+
+
+def latent_shape(recipe: Recipe, size: Size, channels: int) -> tuple[int, int, int, int]:
+    """Shape of the model's input for one size, in the recipe's layout."""
+    height, width = size.height // SCALE, size.width // SCALE
+    if recipe.layout == "nhwc":
+        return (1, height, width, channels)
+    return (1, channels, height, width)
+
+
+def artifact_name(recipe: Recipe, weights: str) -> str:
+    """File name with suffix. ``weights`` is a source's kind: demo and random weights say so."""
+    label = f"_{weights}" if weights in ("demo", "random") else ""
+    return f"{recipe.name()}{label}{recipe.suffix}"

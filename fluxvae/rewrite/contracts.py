@@ -1,0 +1,41 @@
+"""Input and output forms around a decoder: NHWC tensors, and images of 0..255."""
+
+import torch
+from torch import Tensor, nn
+
+
+class NHWCInterface(nn.Module):
+    """Latent (B, h, w, C) to image (B, H, W, 3) around an NCHW decoder: two transposes."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.decoder(latent.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class NHWCLatentInterface(nn.Module):
+    """Latent (B, h, w, C) to image (B, 3, H, W): for image outputs, which are planar."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.decoder(latent.permute(0, 3, 1, 2))
+
+
+class PixelOutput(nn.Module):
+    """Scales an image from [0, 1] to [0, 255] and clamps it, for an RGB image output.
+
+    Core ML converts to 8 bits itself and allows no scale on an image output, so the scaling has
+    to be in the graph.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return torch.clamp(self.decoder(latent) * 255.0, 0.0, 255.0)

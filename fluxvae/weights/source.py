@@ -1,0 +1,40 @@
+"""What a loaded checkpoint is, and where it came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fluxvae.catalog import LatentContract
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where tensors came from; written into every artifact, so it never holds a local path.
+
+    ``kind`` is ``hub``, ``file``, ``demo`` or ``random``. ``name`` is
+    ``repo@revision/file``, the file's bare name, ``demo`` or ``random:SEED``.
+    ``file_sha256`` is the digest of the file's bytes; None for random weights.
+    """
+
+    kind: str
+    name: str
+    file_sha256: str | None
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no useful ==; compare digests
+class Weights:
+    """One network's parameters, checked: every key, every shape, all finite.
+
+    ``part`` is ``decoder`` or ``encoder``. ``tensors`` has taesd's Sequential names
+    (``1.weight``, ``3.conv.0.weight``, ...) and float32 values on the CPU. ``digest`` is
+    ``fluxvae.weights.digest.tensor_digest`` of them: equal for equal values, whatever the
+    container, key style or (exactly representable) dtype they came in.
+    """
+
+    variant: str
+    part: str
+    tensors: Mapping[str, Tensor]
+    source: WeightSource
+    contract: LatentContract
+    digest: str

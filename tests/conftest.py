@@ -1,0 +1,63 @@
+"""Shared fixtures. Real weights and upstream's outputs live beside the checkout, never in it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real TAEF1/TAEF2 ``weights/`` and upstream's ``golden/`` outputs."""
+    if not (SHARED / "weights").is_dir():
+        pytest.skip(f"real weights are not on this machine (looked for {SHARED / 'weights'})")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def demo_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``demo_artifact(variant, sizes, **recipe fields)``: a demo decoder's artifact, made once.
+
+    Shared by all tests: copy it before changing it.
+    """
+    from fluxvae.weights import load_weights
+    from tests.artifacts import recipe, save
+
+    made: dict[object, Path] = {}
+    folder = tmp_path_factory.mktemp("demo-artifacts")
+
+    def make(variant: str = "flux2", sizes: str = "64", **fields: object) -> Path:
+        wanted = recipe(variant, sizes, **fields)
+        if wanted not in made:
+            made[wanted] = save(load_weights(variant, "demo"), wanted, folder)
+        return made[wanted]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def demo_package(demo_artifact: Callable[..., Path]) -> Path:
+    """flux2's demo decoder at 64 x 64, float16."""
+    return demo_artifact()
+
+
+@pytest.fixture(scope="session")
+def demo_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of two photo latents for ``demo_package``, from flux2's demo encoder."""
+    import torch
+    from safetensors.torch import save_file
+
+    from fluxvae.data import EVALUATION_PHOTOS, photo_image
+    from fluxvae.latent_files import space_metadata
+    from fluxvae.models.build import build_encoder
+    from fluxvae.weights import load_weights
+
+    weights = load_weights("flux2", "demo", part="encoder")
+    encoder = build_encoder(weights)
+    path = tmp_path_factory.mktemp("latents") / "photos.safetensors"
+    photos = {p.name: torch.from_numpy(photo_image(p, 64, 64)) for p in EVALUATION_PHOTOS}
+    latents = {name: encoder(image) for name, image in photos.items()}
+    save_file(latents, path, space_metadata(weights.contract))
+    return path

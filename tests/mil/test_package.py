@@ -1,0 +1,534 @@
+"""Packages: what is read equals coremltools' own reading; what is damaged is refused by name."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import coremltools.optimize.coreml as cto
+import numpy as np
+import pytest
+import torch
+from coremltools.converters.mil.frontend.milproto.load import load as load_milproto
+from coremltools.converters.mil.mil import types
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.errors import ArtifactError, FluxVAEError
+from fluxvae.metrics import compare
+from fluxvae.mil.executor import Session
+from fluxvae.mil.package import parse_model, read_package
+from fluxvae.mil.program import Program
+from fluxvae.models.tiny import Block, LatentClamp
+from tests.artifacts import recipe
+
+CHANNELS = 40  # 40 * 40 * 9 weights: above the 10,000 from which coremltools clusters exactly
+SPEC = Path("Data", "com.apple.CoreML", "model.mlmodel")
+WEIGHTS = Path("Data", "com.apple.CoreML", "weights", "weight.bin")
+
+
+def small_decoder() -> nn.Sequential:
+    """A little decoder of TAEF1's parts; latent (1, 16, h, w) to image (1, 3, 2h, 2w)."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(
+        LatentClamp(),
+        nn.Conv2d(16, CHANNELS, 3, padding=1),
+        nn.ReLU(),
+        Block(CHANNELS),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
+        Block(CHANNELS),
+        nn.Conv2d(CHANNELS, 3, 3, padding=1),
+    )
+    for value in network.parameters():
+        scale = (2 / value[0].numel()) ** 0.5 if value.dim() > 1 else 0.1
+        nn.init.normal_(value, 0, scale, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+LATENT = np.random.default_rng(0).standard_normal((1, 16, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The small decoder: fp16 for iOS16 and iOS18, and fp32."""
+    folder = tmp_path_factory.mktemp("packages")
+    made = {
+        "iOS16": recipe("flux1", target="iOS16"),
+        "iOS18": recipe("flux1", target="iOS18"),
+        "fp32": recipe("flux1", precision="float32"),
+    }
+    for name, one in made.items():
+        write_model(small_decoder(), one, 16, folder / f"{name}.mlpackage")
+    return {name: folder / f"{name}.mlpackage" for name in made}
+
+
+@pytest.fixture
+def package(packages: dict[str, Path], tmp_path: Path) -> Path:
+    """A package to damage."""
+    return Path(shutil.copytree(packages["iOS16"], tmp_path / "small.mlpackage"))
+
+
+def open_whole(path: Path) -> Session:
+    """Read everything, every weight included, as a user's run would."""
+    return Session(read_package(path))
+
+
+# --- against coremltools' reader ---
+
+
+def load_theirs(path: Path) -> Any:
+    """The program as coremltools reads it, by the names of its operations."""
+    model = ct.models.MLModel(str(path), skip_model_load=True)
+    specification = model.get_spec()
+    program = load_milproto(specification, specification.specificationVersion, model.weights_dir)
+    return {o.name: o for o in program.functions["main"].operations}
+
+
+def value_of(var: Any) -> np.ndarray | None:
+    """coremltools' value of a weight, decompressed by itself; None where it crashes."""
+    if var.op.op_type == "const":
+        return np.asarray(var.val)
+    try:
+        return np.asarray(var.op.materialized_val_inference())
+    except AttributeError:  # coremltools 9.0, tables that are compressed themselves
+        return None
+
+
+@pytest.mark.parametrize("name", ["iOS16", "iOS18", "fp32"])
+def test_constants_equal_coremltools_reading_bit_for_bit(
+    packages: dict[str, Path], name: str
+) -> None:
+    theirs, compared = load_theirs(packages[name]), 0
+    for operation in read_package(packages[name]).function().ops:
+        if operation.kind == "const":
+            ours, expected = operation.attributes["val"].value(), theirs[operation.name].val.val
+            if isinstance(ours, str):
+                assert ours == expected
+            else:
+                assert ours.dtype == np.asarray(expected).dtype
+                np.testing.assert_array_equal(ours, expected, err_msg=operation.name)
+            compared += 1
+    assert compared > 50
+
+
+def test_types_equal_coremltools_inference(packages: dict[str, Path]) -> None:
+    theirs = load_theirs(packages["iOS16"])
+    for operation in read_package(packages["iOS16"]).function().ops:
+        for ours, expected in zip(operation.outputs, theirs[operation.name].outputs, strict=True):
+            dtype = types.builtin_to_string(expected.dtype)
+            assert ours.type.dtype == {"str": "string"}.get(dtype, dtype)
+            assert ours.type.shape == tuple(expected.shape)
+
+
+def _config(kind: Any, **options: Any) -> Any:
+    return cto.OptimizationConfig(global_config=kind(**options))
+
+
+def palettize(model: Any, *, joint: bool = False, **options: Any) -> Any:
+    config = _config(cto.OpPalettizerConfig, mode="kmeans", **options)
+    return cto.palettize_weights(model, config, joint_compression=joint)
+
+
+def quantize(model: Any, *, joint: bool = False, **options: Any) -> Any:
+    config = _config(cto.OpLinearQuantizerConfig, **{"mode": "linear_symmetric", **options})
+    return cto.linear_quantize_weights(model, config, joint_compression=joint)
+
+
+def prune(model: Any) -> Any:
+    return cto.prune_weights(model, _config(cto.OpMagnitudePrunerConfig, target_sparsity=0.5))
+
+
+@dataclass(frozen=True)
+class Compression:
+    """One way to compress: the base package, coremltools' call, the operations it leaves."""
+
+    base: str
+    compress: Callable[[Any], Any]
+    operations: tuple[str, ...]
+    oracle: bool = True  # coremltools can decompress it
+
+
+LUT, SPARSE = ("constexpr_lut_to_dense",), ("constexpr_sparse_to_dense",)
+AFFINE, BLOCKS = ("constexpr_affine_dequantize",), ("constexpr_blockwise_shift_scale",)
+COMPRESSIONS = {
+    **{
+        f"palette-{bits}-bit-{base}": Compression(
+            base, lambda m, b=bits: palettize(m, nbits=b), LUT
+        )
+        for bits in (4, 6, 8)
+        for base in ("iOS16", "iOS18")
+    },
+    "palette-3-bit-iOS18": Compression("iOS18", lambda m: palettize(m, nbits=3), LUT),
+    "palette-groups-iOS18": Compression(
+        "iOS18",
+        lambda m: palettize(m, nbits=4, granularity="per_grouped_channel", group_size=8),
+        LUT,
+    ),
+    "palette-vectors-iOS18": Compression(
+        "iOS18", lambda m: palettize(m, nbits=4, cluster_dim=2), LUT
+    ),
+    "palette-scaled-iOS18": Compression(
+        "iOS18",
+        lambda m: palettize(m, nbits=4, enable_per_channel_scale=True),
+        (*BLOCKS, *LUT),
+        oracle=False,
+    ),
+    "int8-iOS16": Compression("iOS16", quantize, AFFINE),
+    "int8-asymmetric-iOS16": Compression("iOS16", lambda m: quantize(m, mode="linear"), AFFINE),
+    "int8-iOS18": Compression("iOS18", quantize, BLOCKS),
+    "int8-asymmetric-iOS18": Compression("iOS18", lambda m: quantize(m, mode="linear"), BLOCKS),
+    "int4-blocks-iOS18": Compression(
+        "iOS18",
+        lambda m: quantize(m, dtype="int4", granularity="per_block", block_size=8),
+        BLOCKS,
+    ),
+    "uint4-asymmetric-iOS18": Compression(
+        "iOS18", lambda m: quantize(m, mode="linear", dtype="uint4"), BLOCKS
+    ),
+    "sparse-iOS16": Compression("iOS16", prune, SPARSE),
+    "sparse-iOS18": Compression("iOS18", prune, SPARSE),
+    "sparse-palette-iOS18": Compression(
+        "iOS18",
+        lambda m: palettize(prune(m), nbits=4, joint=True),
+        ("constexpr_lut_to_sparse", *SPARSE),
+    ),
+    "sparse-int8-iOS18": Compression(
+        "iOS18",
+        lambda m: quantize(prune(m), joint=True),
+        ("constexpr_sparse_blockwise_shift_scale", *SPARSE),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed package, and the same one decompressed by coremltools."""
+
+    way: Compression
+    path: Path
+    plain: Path
+
+
+@pytest.fixture(scope="module", params=COMPRESSIONS)
+def compressed(
+    request: pytest.FixtureRequest,
+    packages: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Compressed:
+    way, folder = COMPRESSIONS[request.param], tmp_path_factory.mktemp("compressed")
+    made = Compressed(way, folder / "compressed.mlpackage", folder / "plain.mlpackage")
+    model = ct.models.MLModel(str(packages[way.base]), skip_model_load=True)
+    way.compress(model).save(str(made.path))
+    again = ct.models.MLModel(str(made.path), skip_model_load=True)
+    cto.decompress_weights(again).save(str(made.plain))
+    return made
+
+
+def test_compressed_weights_equal_coremltools_decompression_bit_for_bit(
+    compressed: Compressed,
+) -> None:
+    session, theirs = open_whole(compressed.path), load_theirs(compressed.path)
+    kinds = {o.kind for o in session.function.ops}
+    assert set(compressed.way.operations) <= kinds
+    compared = 0
+    for step in session._steps:
+        if step.op.kind == "conv":
+            expected = value_of(theirs[step.op.name].inputs["weight"])
+            if expected is not None:
+                ours = step.fixed["weight"].numpy()
+                np.testing.assert_array_equal(ours, expected.astype(np.float32))
+                compared += 1
+    # 9 convolutions; the last is below coremltools' threshold and stays plain.
+    assert compared == (9 if compressed.way.oracle else 1)
+
+
+def test_compressed_package_runs_like_torch_on_the_decompressed_weights(
+    compressed: Compressed,
+) -> None:
+    network = small_decoder()
+    original = network(torch.from_numpy(LATENT)).numpy()
+    _load_convolutions(network, compressed.plain)
+    expected = network(torch.from_numpy(LATENT)).numpy()
+    session = open_whole(compressed.path)
+    got = session.run({INPUT_NAME: LATENT})[OUTPUT_NAME].astype(np.float32)
+    peak = float(np.ptp(original))
+    # fp16 rounding alone. Measured: 75.8 dB and more; and 52.8 dB or less against the original
+    # weights, so that weights that were not used would show.
+    assert compare(got, expected, peak=peak).psnr_db >= 73
+    assert compare(got, original, peak=peak).psnr_db <= 60
+
+
+def _load_convolutions(network: nn.Module, package: Path) -> None:
+    """Put the convolutions of a plain package, as coremltools reads it, into the network."""
+    state = network.state_dict()
+    names = {f"p_{name.replace('.', '_')}": name for name in state}
+    loaded = 0
+    for operation in load_theirs(package).values():
+        if operation.op_type == "conv":
+            weight = operation.inputs["weight"]
+            name = names[weight.name.partition("_to_fp16")[0]]
+            state[name] = torch.from_numpy(np.asarray(value_of(weight), np.float32))
+            loaded += 1
+    assert loaded == 9
+    network.load_state_dict(state, strict=True)
+
+
+# --- damaged and foreign ---
+
+
+def test_package_that_is_not_there_is_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"none\.mlpackage does not exist"):
+        read_package(tmp_path / "none.mlpackage")
+
+
+def test_folder_of_something_else_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ArtifactError, match=r"photos is not an \.mlpackage"):
+        read_package(tmp_path / "photos")
+
+
+def test_file_of_something_else_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ArtifactError, match=r"photo\.png is neither an \.mlpackage"):
+        read_package(tmp_path / "photo.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"\x89PNG\r\n", b"<!doctype html><html>"])
+def test_mlmodel_of_other_content_is_refused_with_its_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.mlmodel").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"model\.mlmodel is not a Core ML model"):
+        read_package(tmp_path / "model.mlmodel")
+
+
+def test_missing_manifest_is_refused_with_the_packages_name(package: Path) -> None:
+    (package / "Manifest.json").unlink()
+    with pytest.raises(ArtifactError, match=r"small\.mlpackage is not .* no Manifest\.json"):
+        read_package(package)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe\0",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"rootModelIdentifier": "A", "itemInfoEntries": {}}',
+        b'{"rootModelIdentifier": "A", "itemInfoEntries": {"A": {"path": 7}}}',
+        b"[" * 100_000,
+    ],
+)
+def test_damaged_manifest_is_refused_with_the_packages_name(package: Path, content: bytes) -> None:
+    (package / "Manifest.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"small\.mlpackage has a damaged Manifest\.json"):
+        read_package(package)
+
+
+def set_root(package: Path, root: str) -> None:
+    manifest = json.loads((package / "Manifest.json").read_text())
+    manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"] = root
+    (package / "Manifest.json").write_text(json.dumps(manifest))
+
+
+def test_manifest_that_points_at_nothing_is_refused_with_the_packages_name(package: Path) -> None:
+    set_root(package, "com.apple.CoreML/other.mlmodel")
+    with pytest.raises(ArtifactError, match=r"small\.mlpackage is incomplete: .*other\.mlmodel"):
+        read_package(package)
+
+
+@pytest.mark.parametrize("root", ["../../outside.mlmodel", "{folder}/outside.mlmodel", "a\0b"])
+def test_manifest_that_points_outside_is_refused(package: Path, root: str) -> None:
+    outside = package.parent / "outside.mlmodel"
+    shutil.copy(package / SPEC, outside)
+    set_root(package, root.format(folder=package.parent))
+    with pytest.raises(ArtifactError, match=r"small\.mlpackage points outside itself"):
+        read_package(package)
+
+
+def test_link_that_leads_outside_is_refused(package: Path) -> None:
+    outside = package.parent / "outside.mlmodel"
+    (package / SPEC).rename(outside)
+    (package / SPEC).symlink_to(outside)
+    with pytest.raises(ArtifactError, match=r"small\.mlpackage points outside itself"):
+        read_package(package)
+
+
+def rewrite(package: Path, change: Callable[[Any], None]) -> None:
+    """Change the model message of a package."""
+    model = parse_model(package / SPEC)
+    change(model)
+    (package / SPEC).write_bytes(model.SerializeToString())
+
+
+def stored(model: Any) -> list[Any]:
+    """Every constant in a weight file, in program order."""
+    (block,) = model.mlProgram.functions["main"].block_specializations.values()
+    values = [o.attributes["val"] for o in block.operations if o.type == "const"]
+    return [v for v in values if v.WhichOneof("value") == "blobFileValue"]
+
+
+def blobs(model: Any) -> list[Any]:
+    """Every reference to a weight file, in program order."""
+    return [v.blobFileValue for v in stored(model)]
+
+
+@pytest.mark.parametrize(
+    "file_name", ["@model_path/../../../outside.bin", "{folder}/outside.bin", "../outside.bin"]
+)
+def test_weights_outside_the_package_are_refused(package: Path, file_name: str) -> None:
+    shutil.copy(package / WEIGHTS, package.parent / "outside.bin")
+    name = file_name.format(folder=package.parent)
+    rewrite(package, lambda m: setattr(blobs(m)[0], "fileName", name))
+    with pytest.raises(ArtifactError, match=r"points outside itself for weights: .*outside\.bin"):
+        read_package(package)
+
+
+def test_weight_file_name_that_no_file_can_have_is_refused(package: Path) -> None:
+    rewrite(package, lambda m: setattr(blobs(m)[0], "fileName", "@model_path/a\0b"))
+    with pytest.raises(ArtifactError, match="for weights"):
+        read_package(package)
+
+
+def test_missing_weight_file_is_refused_with_its_name(package: Path) -> None:
+    (package / WEIGHTS).unlink()
+    with pytest.raises(ArtifactError, match=r"weight\.bin cannot be read"):
+        read_package(package)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_truncated_weight_file_is_refused_with_its_name(package: Path, share: float) -> None:
+    content = (package / WEIGHTS).read_bytes()
+    (package / WEIGHTS).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ArtifactError, match=r"weight\.bin"):
+        open_whole(package)
+
+
+def test_shifted_weights_are_refused_with_the_files_name(package: Path) -> None:
+    def shift(model: Any) -> None:
+        blobs(model)[2].offset += 64
+
+    rewrite(package, shift)
+    with pytest.raises(ArtifactError, match=r"weight\.bin is damaged: no blob record at byte"):
+        open_whole(package)
+
+
+def test_weights_of_another_layer_are_refused_by_their_size(package: Path) -> None:
+    def swap(model: Any) -> None:
+        first, second = blobs(model)[:2]  # a weight and its bias
+        first.offset = second.offset
+
+    rewrite(package, swap)
+    with pytest.raises(ArtifactError, match=r"weight\.bin holds 80 bytes .* declares 5760 elem"):
+        open_whole(package)
+
+
+def test_declared_type_that_the_blob_has_not_is_refused(package: Path) -> None:
+    def retype(model: Any) -> None:
+        stored(model)[0].type.tensorType.dataType = 11  # fp32
+
+    rewrite(package, retype)
+    with pytest.raises(ArtifactError, match=r"weight\.bin holds fp16 .* declares fp32"):
+        open_whole(package)
+
+
+def test_strings_in_place_of_numbers_are_refused(package: Path) -> None:
+    def retype(model: Any) -> None:
+        (block,) = model.mlProgram.functions["main"].block_specializations.values()
+        constants = [o.attributes["val"] for o in block.operations if o.type == "const"]
+        pads = next(c for c in constants if c.immediateValue.tensor.WhichOneof("value") == "ints")
+        pads.immediateValue.tensor.strings.values.append("valid")
+
+    rewrite(package, retype)
+    with pytest.raises(ArtifactError, match="holds strings; it is damaged"):
+        read_package(package)
+
+
+def test_pipeline_is_refused_by_its_kind(package: Path) -> None:
+    model = ct.proto.Model_pb2.Model()
+    model.specificationVersion = 8
+    model.pipeline.models.add()
+    (package / SPEC).write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match=r"small\.mlpackage holds a pipeline; expected an ML"):
+        read_package(package)
+
+
+def test_program_without_functions_is_refused_with_the_packages_name(package: Path) -> None:
+    rewrite(package, lambda m: m.mlProgram.functions.clear())
+    with pytest.raises(ArtifactError, match=r"small\.mlpackage holds an ML Program without func"):
+        read_package(package)
+
+
+def test_description_of_other_functions_is_refused_with_both(package: Path) -> None:
+    def rename(model: Any) -> None:
+        model.mlProgram.functions["other"].CopyFrom(model.mlProgram.functions["main"])
+
+    rewrite(package, rename)
+    with pytest.raises(
+        ArtifactError, match=r"describes .*\['main'\] but holds \['main', 'other'\]"
+    ):
+        read_package(package)
+
+
+def test_states_are_refused(package: Path) -> None:
+    def add(model: Any) -> None:
+        model.description.state.add().name = "cache"
+
+    rewrite(package, add)
+    with pytest.raises(ArtifactError, match="has states"):
+        read_package(package)
+
+
+def test_control_flow_is_refused_by_the_operation(package: Path) -> None:
+    def nest(model: Any) -> None:
+        (block,) = model.mlProgram.functions["main"].block_specializations.values()
+        block.operations[-1].blocks.add()
+
+    rewrite(package, nest)
+    with pytest.raises(ArtifactError, match=r"operation 'conv' has nested blocks"):
+        read_package(package)
+
+
+def attempt(path: Path) -> Program | None:
+    """A program that can be planned, or None when it was refused with an error of ours."""
+    try:
+        program = read_package(path)
+        Session(program)
+    except FluxVAEError:
+        return None
+    return program
+
+
+@pytest.fixture(scope="module")
+def victim(packages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("victim")
+    return Path(shutil.copytree(packages["iOS16"], folder / "victim.mlpackage"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_model_truncated_anywhere_is_refused(
+    packages: dict[str, Path], victim: Path, share: float
+) -> None:
+    whole = (packages["iOS16"] / SPEC).read_bytes()
+    (victim / SPEC).write_bytes(whole[: int(len(whole) * share)])
+    assert attempt(victim) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+def test_model_with_any_byte_changed_is_read_or_refused_but_never_crashes(
+    packages: dict[str, Path], victim: Path, place: float, value: int
+) -> None:
+    content = bytearray((packages["iOS16"] / SPEC).read_bytes())
+    content[int(len(content) * place)] = value
+    (victim / SPEC).write_bytes(content)
+    attempt(victim)

@@ -1,0 +1,43 @@
+"""Generated pages are what the code would generate now."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from fluxvae.cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_command_line_page_is_current() -> None:
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written == script("generate_cli_doc").document(), "run `make docs`"
+
+
+def test_command_line_page_has_every_command() -> None:
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert f"\n## fluxvae {name}\n" in written
+
+
+def test_pages_name_only_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = page.split("```text\n")[2].split("```")[0]
+    folder = Path()
+    listed = []
+    for line in tree.splitlines():
+        name = line.split("  ")[0].strip() if not line.startswith(" ") else line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folder = Path(*folder.parts[:depth]) / name
+        listed.append(folder)
+    assert len(listed) > 20
+    assert [str(path) for path in listed if not (ROOT / path).exists()] == []
