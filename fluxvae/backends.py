@@ -16,7 +16,6 @@ from fluxvae.errors import ArtifactError, LatentError, ToolError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.program import Feature, Program, Signature
 
-BACKENDS = ("auto", "reference", "coreml")
 # Apple's spelling on the left, coremltools' enumeration on the right.
 COMPUTE_UNITS = {
     "all": "ALL",

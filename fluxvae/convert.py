@@ -21,7 +21,7 @@ from torch import nn
 
 from fluxvae.errors import ConvertError
 from fluxvae.recipes import Recipe, Size, latent_shape
-from fluxvae.rewrite.contracts import NHWCInterface, NHWCLatentInterface, PixelOutput
+from fluxvae.rewrite.contracts import NHWCInterface, NHWCLatentInterface, PixelOutput, PlanarOutput
 from fluxvae.rewrite.nhwc import nhwc_inside
 
 INPUT_NAME = "latent"
@@ -49,22 +49,10 @@ def interface(decoder: nn.Module, recipe: Recipe) -> nn.Module:
     network = nhwc_inside(decoder) if recipe.nhwc_model else decoder
     image = recipe.output == "image"
     if recipe.nhwc_model and image:
-        network = _PlanarOutput(network)
+        network = PlanarOutput(network)
     elif recipe.layout == "nhwc" and not recipe.nhwc_model:
         network = NHWCLatentInterface(network) if image else NHWCInterface(network)
     return PixelOutput(network) if image else network
-
-
-class _PlanarOutput(nn.Module):
-    """(B, H, W, 3) to (B, 3, H, W): image outputs are planar."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        image: torch.Tensor = self.network(latent)
-        return image.permute(0, 3, 1, 2)
 
 
 def _write_one(
@@ -152,9 +140,10 @@ def _left_out(recipe: Recipe) -> set[str]:
     """Default passes of coremltools 9.0 that must not run.
 
     ``fuse_elementwise_to_batchnorm`` turns GroupNorm's ``x * gamma + beta`` into a batch_norm with
-    epsilon 1e-5 and variance 1, so each gain is off by -5e-6: 2e-5 at the output of a KL decoder,
-    ten times the error of float32 itself. Nothing is reported upstream yet; remove when coremltools
-    passes epsilon 0 there. ``reduce_transposes`` would undo an NHWC graph.
+    epsilon 1e-5 and variance 1, so each gain is off by -5e-6: 1.7e-5 and 1.3e-5 at the output of
+    the two KL decoders (tests/test_convert_kl.py), seven times the error of float32 itself. We
+    found no report of it upstream; remove when coremltools passes epsilon 0 there.
+    ``reduce_transposes`` would undo an NHWC graph.
     """
     passes = {"common::fuse_elementwise_to_batchnorm"}
     return passes | {"common::reduce_transposes"} if recipe.nhwc_model else passes
@@ -204,8 +193,7 @@ def _with_image_sizes(ct: Any, model: Any, sizes: tuple[Size, ...]) -> Any:
     for size in sizes:
         entry = image.enumeratedSizes.sizes.add()
         entry.height, entry.width = size.height, size.width
-    weights = getattr(model, "weights_dir", None)  # a neural network carries its own
-    return ct.models.MLModel(spec, weights_dir=weights, skip_model_load=True)
+    return ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
 
 
 @contextlib.contextmanager

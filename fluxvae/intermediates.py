@@ -25,8 +25,9 @@ from fluxvae.recipes import Size
 from fluxvae.weights import Weights
 
 # An operation departs when its signal-to-noise ratio falls below this, in dB. Measured on photo
-# latents with real weights: fp16 rounding alone leaves 48 dB or more at every operation, float32
-# re-ordering 110 dB or more.
+# latents (chelsea, coffee, 256 px): fp16 rounding alone leaves 42.2 dB or more at every operation
+# of TAEF1 (a late ReLU) and 46.7 of TAEF2. A sound float32 artifact is its twin's equal, bit for
+# bit, so its bound only has to be far above any damage.
 DEPARTS_BELOW = {"float16": 40.0, "float32": 100.0}
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxvae.models.build import build_decoder
-from fluxvae.rewrite.contracts import NHWCInterface, NHWCLatentInterface, PixelOutput
+from fluxvae.rewrite.contracts import NHWCInterface, NHWCLatentInterface, PixelOutput, PlanarOutput
 from fluxvae.rewrite.nhwc import ChannelsLast, nhwc_inside
 from fluxvae.weights import load_weights
 from tests.artifacts import VARIANTS
@@ -40,6 +40,7 @@ FORMS: dict[str, tuple[Callable[[nn.Module], nn.Module], Callable[[Tensor], Tens
     "nhwc-inside": (nhwc_inside, to_nchw),
     "nhwc-interface": (NHWCInterface, to_nchw),
     "nhwc-latent": (NHWCLatentInterface, lambda x: x),
+    "nhwc-inside-planar": (lambda plain: PlanarOutput(nhwc_inside(plain)), lambda x: x),
 }
 
 

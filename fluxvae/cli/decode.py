@@ -5,8 +5,15 @@ from pathlib import Path
 
 import click
 
-from fluxvae.cli.options import ARTIFACT, json_option, overwrite_option, print_json, say
-from fluxvae.cli.validate import BACKENDS, UNITS
+from fluxvae.cli.options import (
+    ARTIFACT,
+    backend_option,
+    compute_units_option,
+    json_option,
+    overwrite_option,
+    print_json,
+    say,
+)
 
 
 @click.command("decode")
@@ -21,10 +28,8 @@ from fluxvae.cli.validate import BACKENDS, UNITS
 )
 @click.option("--function", help="Function of a multifunction model. [default: by the size]")
 @click.option("--size", help="Decode only latents of this image size, where there are several.")
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
-              help="Who runs the artifact: Core ML on a Mac, our executor anywhere.")  # fmt: skip
-@click.option("--compute-units", type=click.Choice(UNITS), default="all", show_default=True,
-              help="For Core ML on a Mac.")  # fmt: skip
+@backend_option
+@compute_units_option
 @overwrite_option
 @json_option
 def command(

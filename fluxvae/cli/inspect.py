@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.cli.options import ARTIFACT, json_option, print_json
+from fluxvae.cli.text import size_text
 
 if TYPE_CHECKING:
     from fluxvae.inspection import FunctionReport, Inspection
@@ -58,8 +59,8 @@ def _print(report: Inspection) -> None:
     program = report.program
     kind = "ML Program" if report.kind == "mlprogram" else "neural network"
     click.echo(f"{report.path.name}: {kind}, specification {report.specification}, "
-               f"{_bytes(report.bytes_on_disk)} on disk")  # fmt: skip
-    weights = ", ".join(f"{kind} {_bytes(n)}" for kind, n in report.weights.items())
+               f"{size_text(report.bytes_on_disk)} on disk")  # fmt: skip
+    weights = ", ".join(f"{kind} {size_text(n)}" for kind, n in report.weights.items())
     click.echo(f"weights: {weights}")
     for function in report.functions:
         default = function.name == program.default_function and len(report.functions) > 1
@@ -94,7 +95,7 @@ def _print_function(function: FunctionReport, default: bool) -> None:
         share = stage.macs / function.macs if function.macs else 0
         click.echo(
             f"    {stage.map:<10} {stage.ops:>5} {stage.macs / 1e9:>8.2f} {share:>9.1%}  "
-            f"{_bytes(stage.activation_bytes):>11}"
+            f"{size_text(stage.activation_bytes):>11}"
         )
     _print_placed(function)
 
@@ -117,7 +118,3 @@ def _feature(feature: Feature) -> str:
         sizes = " x ".join(f"{low}..{high if high >= 0 else ''}" for low, high in feature.ranges)
     what = f"{feature.color} image" if feature.kind == "image" else feature.dtype
     return f"{what} {sizes or '(no fixed shape)'}"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

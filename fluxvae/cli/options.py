@@ -1,13 +1,13 @@
 """Options and printing that several commands share."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+# The units are the keys of fluxvae.backends.COMPUTE_UNITS; help must not wait for its numpy.
+BACKENDS = ("auto", "reference", "coreml")
+UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 verbose_option = click.option(
@@ -24,6 +24,20 @@ weights_option = click.option(
     metavar="SOURCE",
     help="A .safetensors or .pth file or a folder, 'demo' (shipped, not FLUX's latent space), "
     "or 'random[:SEED]'. Default: the pinned file of the Hugging Face Hub.",
+)
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="Who runs the artifact: Core ML on a Mac, our executor anywhere.",
+)
+compute_units_option = click.option(
+    "--compute-units",
+    type=click.Choice(UNITS),
+    default="all",
+    show_default=True,
+    help="For Core ML on a Mac.",
 )
 ARTIFACT = click.Path(path_type=Path)
 

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.options import ARTIFACT, json_option, offline_option, print_json, say
+from fluxvae.cli.options import (
+    ARTIFACT,
+    backend_option,
+    compute_units_option,
+    json_option,
+    offline_option,
+    print_json,
+    say,
+)
 
 if TYPE_CHECKING:
     from fluxvae.intermediates import Departure, Intermediates
     from fluxvae.latent_files import Latent
     from fluxvae.validate import CaseResult, Report
     from fluxvae.weights import Weights
-
-BACKENDS = ("auto", "reference", "coreml")
-UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
 
 
 @click.command("validate")
@@ -39,10 +44,8 @@ UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
     is_flag=True,
     help="Name the first operation that departs from the float32 program.",
 )
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
-              help="Who runs the artifact: Core ML on a Mac, our executor anywhere.")  # fmt: skip
-@click.option("--compute-units", type=click.Choice(UNITS), default="all", show_default=True,
-              help="For Core ML on a Mac.")  # fmt: skip
+@backend_option
+@compute_units_option
 @offline_option
 @json_option
 def command(

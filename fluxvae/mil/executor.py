@@ -208,10 +208,7 @@ class Session:
                 holders[_storage(gone)] -= 1
         for variable, result in zip(step.op.outputs, results, strict=True):
             # A result that shares memory with a live value must not be rounded in place.
-            shared = holders[_storage(result)] > 0 or any(
-                isinstance(f, Tensor) and _storage(f) == _storage(result)
-                for f in step.fixed.values()
-            )
+            shared = holders[_storage(result)] > 0
             rounded = self._round(result, variable.type, step.spec, shared)
             values[variable.name] = rounded
             holders[_storage(rounded)] += 1
