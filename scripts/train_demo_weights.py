@@ -236,7 +236,7 @@ def train(
     while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = (
-                rate * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * progress))
+                rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * progress))
             )
         size, count = (128, batch) if step % 8 == 7 else (64, 2 * batch)
         crops = torch.stack([sample_crop(photos, weights, size, random) for _ in range(count)])
