@@ -1,0 +1,2 @@
+/// Placeholder until branch app fills this target.
+enum FluxVAEPlaceholder {}

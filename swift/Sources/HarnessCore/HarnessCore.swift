@@ -1,0 +1,2 @@
+/// Placeholder until branch core fills this target.
+enum HarnessCorePlaceholder {}
