@@ -1,4 +1,5 @@
 import CoreML
+import Foundation
 
 extension MLMultiArray {
   /// The elements in C order as floats, whatever the strides.
