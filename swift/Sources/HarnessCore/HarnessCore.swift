@@ -1,2 +1,0 @@
-/// Placeholder until branch core fills this target.
-enum HarnessCorePlaceholder {}
