@@ -53,6 +53,8 @@ class JobResult:
 
 def require_compiled(path: Path) -> None:
     """Raise ArtifactError when ``path`` is no compiled model: Core ML loads nothing else."""
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist; give a compiled model (.mlmodelc)")
     if path.suffix == ".mlmodelc":
         return
     raise ArtifactError(
