@@ -23,6 +23,7 @@ COMMANDS = {
     "bench": ("fluxvae.cli.bench", "Time a compiled model, and compare two such records."),
     "plan": ("fluxvae.cli.plan", "Say which operation runs where (macOS)."),
     "drift": ("fluxvae.cli.drift", "Say whether a model gives the same bits every time."),
+    "mac-report": ("fluxvae.cli.mac_report", "On a Mac: all of this for a list of models."),
     "doctor": ("fluxvae.cli.doctor", "Say what this machine can and cannot do."),
 }
 
