@@ -69,24 +69,24 @@ extension LatentDecoder {
   ///
   /// - Throws: `FluxVAEError`, also for a contract that does not fit.
   public func load() throws {
-    _ = try gate.turn { try function(nil) }
+    _ = try gate.blockingTurn { try function(nil) }
   }
 
   /// Loads the model and lets it go again, unless it is loaded: Core ML's cache is warm after that.
   public func prewarm() throws {
-    try gate.turn { if !isLoaded { _ = try open(configuration.function) } }
+    try gate.blockingTurn { if !isLoaded { _ = try open(configuration.function) } }
   }
 
   /// What the model takes and gives. Loads it when it is not loaded.
   public func describe() throws -> DecoderDescription {
-    try gate.turn { try DecoderDescription(function(nil).interface) }
+    try gate.blockingTurn { try DecoderDescription(function(nil).interface) }
   }
 
   /// The image of a latent. Loads the model when it is not loaded.
   ///
   /// - Throws: `FluxVAEError`, with what was expected and what came.
   public func decode(_ latent: Latent) throws -> DecodedImage {
-    try gate.turn {
+    try gate.blockingTurn {
       let main = try function(nil)
       let size = try main.interface.size(of: latent)
       let name = try main.interface.otherFunction(for: size)
