@@ -1,13 +1,20 @@
 import Foundation
 
-/// A loaded model.
+/// A loaded model, which `python -m fluxvae.mil.serve` runs on the CPU.
+///
+/// Not Sendable, as in Apple's SDKs that were looked at.
 open class MLModel: NSObject {
   public let modelDescription: MLModelDescription
   public let configuration: MLModelConfiguration
 
-  init(description: MLModelDescription, configuration: MLModelConfiguration) {
-    modelDescription = description
-    self.configuration = configuration
+  let loaded: LoadedModel
+  private let rowAlignment: Int?
+
+  init(_ loaded: LoadedModel, configuration: MLModelConfiguration) throws {
+    self.loaded = loaded
+    self.configuration = configuration.duplicate()
+    modelDescription = try MLModelDescription(loaded.description)
+    rowAlignment = try EngineOutputs.requestedRowAlignment(ProcessInfo.processInfo.environment)
   }
 
   public convenience init(contentsOf url: URL) throws {
@@ -15,53 +22,41 @@ open class MLModel: NSObject {
   }
 
   public convenience init(contentsOf url: URL, configuration: MLModelConfiguration) throws {
-    throw MLModelError.unavailable("Loading, for now,")
+    try self.init(
+      LoadedModel.load(url, function: configuration.functionName), configuration: configuration)
   }
 
-  public class func load(
-    contentsOf url: URL, configuration: MLModelConfiguration = MLModelConfiguration(),
-    completionHandler handler: @escaping (Result<MLModel, any Error>) -> Void
-  ) {
-    handler(Result { try MLModel(contentsOf: url, configuration: configuration) })
-  }
-
-  public class func load(
-    contentsOf url: URL, configuration: MLModelConfiguration = MLModelConfiguration()
-  ) async throws -> MLModel {
-    try MLModel(contentsOf: url, configuration: configuration)
-  }
-
-  public class func load(
-    asset: MLModelAsset, configuration: MLModelConfiguration
-  ) async throws -> MLModel {
-    try MLModel(contentsOf: asset.url, configuration: configuration)
-  }
-
-  public class func compileModel(at url: URL) async throws -> URL {
-    throw MLModelError.unavailable("Compilation by Core ML")
-  }
-
-  public class func compileModel(
-    at url: URL, completionHandler handler: @escaping (Result<URL, any Error>) -> Void
-  ) {
-    handler(.failure(MLModelError.unavailable("Compilation by Core ML")))
-  }
-
-  public class var availableComputeDevices: [MLComputeDevice] { MLComputeDevice.allComputeDevices }
-
+  /// Runs the model, and waits for it.
   open func prediction(from input: any MLFeatureProvider) throws -> any MLFeatureProvider {
     try prediction(from: input, options: MLPredictionOptions())
   }
 
+  /// Runs the model, and waits for it.
   open func prediction(
     from input: any MLFeatureProvider, options: MLPredictionOptions
   ) throws -> any MLFeatureProvider {
-    throw MLModelError.unavailable("Prediction, for now,")
+    let (reply, payload) = try loaded.predict(EngineInputs(from: input, for: modelDescription))
+    return try outputs(reply, payload, options)
   }
 
+  /// Runs the model. Several predictions may be under way; they are computed one after another.
+  ///
+  /// A task that was cancelled before its turn throws `MLModelError.predictionCancelled`.
   public func prediction(
     from input: any MLFeatureProvider, options: MLPredictionOptions = MLPredictionOptions()
   ) async throws -> any MLFeatureProvider {
-    throw MLModelError.unavailable("Prediction, for now,")
+    guard !Task.isCancelled else {
+      throw MLModelError(.predictionCancelled, "The prediction was cancelled.")
+    }
+    let inputs = try EngineInputs(from: input, for: modelDescription)
+    let (reply, payload) = try await loaded.predict(inputs)
+    return try outputs(reply, payload, options)
+  }
+
+  private func outputs(
+    _ reply: EngineReply, _ payload: EnginePayload, _ options: MLPredictionOptions
+  ) throws -> any MLFeatureProvider {
+    let maker = EngineOutputs(rowAlignment: rowAlignment, backings: options.outputBackings)
+    return try MLDictionaryFeatureProvider(dictionary: maker.values(reply, payload))
   }
 }

@@ -16,6 +16,9 @@ open class MLModelAsset: NSObject {
 
   /// The names of the model's functions.
   public var functionNames: [String] {
-    get async throws { throw MLModelError.unavailable("functionNames") }
+    get async throws {
+      let request = EngineRequest(op: "functions", path: url.path)
+      return try await Engine.shared().ask(request).0.functions ?? []
+    }
   }
 }

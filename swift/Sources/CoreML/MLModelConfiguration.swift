@@ -18,7 +18,9 @@ open class MLModelConfiguration: NSObject, NSCopying {
 
   public override init() {}
 
-  open func copy(with zone: NSZone? = nil) -> Any {
+  open func copy(with zone: NSZone? = nil) -> Any { duplicate() }
+
+  func duplicate() -> MLModelConfiguration {
     let copy = MLModelConfiguration()
     copy.computeUnits = computeUnits
     copy.modelDisplayName = modelDisplayName

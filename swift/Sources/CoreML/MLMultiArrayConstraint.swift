@@ -21,10 +21,10 @@ open class MLMultiArrayConstraint: NSObject {
   /// them; no report of the one for ranges was found, so it is modelled on the others.
   func violation(of found: [Int]) -> String? {
     let text = found.shapeText
-    if shapeConstraint.type == .enumerated {
-      let allowed = shapeConstraint.enumeratedShapes.map { $0.map(\.intValue) }
+    let allowed = shapeConstraint.enumeratedShapes.map { $0.map(\.intValue) }
+    if allowed.count > 1 {
       return allowed.contains(found)
-        ? nil : "MultiArray Shape \(text) was not in enumerated set of allowed shapes"
+        ? nil : "Shape \(text) was not in enumerated set of allowed shapes"
     }
     if shapeConstraint.type == .range {
       let ranges = shapeConstraint.sizeRangeForDimension.map(\.rangeValue)
@@ -33,7 +33,7 @@ open class MLMultiArrayConstraint: NSObject {
         && zip(found, ranges).allSatisfy {
           $0 >= $1.location && $0 - $1.location < $1.length
         }
-      return fits ? nil : "MultiArray shape \(text) was not within the range of allowed shapes"
+      return fits ? nil : "Shape \(text) was not in range of allowed shapes"
     }
     let wanted = shape.map(\.intValue)
     if wanted.isEmpty || wanted == found { return nil }
