@@ -17,7 +17,7 @@ COMMANDS = {
     "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),
     "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),
     "weights": ("fluxvae.cli.weights", "List, fetch and look at decoder weights."),
-    "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc (macOS with Xcode)."),
+    "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc, on any OS."),
     "doctor": ("fluxvae.cli.doctor", "Say what this machine can and cannot do."),
 }
 
