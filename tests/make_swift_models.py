@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.backends import make_runner
+from fluxvae.compiler import compile_model
 from fluxvae.mil.package import read_package
 from fluxvae.recipes import Recipe
 from fluxvae.weights import load_weights
@@ -42,7 +43,8 @@ def _foreign(case: dict[str, object], folder: Path) -> dict[str, object]:
     (package,) = path.glob("*.mlpackage")
     with edited(package) as model:
         model.description.metadata.userDefined.clear()
-    return {**case, "name": "foreign", "path": str(package)}
+    compiled = compile_model(package, overwrite=True)
+    return {**case, "name": "foreign", "path": str(compiled)}
 
 
 def _make(name: str, made: Recipe, folder: Path) -> dict[str, object]:
@@ -60,7 +62,7 @@ def _make(name: str, made: Recipe, folder: Path) -> dict[str, object]:
         sizes.append({"height": size.height, "width": size.width, **files})
     return {
         "name": name,
-        "path": str(path),
+        "path": str(compile_model(path)),
         "space": weights.contract.space,
         "channels": weights.contract.channels,
         "layout": made.layout,

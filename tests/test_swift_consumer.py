@@ -11,6 +11,7 @@ import pytest
 
 from fluxvae.backends import make_runner
 from fluxvae.catalog import demo_contract, find_decoder
+from fluxvae.compiler import compile_model
 from fluxvae.decode import pixels
 from fluxvae.mil.package import read_package
 from fluxvae.recipes import Size
@@ -72,7 +73,8 @@ def test_the_root_offers_the_library_alone(clone: Clone) -> None:
 def test_an_app_decodes_with_the_ten_lines_of_the_readme(
     clone: Clone, demo_artifact: Callable[..., Path], tmp_path: Path
 ) -> None:
-    model = demo_artifact("flux2", "64")
+    package = demo_artifact("flux2", "64")
+    model = compile_model(package, tmp_path / "decoder.mlmodelc")
     contract = demo_contract(find_decoder("flux2"))
     app = tmp_path / "app"
     sources = app / "Sources" / "App"
@@ -89,7 +91,7 @@ def test_an_app_decodes_with_the_ten_lines_of_the_readme(
     program = app / ".build" / "debug" / "App"
     run([str(program), str(model), "latent.f32", "pixels.rgb"], tmp_path)
 
-    image = make_runner(read_package(model), None, "nchw", "reference")(latent)
+    image = make_runner(read_package(package), None, "nchw", "reference")(latent)
     found = np.fromfile(tmp_path / "pixels.rgb", np.uint8)
     assert np.array_equal(found, pixels(image).ravel())
 
