@@ -7,8 +7,8 @@ import Foundation
 ///     let image = try await decoder.decode(Latent(floats, height: 96, width: 96))
 ///
 /// Making one loads nothing. The first decode, or `load()`, does; `unload()` gives the memory back.
-/// One decode runs at a time, in the order asked for. Every method comes in two forms: the plain one
-/// blocks its thread, and the `async` one, which is chosen where there is an `await`, can be
+/// One decode runs at a time, in the order asked for. Every method comes in two forms: the plain
+/// one blocks its thread, and the `async` one, which is chosen where there is an `await`, can be
 /// cancelled.
 public final class LatentDecoder: Sendable {
   /// How a model is loaded and judged.

@@ -28,7 +28,7 @@ struct DemoModels: Sendable {
   }
 
   static let isPossible = python != nil
-  static let reason: Comment = "FLUXVAE_PYTHON names no Python that has fluxvae, to make models with"
+  static let reason: Comment = "FLUXVAE_PYTHON names no Python that can make models"
   private static let python = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"]
   private static let made = Result { try DemoModels() }
   private static let folder = FileManager.default.temporaryDirectory
@@ -43,7 +43,8 @@ struct DemoModels: Sendable {
     try Data().write(to: log)
     let process = Process()
     process.executableURL = URL(filePath: "/usr/bin/env")
-    process.arguments = [Self.python ?? "python3", "-m", "tests.make_swift_models", Self.folder.path]
+    let maker = "tests.make_swift_models"
+    process.arguments = [Self.python ?? "python3", "-m", maker, Self.folder.path]
     process.currentDirectoryURL = URL(filePath: #filePath)
       .appending(path: "../../../..").standardizedFileURL
     process.standardError = try FileHandle(forWritingTo: log)
