@@ -144,7 +144,10 @@ def _immediate(declared: TensorType, body: tuple[Any, ...]) -> Constant:
         raise ArtifactError(
             f"a constant of type {declared} holds {values.size} values; the model is damaged"
         )
-    return Constant(declared, values.reshape(shape))
+    try:
+        return Constant(declared, values.reshape(shape))
+    except ValueError as error:  # an empty array with other dimensions beyond numpy's
+        raise ArtifactError(f"a constant has the impossible type {declared}") from error
 
 
 def _storage(dtype: str) -> str:
