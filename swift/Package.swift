@@ -8,7 +8,7 @@ import PackageDescription
   let coreML: [Target.Dependency] = ["CoreML"]
   let linuxOnly: [Target] = [
     .target(name: "CoreML", exclude: ["README.md"]),
-    .testTarget(name: "CoreMLTests", dependencies: ["CoreML"]),
+    .testTarget(name: "CoreMLTests", dependencies: ["CoreML"], exclude: ["make_models.py"]),
   ]
 #else
   let coreML: [Target.Dependency] = []

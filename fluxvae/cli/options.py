@@ -25,6 +25,14 @@ weights_option = click.option(
     help="A .safetensors or .pth file or a folder, 'demo' (shipped, not FLUX's latent space), "
     "or 'random[:SEED]'. Default: the pinned file of the Hugging Face Hub.",
 )
+compiler_option = click.option(
+    "--compiler",
+    type=click.Choice(("auto", "xcode", "portable")),
+    default="auto",
+    show_default=True,
+    help="Xcode's compiler; or ours, for any OS, whose output has not been shown to load on a "
+    "real Mac. auto prefers Xcode's.",
+)
 ARTIFACT = click.Path(path_type=Path)
 
 

@@ -10,11 +10,14 @@ open class MLModel: NSObject {
   let loaded: LoadedModel
   private let rowAlignment: Int?
 
-  init(_ loaded: LoadedModel, configuration: MLModelConfiguration) throws {
+  init(
+    _ loaded: LoadedModel, configuration: MLModelConfiguration,
+    environment: [String: String] = ProcessInfo.processInfo.environment
+  ) throws {
     self.loaded = loaded
     self.configuration = configuration.duplicate()
     modelDescription = try MLModelDescription(loaded.description)
-    rowAlignment = try EngineOutputs.requestedRowAlignment(ProcessInfo.processInfo.environment)
+    rowAlignment = try EngineOutputs.requestedRowAlignment(environment)
   }
 
   public convenience init(contentsOf url: URL) throws {

@@ -17,8 +17,11 @@ final class LoadedModel: Sendable {
 
   deinit { engine.tell(EngineRequest(op: "unload", model: handle)) }
 
-  static func load(_ url: URL, function: String?) throws -> LoadedModel {
-    let engine = try Engine.shared()
+  /// Loads a model in the engine of this process, or in one of the caller's.
+  static func load(
+    _ url: URL, function: String?, engine own: Engine? = nil
+  ) throws -> LoadedModel {
+    let engine = try own ?? Engine.shared()
     do {
       let (reply, _) = try engine.ask(try request(url, function))
       return try LoadedModel(engine: engine, reply: reply)
@@ -27,6 +30,7 @@ final class LoadedModel: Sendable {
     }
   }
 
+  /// Loads a model in the engine of this process without blocking a thread.
   static func load(_ url: URL, function: String?) async throws -> LoadedModel {
     let engine = try Engine.shared()
     do {

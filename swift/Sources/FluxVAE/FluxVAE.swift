@@ -1,2 +1,0 @@
-/// Placeholder until branch app fills this target.
-enum FluxVAEPlaceholder {}
