@@ -11,8 +11,8 @@ enum Models {
   static let needed: Comment =
     "FLUXVAE_PYTHON does not name a Python with fluxvae, which makes and runs the models"
 
-  static func named(_ name: String) throws -> URL {
-    try made.get().appending(path: "\(name).mlpackage")
+  static func named(_ name: String, extension suffix: String = "mlmodelc") throws -> URL {
+    try made.get().appending(path: "\(name).\(suffix)")
   }
 
   static func load(_ name: String, function: String? = nil) throws -> MLModel {

@@ -25,8 +25,8 @@ final class Engine: Sendable {
   static func shared() throws -> Engine {
     try current.withLock { engine in
       if let engine, engine.state.withLock({ $0.failure == nil }) { return engine }
-      let python = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"] ?? "python3"
-      let started = try Engine(python: python)
+      let named = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"] ?? ""
+      let started = try Engine(python: named.isEmpty ? "python3" : named)
       engine = started
       return started
     }

@@ -27,6 +27,11 @@ final class EngineProcess: Sendable {
     socket = ends[0]
   }
 
+  deinit {
+    close(socket)
+    if log >= 0 { close(log) }
+  }
+
   /// Writes all bytes; false when the engine has gone.
   func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
     var rest = bytes
