@@ -20,7 +20,8 @@ struct DecoderInterface: Equatable, Sendable {
     guard let latent = input.shapes.first else {
       throw FluxVAEError.notADecoder(reason: "this model's input \(input.name) has no shape")
     }
-    let layout = try record?.recipe.layout ?? Self.layout(latent: latent, image: output.shapes.first)
+    let layout =
+      try record?.recipe.layout ?? Self.layout(latent: latent, image: output.shapes.first)
     let axes = try input.shapes.map { shape in
       guard shape.count == 4, let axes = layout.split(shape) else {
         throw FluxVAEError.notADecoder(reason: "this model's input has the shape \(shape)")

@@ -7,8 +7,8 @@ import Foundation
 ///     let image = try await decoder.decode(Latent(floats, height: 96, width: 96))
 ///
 /// Making one loads nothing. The first decode, or `load()`, does; `unload()` gives the memory back.
-/// One decode runs at a time, in the order asked for. Every method comes in two forms: the plain one
-/// blocks its thread, and the `async` one, which is chosen where there is an `await`, can be
+/// One decode runs at a time, in the order asked for. Every method comes in two forms: the plain
+/// one blocks its thread, and the `async` one, which is chosen where there is an `await`, can be
 /// cancelled.
 public final class LatentDecoder: Sendable {
   /// How a model is loaded and judged.
@@ -69,24 +69,24 @@ extension LatentDecoder {
   ///
   /// - Throws: `FluxVAEError`, also for a contract that does not fit.
   public func load() throws {
-    _ = try gate.turn { try function(nil) }
+    _ = try gate.blockingTurn { try function(nil) }
   }
 
   /// Loads the model and lets it go again, unless it is loaded: Core ML's cache is warm after that.
   public func prewarm() throws {
-    try gate.turn { if !isLoaded { _ = try open(configuration.function) } }
+    try gate.blockingTurn { if !isLoaded { _ = try open(configuration.function) } }
   }
 
   /// What the model takes and gives. Loads it when it is not loaded.
   public func describe() throws -> DecoderDescription {
-    try gate.turn { try DecoderDescription(function(nil).interface) }
+    try gate.blockingTurn { try DecoderDescription(function(nil).interface) }
   }
 
   /// The image of a latent. Loads the model when it is not loaded.
   ///
   /// - Throws: `FluxVAEError`, with what was expected and what came.
   public func decode(_ latent: Latent) throws -> DecodedImage {
-    try gate.turn {
+    try gate.blockingTurn {
       let main = try function(nil)
       let size = try main.interface.size(of: latent)
       let name = try main.interface.otherFunction(for: size)

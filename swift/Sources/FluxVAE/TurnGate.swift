@@ -20,7 +20,7 @@ final class TurnGate: Sendable {
   private let state = Mutex(State())
 
   /// Waits for a turn, blocking the thread, and runs `body`.
-  func turn<Result>(_ body: () throws -> Result) rethrows -> Result {
+  func blockingTurn<Result>(_ body: () throws -> Result) rethrows -> Result {
     if let semaphore = takeOrQueue() { semaphore.wait() }
     defer { pass() }
     return try body()
