@@ -72,11 +72,13 @@ def compare_records(a: Record, b: Record) -> Comparisons:
     return Comparisons(rows, tuple(_differences(a, b)))
 
 
-def compare_runs(driver: Driver, units: Units, a: np.ndarray, b: np.ndarray) -> Comparison:
+def compare_runs(
+    driver: Driver, units: Units, a: np.ndarray, b: np.ndarray, *, resamples: int = RESAMPLES
+) -> Comparison:
     """The rule itself, on the runs' medians of both sides."""
     ratio = float(np.median(b) / np.median(a))
     p_value = float(stats.mannwhitneyu(a, b, alternative="two-sided").pvalue)
-    interval = _interval(a, b)
+    interval = _interval(a, b, resamples)
     best = 2 / comb(a.size + b.size, a.size)  # the least p that so few runs can give
     note = None
     if best >= ALPHA:
@@ -100,7 +102,7 @@ def compare_runs(driver: Driver, units: Units, a: np.ndarray, b: np.ndarray) -> 
     )
 
 
-def _interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float] | None:
+def _interval(a: np.ndarray, b: np.ndarray, resamples: int) -> tuple[float, float] | None:
     if min(a.size, b.size) < 2:
         return None
 
@@ -111,7 +113,7 @@ def _interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float] | None:
     found = stats.bootstrap(
         (a, b),
         ratio,
-        n_resamples=RESAMPLES,
+        n_resamples=resamples,
         method="percentile",
         rng=np.random.Generator(np.random.PCG64(0)),
     ).confidence_interval

@@ -52,7 +52,7 @@ def command(
     if as_json:
         print_json(asdict(report))
     elif not plan.available:
-        raise ToolError(f"no compute plan: {plan.reason or 'this system has none'}")
+        raise ToolError(plan.reason or "this system has no compute plan")
     else:
         for result in plan.results:
             _print(result)

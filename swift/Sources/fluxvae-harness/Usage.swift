@@ -3,7 +3,7 @@ enum Usage {
   /// Of one command, or of the program.
   static func text(_ name: CommandSpec.Name?) -> String {
     guard let name, let spec = CommandSpec.named(name.rawValue) else { return overview }
-    var lines = ["usage: " + line(spec), "", sentence(spec.summary)]
+    var lines = synopsis(spec) + ["", sentence(spec.summary)]
     if !spec.options.isEmpty { lines.append("") }
     lines += table(spec.options.map { option in
       ([option.name] + [option.value].compactMap { $0 }).joined(separator: " ")
@@ -21,13 +21,23 @@ enum Usage {
     return lines.joined(separator: "\n")
   }
 
-  private static func line(_ spec: CommandSpec) -> String {
-    var words = ["fluxvae-harness", spec.name.rawValue] + [spec.argument].compactMap { $0 }
-    for option in spec.options {
+  /// The usage line, broken before 100 columns.
+  private static func synopsis(_ spec: CommandSpec) -> [String] {
+    let start = "usage: fluxvae-harness \(spec.name.rawValue)"
+    let options = spec.options.map { option in
       let word = ([option.name] + [option.value].compactMap { $0 }).joined(separator: " ")
-      words.append(spec.required.contains(option.name) ? word : "[\(word)]")
+      return spec.required.contains(option.name) ? word : "[\(word)]"
     }
-    return words.joined(separator: " ")
+    var lines = [start]
+    for word in [spec.argument].compactMap({ $0 }) + options {
+      let last = lines[lines.count - 1]
+      if last.count + 1 + word.count <= 100 {
+        lines[lines.count - 1] = last + " " + word
+      } else {
+        lines.append(String(repeating: " ", count: start.count + 1) + word)
+      }
+    }
+    return lines
   }
 
   private static func sentence(_ text: String) -> String {

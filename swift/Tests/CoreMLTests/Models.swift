@@ -51,7 +51,8 @@ func features(_ array: MLMultiArray) throws -> MLDictionaryFeatureProvider {
 
 /// An array of a shape whose elements count up from `first` in logical order.
 func counting(
-  _ shape: [Int], _ type: MLMultiArrayDataType = .float32, strides: [Int]? = nil, from first: Int = 0
+  _ shape: [Int], _ type: MLMultiArrayDataType = .float32, strides: [Int]? = nil,
+  from first: Int = 0
 ) -> MLMultiArray {
   let array = MLMultiArray(
     shape: shape, dataType: type, strides: strides ?? ArrayLayout(dense: shape).strides)

@@ -45,7 +45,8 @@ struct DemoModels: Sendable {
     process.executableURL = URL(filePath: "/usr/bin/env")
     let maker = "tests.make_swift_models"
     process.arguments = [Self.python ?? "python3", "-m", maker, Self.folder.path]
-    process.currentDirectoryURL = URL(filePath: #filePath)
+    process.currentDirectoryURL =
+      URL(filePath: #filePath)
       .appending(path: "../../../..").standardizedFileURL
     process.standardError = try FileHandle(forWritingTo: log)
     try process.run()

@@ -27,10 +27,12 @@ import Testing
       #expect(wrong.isEmpty)
     }
 
-    @Test(arguments: [
-      0, -0.0, 0x1p-24, 0x1p-25, 0x1.000002p-25, 0x1p-14, 0x1.FF8p-15, 65504, 65519.99, 65520, 1e9,
-      .infinity, -.infinity, .leastNonzeroMagnitude, 1.0 / 3,
-    ] as [Float])
+    @Test(
+      arguments: [
+        0, -0.0, 0x1p-24, 0x1p-25, 0x1.000002p-25, 0x1p-14, 0x1.FF8p-15, 65504, 65519.99, 65520,
+        1e9,
+        .infinity, -.infinity, .leastNonzeroMagnitude, 1.0 / 3,
+      ] as [Float])
     func edgesRoundAsFloat16Does(value: Float) {
       #expect(HalfPrecision.bits(value) == Float16(value).bitPattern)
     }

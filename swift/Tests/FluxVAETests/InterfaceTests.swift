@@ -50,15 +50,16 @@ import Testing
     #expect(try interface(latent: [[1, 16, 8, 8]], image: [[1, 3, 32, 32]]).scale == 4)
   }
 
-  @Test(arguments: [
-    ([[1, 16, 8, 8]], []),  // no image shape: no layout
-    ([[1, 16, 8, 8]], [[1, 3, 64, 3]]),  // both layouts fit
-    ([[1, 16, 8, 8]], [[1, 4, 64, 64]]),
-    ([[16, 8, 8]], [[1, 3, 64, 64]]),
-    ([], [[1, 3, 64, 64]]),
-    ([[1, 16, 8, 8]], [[1, 3, 64, 60]]),  // not square pixels
-    ([[1, 16, 80, 8]], [[1, 3, 64, 64]]),  // a latent larger than its image
-  ] as [([[Int]], [[Int]])])
+  @Test(
+    arguments: [
+      ([[1, 16, 8, 8]], []),  // no image shape: no layout
+      ([[1, 16, 8, 8]], [[1, 3, 64, 3]]),  // both layouts fit
+      ([[1, 16, 8, 8]], [[1, 4, 64, 64]]),
+      ([[16, 8, 8]], [[1, 3, 64, 64]]),
+      ([], [[1, 3, 64, 64]]),
+      ([[1, 16, 8, 8]], [[1, 3, 64, 60]]),  // not square pixels
+      ([[1, 16, 80, 8]], [[1, 3, 64, 64]]),  // a latent larger than its image
+    ] as [([[Int]], [[Int]])])
   func whatIsNoDecoderIsRefused(latent: [[Int]], image: [[Int]]) {
     #expect {
       try interface(latent: latent, image: image)
@@ -68,16 +69,17 @@ import Testing
     }
   }
 
-  @Test(arguments: [
-    ("the latent", [[1, 16, 8, 8]], [[1, 3, 64, 64]], Written.recipe()),
-    ("the latent", [[1, 8, 8, 32]], [[1, 64, 64, 3]], Written.recipe()),
-    ("the image", [[1, 32, 8, 8]], [[1, 3, 128, 128]], Written.recipe()),
-    ("the sizes", [[1, 32, 16, 16]], [[1, 3, 128, 128]], Written.recipe()),
-    (
-      "the sizes", [[1, 32, 8, 8]], [],
-      Written.recipe(shapes: "enumerated", sizes: #"["64", "128"]"#)
-    ),
-  ] as [(String, [[Int]], [[Int]], String)])
+  @Test(
+    arguments: [
+      ("the latent", [[1, 16, 8, 8]], [[1, 3, 64, 64]], Written.recipe()),
+      ("the latent", [[1, 8, 8, 32]], [[1, 64, 64, 3]], Written.recipe()),
+      ("the image", [[1, 32, 8, 8]], [[1, 3, 128, 128]], Written.recipe()),
+      ("the sizes", [[1, 32, 16, 16]], [[1, 3, 128, 128]], Written.recipe()),
+      (
+        "the sizes", [[1, 32, 8, 8]], [],
+        Written.recipe(shapes: "enumerated", sizes: #"["64", "128"]"#)
+      ),
+    ] as [(String, [[Int]], [[Int]], String)])
   func aRecordThatContradictsIsRefused(
     what: String, latent: [[Int]], image: [[Int]], recipe: String
   ) {

@@ -41,9 +41,7 @@ extension ModelFault: LocalizedError {
       "the model takes no array of shape \(wanted); it takes \(declared)"
     case .prediction(let reason): "the prediction failed: \(reason)"
     case .output(let name): "the model gave no array called \(name)"
-    case .compile(let reason):
-      "Core ML did not compile the model: \(reason); without Core ML use "
-        + "fluxvae compile --compiler portable"
+    case .compile(let reason): "the model was not compiled: \(reason)"
     case .exists(let path): "\(path) exists already: pass --overwrite to replace it"
     case .write(let path, let reason): "\(path) cannot be written: \(reason)"
     }

@@ -1,1 +1,0 @@
-// Placeholder: the tests of this target come with its branch.
