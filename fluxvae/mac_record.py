@@ -77,7 +77,7 @@ class MacRecord:
     version: int
     fluxvae: str
     rehearsal: bool
-    host: Machine
+    machine: Machine
     settings: dict[str, Any]
     artifacts: tuple[Artifact, ...]
     cells: tuple[Cell, ...]

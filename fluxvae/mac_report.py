@@ -9,7 +9,7 @@ Not run on a Mac yet.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -31,7 +31,7 @@ from fluxvae.mac_record import (
     keep_cell,
     kept_cell,
 )
-from fluxvae.mac_steps import STEPS, Bench
+from fluxvae.mac_steps import STEPS, Bench, Step
 from fluxvae.recipes import Recipe, Size
 
 NEEDS_A_MAC = "needs a Mac"
@@ -97,10 +97,11 @@ def needs_a_mac(task: Task) -> bool:
 
 def run_report(
     places: Sequence[Bench],
-    host: Machine,
+    machine: Machine,
     *,
     rehearsal: bool,
     say: Callable[[str], None] = lambda _: None,
+    steps: Mapping[str, Step] = STEPS,
     clock: Clock = time.monotonic,
 ) -> MacRecord:
     """Do every task that is not done yet. ``places`` share one folder and one list of settings.
@@ -117,7 +118,7 @@ def run_report(
         if rehearsal and needs_a_mac(task):
             cells.append(Cell(task, "not run", NEEDS_A_MAC, 0.0, {}))
             continue
-        key = _key(place, task, host, rehearsal)
+        key = _key(place, task, machine, rehearsal)
         kept = kept_cell(place.folder, task, key)
         if kept is not None and _files_are_there(place, task):
             cells.append(kept)
@@ -126,7 +127,7 @@ def run_report(
             continue
         rest = [t for t, _ in tasks[number - 1 :] if not (rehearsal and needs_a_mac(t))]
         say(f"{number}/{len(tasks)} {task.artifact} {task.name} ({_left(progress.left(rest))})")
-        cell = _do(place, task, rehearsal, clock)
+        cell = _do(steps[task.kind], place, task, rehearsal, clock)
         keep_cell(place.folder, cell, key)
         progress = progress.after(task, cell.seconds)
         cells.append(cell)
@@ -135,7 +136,7 @@ def run_report(
         version=VERSION,
         fluxvae=__version__,
         rehearsal=rehearsal,
-        host=host,
+        machine=machine,
         settings=asdict(places[0].settings),
         artifacts=tuple(
             Artifact(name, place.recipe.to_dict(), place.weights.digest) for name, place in named
@@ -144,10 +145,10 @@ def run_report(
     )
 
 
-def _do(place: Bench, task: Task, rehearsal: bool, clock: Clock) -> Cell:
+def _do(step: Step, place: Bench, task: Task, rehearsal: bool, clock: Clock) -> Cell:
     start = clock()
     try:
-        result = STEPS[task.kind](place, task)
+        result = step(place, task)
     except FluxVAEError as error:
         return Cell(task, "failed", str(error), clock() - start, {})
     through_core_ml = task.units is not None
@@ -161,13 +162,13 @@ def _files_are_there(place: Bench, task: Task) -> bool:
     return made is None or made.exists()
 
 
-def _key(place: Bench, task: Task, host: Machine, rehearsal: bool) -> str:
+def _key(place: Bench, task: Task, machine: Machine, rehearsal: bool) -> str:
     parts: dict[str, Any] = {
         "task": asdict(task),
         "recipe": place.recipe.to_dict(),
         "weights": place.weights.digest,
         "settings": asdict(place.settings) if task.units is not None else {},
-        "host": asdict(host),
+        "machine": asdict(machine),
         "rehearsal": rehearsal,
         "versions": [__version__, version("coremltools"), version("torch")],
     }

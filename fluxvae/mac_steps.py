@@ -128,7 +128,8 @@ def drift_step(place: Bench, task: Task) -> dict[str, Any]:
     return asdict(report.drift)
 
 
-STEPS: dict[str, Callable[[Bench, Task], dict[str, Any]]] = {
+Step = Callable[[Bench, Task], dict[str, Any]]
+STEPS: dict[str, Step] = {
     "convert": convert_step,
     "compile": compile_step,
     "executor": executor_step,

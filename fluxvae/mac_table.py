@@ -23,11 +23,12 @@ NO_RECORD = (
 
 def report_page(record: MacRecord) -> str:
     """The whole page: what it is, the tables, and what failed."""
-    host = record.host
+    machine = record.machine
+    place = f"{machine.chip or machine.machine}, {machine.system} {machine.release}"
     lines = [
         "# fluxvae on a Mac" if not record.rehearsal else "# Rehearsal of the Mac report",
         "",
-        f"{host.chip or host.machine}, {host.system} {host.release}, fluxvae {record.fluxvae}.",
+        f"{place}, fluxvae {record.fluxvae}.",
         "",
     ]
     if record.rehearsal:
