@@ -51,6 +51,7 @@ format: $(READY) ## Format the code and sort its imports
 docs: $(READY) ## Write the generated pages again
 	$(BIN)/python scripts/generate_cli_doc.py
 	$(BIN)/python scripts/generate_ops_doc.py
+	$(BIN)/python scripts/generate_mac_table.py
 
 clean: ## Remove .venv and caches; coreml_out stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

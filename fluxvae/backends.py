@@ -90,14 +90,19 @@ def to_planes(output: np.ndarray, layout: str) -> np.ndarray:
 
 
 def _coreml_runner(path: Path, function: str, program: Program, units: str) -> Runner:
-    """Core ML through coremltools' macOS binding. Not yet run on a Mac."""
+    """Core ML through coremltools' macOS binding, packages and compiled models alike.
+
+    Not yet run on a Mac.
+    """
     import coremltools as ct
 
     latent, image = single_input(program.signatures[function])
     options: dict[str, Any] = {"compute_units": ct.ComputeUnit[COMPUTE_UNITS[units]]}
     if len(program.functions) > 1:
         options["function_name"] = function
-    model = ct.models.MLModel(str(path), **options)
+    compiled = path.suffix == ".mlmodelc"
+    kind = ct.models.CompiledMLModel if compiled else ct.models.MLModel
+    model = kind(str(path), **options)
     dtype = np.float16 if latent.dtype == "fp16" else np.float32
 
     def run(array: np.ndarray) -> np.ndarray:

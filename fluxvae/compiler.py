@@ -1,8 +1,9 @@
-"""Compile a saved model to ``.mlmodelc`` with Apple's own compiler, which full Xcode brings.
+"""Compile a saved model to ``.mlmodelc``: with Apple's compiler, or without it on any OS.
 
 Takes an ``.mlpackage`` or ``.mlmodel`` and leaves one ``.mlmodelc`` folder at a place known
-beforehand. Only the loading of a model in an app needs this: validating and decoding with the
-reference executor do not.
+beforehand. Apple's compiler comes with full Xcode; ours (``mil.portable``) takes ML Programs
+only, and its output has not been shown to load on a real Mac. Validating and decoding need
+neither: the reference executor runs packages as they are.
 """
 
 import shutil
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.errors import ArtifactError, OutputError, ToolError
+from fluxvae.mil.portable import compile_program
 from fluxvae.output import disk_trouble, refuse_existing
 
 # As subprocess.run with capture_output and text: raises OSError when the program cannot start.
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
+COMPILERS = ("auto", "xcode", "portable")
 SUFFIX = ".mlmodelc"
 XCODE_FOLDER = Path("/Applications")
 _XCODE_TOOLS = "Xcode*.app/Contents/Developer/usr/bin"
@@ -28,7 +31,10 @@ WHAT_IS_NEEDED = (
     "compiler): install Xcode from the App Store, then run "
     "`sudo xcode-select -s /Applications/Xcode.app/Contents/Developer`. The package itself is "
     "complete: validate, decode and inspect work without compiling, and Xcode compiles it "
-    "when it is added to an app"
+    "when it is added to an app. `--compiler portable` compiles an ML Program on any OS"
+)
+NOT_SHOWN = (
+    "compiled without Xcode (portable); such output has not been shown to load on a real Mac"
 )
 
 
@@ -92,6 +98,21 @@ def require_compilers(found: Sequence[Compiler]) -> Sequence[Compiler]:
     return found
 
 
+def choose_compiler(
+    compiler: str, path: Path, found: Sequence[Compiler]
+) -> Sequence[Compiler] | None:
+    """Apple's compilers to try, or None for the portable one.
+
+    ``auto`` takes Apple's where there is one. Raises ToolError when Apple's is needed and missing:
+    asked for, or ``path`` is an ``.mlmodel`` file, which as a rule is no ML Program.
+    """
+    if compiler == "portable":
+        return None
+    if compiler == "auto" and not found and path.suffix == ".mlpackage":
+        return None
+    return require_compilers(found)
+
+
 def compiled_path(path: Path, out: Path | None = None) -> Path:
     """Where the compiled model of ``path`` goes.
 
@@ -109,27 +130,48 @@ def compile_model(
     out: Path | None = None,
     *,
     overwrite: bool = False,
+    compiler: str = "auto",
+    report: Callable[[str], object] = lambda line: None,
     runner: Runner = subprocess.run,
     compilers: Sequence[Compiler] | None = None,
 ) -> Path:
     """Compile ``path`` (``.mlpackage`` or ``.mlmodel``) and return the ``.mlmodelc`` folder.
 
-    Works in a hidden folder beside the target, which is removed on any failure or interruption.
-    ``compilers`` defaults to those of this machine and are tried in order. Raises ArtifactError
-    when ``path`` is no such model or every compiler refuses it, OutputError when the target
-    exists (without ``overwrite``) or cannot be written, ToolError when there is no compiler.
+    ``compiler`` is one of ``COMPILERS``; ``auto`` prefers Apple's. ``report`` gets a line when the
+    portable one was used, and one for each guess it made. Works in a hidden folder beside the
+    target, which is removed on any failure or interruption. ``compilers`` defaults to Apple's of
+    this machine and are tried in order. Raises ArtifactError when ``path`` is no such model or
+    every compiler refuses it, OutputError when the target exists (without ``overwrite``) or
+    cannot be written, ToolError when there is no compiler.
     """
     _check_source(path)
     target = compiled_path(path, out)
     refuse_existing(target, overwrite)
-    found = require_compilers(find_compilers(runner) if compilers is None else compilers)
+    if compilers is None:
+        compilers = [] if compiler == "portable" else find_compilers(runner)
+    chosen = choose_compiler(compiler, path, compilers)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fluxvae-", dir=target.parent) as folder:
-            _move(_first_success(path, Path(folder), found, runner), target, Path(folder))
+        with tempfile.TemporaryDirectory(prefix=".fluxvae-", dir=target.parent) as name:
+            folder = Path(name)
+            if chosen is None:
+                made = _portable(path, folder, report)
+            else:
+                made = _first_success(path, folder, chosen, runner)
+            _move(made, target, folder)
     except OSError as error:
         raise OutputError(disk_trouble(error, target)) from error
     return target
+
+
+def _portable(path: Path, folder: Path, report: Callable[[str], object]) -> Path:
+    place = folder / "made"
+    place.mkdir()
+    compiled = compile_program(path, place)
+    report(NOT_SHOWN)
+    for warning in compiled.warnings:
+        report(f"note: {warning}")
+    return compiled.path
 
 
 def _check_source(path: Path) -> None:

@@ -41,6 +41,14 @@ class LatentError(FluxVAEError):
     """Latents of the wrong shape, dtype or file format."""
 
 
+class BundleError(FluxVAEError):
+    """An I/O bundle is incomplete, damaged, or not of the model it is used with."""
+
+
+class BenchError(FluxVAEError):
+    """A benchmark record is damaged, or two of them cannot be compared."""
+
+
 class OutputError(FluxVAEError):
     """An output exists already or cannot be written."""
 

@@ -61,3 +61,19 @@ def demo_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     latents = {name: encoder(image) for name, image in photos.items()}
     save_file(latents, path, space_metadata(weights.contract))
     return path
+
+
+@pytest.fixture(scope="session")
+def harness_program(pytestconfig: pytest.Config) -> Path:
+    """The built fluxvae-harness. Kept between test runs; made anew when its sources change."""
+    from fluxvae.cli.harness import harness_environment
+    from fluxvae.errors import ToolError
+    from fluxvae.swift import build_harness, find_toolchain
+
+    try:
+        toolchain = find_toolchain()
+    except ToolError as error:
+        pytest.skip(str(error))
+    assert pytestconfig.cache is not None
+    folder = Path(pytestconfig.cache.mkdir("fluxvae"))
+    return build_harness(folder, harness_environment(), toolchain=toolchain)

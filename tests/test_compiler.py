@@ -91,7 +91,7 @@ def test_compiler_that_cannot_start_says_so(tools: Path, tmp_path: Path) -> None
 def test_missing_compiler_says_exactly_what_is_needed(tmp_path: Path) -> None:
     package = make_package(tmp_path / "out")
     with pytest.raises(ToolError) as caught:
-        compile_model(package, compilers=[])
+        compile_model(package, compilers=[], compiler="xcode")
     message = str(caught.value)
     assert "full Xcode" in message
     assert "Command Line Tools alone" in message

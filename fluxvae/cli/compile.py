@@ -4,7 +4,14 @@ from pathlib import Path
 
 import click
 
-from fluxvae.cli.options import ARTIFACT, json_option, overwrite_option, print_json
+from fluxvae.cli.options import (
+    ARTIFACT,
+    compiler_option,
+    json_option,
+    overwrite_option,
+    print_json,
+    say,
+)
 
 
 @click.command()
@@ -15,13 +22,15 @@ from fluxvae.cli.options import ARTIFACT, json_option, overwrite_option, print_j
     metavar="PATH",
     help="A .mlmodelc to write, or a folder for it. Default: beside the model.",
 )
+@compiler_option
 @overwrite_option
 @json_option
-def command(model: Path, out: Path | None, overwrite: bool, as_json: bool) -> None:
+def command(model: Path, out: Path | None, compiler: str, overwrite: bool, as_json: bool) -> None:
     """Compile MODEL (.mlpackage or .mlmodel) to .mlmodelc, the form an app loads.
 
-    Needs a Mac with full Xcode: its compiler is called (xcrun coremlcompiler, then coremlc).
-    Xcode does the same by itself when a package is added to an app; nothing else here needs it.
+    Xcode's compiler (xcrun coremlcompiler, then coremlc) is preferred where there is one. The
+    portable one writes the same files on any OS, from ML Programs only; they run in validate and
+    decode, and have not been shown to load on a real Mac. Where it had to guess, it says so.
 
     \b
     Example:
@@ -29,7 +38,7 @@ def command(model: Path, out: Path | None, overwrite: bool, as_json: bool) -> No
     """
     from fluxvae.compiler import compile_model
 
-    path = compile_model(model, out, overwrite=overwrite)
+    path = compile_model(model, out, overwrite=overwrite, compiler=compiler, report=say)
     if as_json:
         print_json({"path": str(path), "source": str(model)})
     else:

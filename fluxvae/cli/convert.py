@@ -7,6 +7,7 @@ import click
 from fluxvae.catalog import CATALOG
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
+    compiler_option,
     json_option,
     offline_option,
     overwrite_option,
@@ -79,7 +80,8 @@ ENUMERATED_NOTE = (
     type=click.Choice((*TARGETS, *MAC_TARGETS), case_sensitive=False),
     help="Oldest system to run on. [default: the oldest that can]",
 )
-@click.option("--compile", "compile_too", is_flag=True, help="Also compile to .mlmodelc (macOS).")
+@click.option("--compile", "compile_too", is_flag=True, help="Also compile to .mlmodelc.")
+@compiler_option
 @click.option("--validate", "validate_too", is_flag=True, help="Save only if validation passes.")
 @click.option("--dry-run", is_flag=True, help="Print what would be made; write nothing.")
 @click.option(
@@ -106,6 +108,7 @@ def command(
     model_format: str,
     target: str | None,
     compile_too: bool,
+    compiler: str,
     validate_too: bool,
     dry_run: bool,
     out: Path | None,
@@ -140,17 +143,14 @@ def command(
     if recipe.shapes == "enumerated":
         say(ENUMERATED_NOTE)
     if compile_too and not dry_run:
-        from fluxvae.compiler import find_compilers, require_compilers
-
-        require_compilers(
-            find_compilers()
-        )  # better to hear of a missing one now than after a conversion
+        _check_compiler(recipe, compiler, weights, out, overwrite)
     path = _make(recipe, weights, encoder, out, overwrite, offline, validate_too, dry_run, verbose)
     result: dict[str, object] = {"path": str(path), "recipe": recipe.to_dict(), "dry_run": dry_run}
     if compile_too and not dry_run:
         from fluxvae.compiler import compile_model
 
-        result["compiled"] = str(compile_model(path, None, overwrite=overwrite))
+        made = compile_model(path, None, overwrite=overwrite, compiler=compiler, report=say)
+        result["compiled"] = str(made)
     if as_json:
         print_json(result)
     elif dry_run:
@@ -166,6 +166,33 @@ def _target(name: str | None) -> str | None:
     return None if name is None else known[name.lower()]
 
 
+def _check_compiler(
+    recipe: Recipe, compiler: str, spec: str | None, out: Path | None, overwrite: bool
+) -> None:
+    """Better to hear of a missing compiler, or of a place taken, now than after a conversion."""
+    from fluxvae.compiler import choose_compiler, compiled_path, find_compilers
+    from fluxvae.output import refuse_existing
+
+    if compiler == "portable" and recipe.format == "neuralnetwork":
+        raise UsageError("--compiler portable takes ML Programs only; expected --format mlprogram")
+    path = _place(recipe, spec, out)
+    choose_compiler(compiler, path, [] if compiler == "portable" else find_compilers())
+    refuse_existing(compiled_path(path), overwrite)
+
+
+def _place(recipe: Recipe, spec: str | None, out: Path | None) -> Path:
+    """Where the artifact goes. Raises UsageError when ``out`` names another kind of file."""
+    from fluxvae.recipes import artifact_name
+
+    if out is not None and out.suffix in (".mlpackage", ".mlmodel"):
+        if out.suffix != recipe.suffix:
+            raise UsageError(
+                f"a {recipe.format} is saved as {recipe.suffix}: expected such a name, got {out}"
+            )
+        return out
+    return (out or Path("coreml_out")) / artifact_name(recipe, (spec or "").partition(":")[0])
+
+
 def _make(
     recipe: Recipe,
     spec: str | None,
@@ -179,16 +206,8 @@ def _make(
 ) -> Path:
     # Cheap refusals before torch is loaded and weights are fetched.
     from fluxvae.output import refuse_existing
-    from fluxvae.recipes import artifact_name
 
-    explicit = out is not None and out.suffix in (".mlpackage", ".mlmodel")
-    if explicit and out is not None and out.suffix != recipe.suffix:
-        raise UsageError(
-            f"a {recipe.format} is saved as {recipe.suffix}: expected such a name, got {out}"
-        )
-    kind = (spec or "").partition(":")[0]
-    name = artifact_name(recipe, kind)
-    path = out if explicit and out is not None else (out or Path("coreml_out")) / name
+    path = _place(recipe, spec, out)
     refuse_existing(path, overwrite or dry_run)
     if dry_run:
         return path

@@ -17,7 +17,13 @@ COMMANDS = {
     "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),
     "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),
     "weights": ("fluxvae.cli.weights", "List, fetch and look at decoder weights."),
-    "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc (macOS with Xcode)."),
+    "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc, on any OS."),
+    "export-io": ("fluxvae.cli.export_io", "Write a latent and its image as plain files."),
+    "validate-swift": ("fluxvae.cli.validate_swift", "Validate a compiled model through Swift."),
+    "bench": ("fluxvae.cli.bench", "Time a compiled model, and compare two such records."),
+    "plan": ("fluxvae.cli.plan", "Say which operation runs where (macOS)."),
+    "drift": ("fluxvae.cli.drift", "Say whether a model gives the same bits every time."),
+    "mac-report": ("fluxvae.cli.mac_report", "On a Mac: all of this for a list of models."),
     "doctor": ("fluxvae.cli.doctor", "Say what this machine can and cannot do."),
 }
 

@@ -39,6 +39,14 @@ compute_units_option = click.option(
     show_default=True,
     help="For Core ML on a Mac.",
 )
+compiler_option = click.option(
+    "--compiler",
+    type=click.Choice(("auto", "xcode", "portable")),
+    default="auto",
+    show_default=True,
+    help="Xcode's compiler; or ours, for any OS, whose output has not been shown to load on a "
+    "real Mac. auto prefers Xcode's.",
+)
 ARTIFACT = click.Path(path_type=Path)
 
 

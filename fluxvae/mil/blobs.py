@@ -60,6 +60,39 @@ class BlobFile:
         return self._bytes[offset : offset + size]
 
 
+class WeightFiles:
+    """The weight files beside a program, each opened once; ``folder`` is ``@model_path``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[str, BlobFile] = {}
+
+    def __getitem__(self, name: str) -> BlobFile:
+        """The file of a name such as ``@model_path/weights/weight.bin``.
+
+        Raises ArtifactError when it is missing, damaged or outside the folder.
+        """
+        if name not in self._open:
+            self._open[name] = BlobFile(weight_path(self._folder, name))
+        return self._open[name]
+
+
+def weight_path(folder: Path, name: str) -> Path:
+    """Where a weight file lies. Raises ArtifactError when that is outside ``folder``."""
+    path = folder / name.removeprefix("@model_path/")
+    if not inside(folder, path):
+        raise ArtifactError(f"the model points outside itself for weights: {name!r}")
+    return path
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether ``path``, links followed, lies in ``folder``."""
+    try:
+        return folder.resolve() in path.resolve().parents
+    except (OSError, ValueError):  # a loop of links, a zero byte in the name
+        return False
+
+
 @dataclass(frozen=True)
 class BlobRef:
     """Where a constant lives: a weight file and the offset of its record."""

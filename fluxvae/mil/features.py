@@ -1,5 +1,6 @@
 """A model's description (protobuf) to Signature and Metadata: what an app sees of a model."""
 
+from collections.abc import Collection
 from typing import Any
 
 from fluxvae.errors import ArtifactError
@@ -14,6 +15,26 @@ def read_metadata(description: Any) -> Metadata:
     """Author, licence, version, text and user-defined entries."""
     m = description.metadata
     return Metadata(m.author, m.license, m.versionString, m.shortDescription, dict(m.userDefined))
+
+
+def read_signatures(
+    description: Any, functions: Collection[str], what: str
+) -> tuple[dict[str, Signature], str]:
+    """Signatures by function, and the default function, of a model that holds ``functions``.
+
+    Raises ArtifactError, naming ``what``, when the description is of other functions.
+    """
+    if len(description.functions):
+        signatures = {f.name: read_signature(f) for f in description.functions}
+        default = description.defaultFunctionName
+    else:
+        default = "main" if "main" in functions else next(iter(functions), "main")
+        signatures = {default: read_signature(description)}
+    if set(signatures) != set(functions) or default not in functions:
+        raise ArtifactError(
+            f"{what} describes the functions {sorted(signatures)} but holds {sorted(functions)}"
+        )
+    return signatures, default
 
 
 def read_signature(description: Any) -> Signature:

@@ -1,4 +1,4 @@
-"""Reading ``.mlpackage`` folders (ML Programs, every function) and ``.mlmodel`` files.
+"""Reading ``.mlpackage`` and ``.mlmodelc`` folders and ``.mlmodel`` files, every function.
 
 A package is ``Manifest.json`` and ``Data/com.apple.CoreML/{model.mlmodel, weights/weight.bin}``.
 Weights stay on disk, memory-mapped, until a constant is asked for.
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from fluxvae.errors import ArtifactError
-from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobFile, BlobRef, unpack_bits
-from fluxvae.mil.features import read_metadata, read_signature
+from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles, inside, unpack_bits
+from fluxvae.mil.bundle import read_bundle
+from fluxvae.mil.features import read_metadata, read_signatures
 from fluxvae.mil.network import network_program
 from fluxvae.mil.program import (
     OPSET_TARGETS,
@@ -21,14 +22,13 @@ from fluxvae.mil.program import (
     Op,
     Program,
     Ref,
-    Signature,
     TensorType,
     Variable,
 )
 from fluxvae.mil.protobuf import message_module
 
 # MILSpec.DataType of MIL.proto
-_DTYPES = {
+MIL_DTYPES = {
     1: "bool", 2: "string", 10: "fp16", 11: "fp32", 12: "fp64", 13: "bf16",
     21: "int8", 22: "int16", 23: "int32", 24: "int64", 25: "int4",
     31: "uint8", 32: "uint16", 33: "uint32", 34: "uint64",
@@ -37,7 +37,7 @@ _DTYPES = {
 
 
 def read_package(path: Path) -> Program:
-    """The program of an ``.mlpackage`` or a single-file ``.mlmodel``.
+    """The program of an ``.mlpackage``, a single-file ``.mlmodel`` or an ``.mlmodelc``.
 
     Raises ArtifactError when it is missing, truncated, foreign, or of a kind other than
     ML Program and neural network.
@@ -45,12 +45,9 @@ def read_package(path: Path) -> Program:
     path = Path(path)
     if not path.exists():
         raise ArtifactError(f"{path} does not exist")
-    if path.is_dir():
-        spec_file = _root_model(path)
-    elif path.suffix == ".mlmodel":
-        spec_file = path
-    else:
-        raise ArtifactError(f"{path.name} is neither an .mlpackage folder nor an .mlmodel file")
+    if path.is_dir() and path.suffix == ".mlmodelc":
+        return read_bundle(path)
+    spec_file = model_file(path)
     model = parse_model(spec_file)
     kind = model.WhichOneof("Type")
     if kind == "neuralNetwork":
@@ -61,6 +58,20 @@ def read_package(path: Path) -> Program:
             "expected an ML Program or a neural network"
         )
     return _ml_program(model, path, spec_file.parent)
+
+
+def model_file(path: Path) -> Path:
+    """The protobuf file of an ``.mlpackage``, or the ``.mlmodel`` itself.
+
+    Raises ArtifactError when ``path`` is neither, or the package is damaged.
+    """
+    if path.is_dir():
+        return _root_model(path)
+    if path.suffix == ".mlmodel":
+        return path
+    raise ArtifactError(
+        f"{path.name} is neither an .mlpackage or .mlmodelc folder nor an .mlmodel file"
+    )
 
 
 def parse_model(path: Path) -> Any:
@@ -89,19 +100,11 @@ def _root_model(package: Path) -> Path:
         model = package / "Data" / root
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{package.name} has a damaged Manifest.json ({error!r})") from error
-    if not _inside(package, model):
+    if not inside(package, model):
         raise ArtifactError(f"{package.name} points outside itself: {root!r}")
     if not model.is_file():
         raise ArtifactError(f"{package.name} is incomplete: Data/{root} is missing")
     return model
-
-
-def _inside(folder: Path, path: Path) -> bool:
-    """Whether ``path``, links followed, lies in ``folder``."""
-    try:
-        return folder.resolve() in path.resolve().parents
-    except (OSError, ValueError):  # a loop of links, a zero byte in the name
-        return False
 
 
 def _ml_program(model: Any, path: Path, folder: Path) -> Program:
@@ -113,18 +116,7 @@ def _ml_program(model: Any, path: Path, folder: Path) -> Program:
     if not functions:
         raise ArtifactError(f"{path.name} holds an ML Program without functions")
     description = model.description
-    signatures: dict[str, Signature]
-    if len(description.functions):
-        signatures = {f.name: read_signature(f) for f in description.functions}
-        default = description.defaultFunctionName
-    else:
-        default = "main" if "main" in functions else next(iter(functions))
-        signatures = {default: read_signature(description)}
-    if set(signatures) != set(functions) or default not in functions:
-        raise ArtifactError(
-            f"{path.name} describes the functions {sorted(signatures)} "
-            f"but holds {sorted(functions)}"
-        )
+    signatures, default = read_signatures(description, functions, path.name)
     return Program(
         kind="mlprogram",
         specification=model.specificationVersion,
@@ -137,11 +129,10 @@ def _ml_program(model: Any, path: Path, folder: Path) -> Program:
 
 
 class _Reader:
-    """Protobuf messages to frozen data; remembers the weight files it has opened."""
+    """Protobuf messages to frozen data."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._blobs: dict[str, BlobFile] = {}
+        self._weights = WeightFiles(folder)
 
     def function(self, name: str, function: Any) -> Function:
         if function.opset not in function.block_specializations:
@@ -182,19 +173,10 @@ class _Reader:
         if value.WhichOneof("value") == "blobFileValue":
             reference = value.blobFileValue
             return Constant(
-                declared, blob=BlobRef(self._blob(reference.fileName), reference.offset)
+                declared, blob=BlobRef(self._weights[reference.fileName], reference.offset)
             )
         tensor = value.immediateValue.tensor
         return _immediate(declared, tensor)
-
-    def _blob(self, file_name: str) -> BlobFile:
-        if file_name not in self._blobs:
-            relative = file_name.removeprefix("@model_path/")
-            path = self._folder / relative
-            if not _inside(self._folder, path):
-                raise ArtifactError(f"the model points outside itself for weights: {file_name!r}")
-            self._blobs[file_name] = BlobFile(path)
-        return self._blobs[file_name]
 
 
 def _immediate(declared: TensorType, tensor: Any) -> Constant:
@@ -230,10 +212,10 @@ def _tensor_type(value_type: Any) -> TensorType:
             f"a value is of kind {value_type.WhichOneof('type')}; expected a tensor"
         )
     tensor = value_type.tensorType
-    if tensor.dataType not in _DTYPES:
+    if tensor.dataType not in MIL_DTYPES:
         raise ArtifactError(f"a tensor has the unknown element type {tensor.dataType}")
     dims = tuple(
         d.constant.size if d.WhichOneof("dimension") == "constant" else None
         for d in tensor.dimensions
     )
-    return TensorType(_DTYPES[tensor.dataType], dims)
+    return TensorType(MIL_DTYPES[tensor.dataType], dims)

@@ -58,7 +58,7 @@ def test_machine_without_xcode_gets_one_line_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fluxvae.compiler, "find_compilers", lambda runner: [])
-    ran = run(capsys, "compile", str(make_package(tmp_path / "out")))
+    ran = run(capsys, "compile", str(make_package(tmp_path / "out")), "--compiler", "xcode")
     assert (ran.code, ran.out) == (1, "")
     assert len(ran.err.splitlines()) == 1
     assert "full Xcode" in ran.err

@@ -296,7 +296,7 @@ def test_folder_of_something_else_is_refused_with_its_name(tmp_path: Path) -> No
 
 def test_file_of_something_else_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"\x89PNG")
-    with pytest.raises(ArtifactError, match=r"photo\.png is neither an \.mlpackage"):
+    with pytest.raises(ArtifactError, match=r"photo\.png is neither an \.mlpackage or \.mlmodelc"):
         read_package(tmp_path / "photo.png")
 
 

@@ -1,0 +1,258 @@
+"""The Python driver of ``fluxvae bench``: one fresh process, one run, the harness's own report.
+
+``python -m fluxvae.bench_python REQUEST`` with REQUEST in JSON prints one object of
+docs/harness.schema.json, so that the two drivers can be laid side by side. On a Mac coremltools
+runs the model through Core ML (not yet run on one); elsewhere our executor runs it.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fluxvae.backends import choose_backend, raw_runner, single_input
+from fluxvae.bench import latency
+from fluxvae.errors import ArtifactError, FluxVAEError, ToolError, UsageError
+from fluxvae.harness import (
+    FORMAT,
+    VERSION,
+    Environment,
+    Feature,
+    HarnessReport,
+    Input,
+    Load,
+    Model,
+    Moment,
+    Run,
+    parse_report,
+)
+from fluxvae.iobundle import read_bundle
+from fluxvae.mil.package import read_package
+from fluxvae.mil.program import Feature as MilFeature
+from fluxvae.mil.program import Program
+from fluxvae.recipes import SCALE, parse_sizes
+from fluxvae.structure import build
+
+_DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on a Mac, else KiB
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run to make. ``io`` is a bundle's folder; None for seeded noise."""
+
+    model: str
+    compute_units: str
+    iterations: int
+    warmup: int
+    function: str | None = None
+    size: str | None = None
+    io: str | None = None
+
+
+def start_python(request: Request, environment: Mapping[str, str]) -> HarnessReport:
+    """Run ``request`` in a fresh process. Raises ArtifactError with its line when it fails."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "fluxvae.bench_python", json.dumps(asdict(request))],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        env=dict(environment),
+    )
+    if ran.returncode != 0:
+        lines = [line for line in ran.stderr.splitlines() if line.strip()] or ["no message"]
+        if ran.returncode < 0:
+            raise ToolError(f"the Python driver was ended by signal {-ran.returncode}: {lines[-1]}")
+        raise ArtifactError(f"the Python driver: {lines[-1]}")
+    return parse_report(ran.stdout)
+
+
+def measure(request: Request) -> HarnessReport:
+    """Make one run in this process. Copies and conversions stay outside the timed region."""
+    before = _moment()
+    path = Path(request.model)
+    backend = choose_backend("auto")
+    program = read_package(path)
+    name = _function(program, request)
+    latent, _ = single_input(program.signatures[name])
+    array, fed = _input(request, latent)
+
+    def load() -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+        began = time.perf_counter_ns()
+        runner = raw_runner(read_package(path), name, backend, request.compute_units)
+        return runner, _ms(began)
+
+    runner, first_ms = load()
+    _, second_ms = load()
+    warmup = [_timed(runner, array) for _ in range(request.warmup)]
+    samples = [_timed(runner, array) for _ in range(request.iterations)]
+    run = Run(
+        compute_units=request.compute_units,  # type: ignore[arg-type]
+        load=Load(first_ms, second_ms),
+        first_prediction_ms=warmup[0] if warmup else None,
+        warmup_ms=tuple(warmup),
+        samples_ms=tuple(samples),
+        latency=latency(samples),
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT,
+    )
+    return HarnessReport(
+        format=FORMAT,
+        version=VERSION,
+        command="bench",
+        model=_model(program, name, request),
+        environment=_environment(backend, before),
+        input=fed,
+        runs=(run,),
+        validation=None,
+        plan=None,
+        drift=None,
+        notes=(
+            "Python driver: it does not ask for thermal state, power source or low-power mode.",
+        ),
+    )
+
+
+def _timed(runner: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> float:
+    began = time.perf_counter_ns()  # monotonic
+    runner(array)
+    return _ms(began)
+
+
+def _ms(began: int) -> float:
+    return (time.perf_counter_ns() - began) / 1e6
+
+
+def _function(program: Program, request: Request) -> str:
+    if request.function is not None:
+        return program.function(request.function).name
+    if request.size is not None:
+        (size,) = parse_sizes(request.size)
+        if size.function in program.functions:
+            return size.function
+    return program.default_function
+
+
+def _input(request: Request, latent: MilFeature) -> tuple[np.ndarray, Input]:
+    """The latent in the model's own layout and dtype."""
+    dtype = np.float16 if latent.dtype == "fp16" else np.float32
+    if request.io is not None:
+        bundle = read_bundle(Path(request.io))
+        array = bundle.latent.astype(dtype)
+        fed = Input("io", request.io, bundle.manifest.case, None, array.shape)
+    else:
+        shape = _shape(request, latent)
+        noise = np.random.Generator(np.random.PCG64(0)).standard_normal(shape, np.float32)
+        array = noise.astype(dtype)
+        fed = Input("generated", None, None, 0, shape)
+    return np.ascontiguousarray(array), fed
+
+
+def _shape(request: Request, latent: MilFeature) -> tuple[int, ...]:
+    shapes = latent.shapes or (latent.shape,)
+    if request.size is None:
+        return latent.shape
+    (size,) = parse_sizes(request.size)
+    sides = (size.height // SCALE, size.width // SCALE)
+    for shape in shapes:
+        if sides in (shape[2:], shape[1:3]):
+            return shape
+    raise UsageError(f"the model takes {[list(s) for s in shapes]}, none of which is --size {size}")
+
+
+def _model(program: Program, name: str, request: Request) -> Model:
+    signature = program.signatures[name]
+    several = len(program.functions) > 1
+    return Model(
+        path=request.model,
+        functions=tuple(program.functions) if several else None,
+        function=name if several else None,
+        inputs=tuple(_feature(f) for f in signature.inputs),
+        outputs=tuple(_feature(f) for f in signature.outputs),
+        metadata=dict(program.metadata.user),
+    )
+
+
+def _feature(feature: MilFeature) -> Feature:
+    shapes = feature.shapes or ((feature.shape,) if not feature.ranges else ())
+    return Feature(
+        name=feature.name,
+        kind="image" if feature.kind == "image" else "multiArray",
+        dtype=None if feature.kind == "image" else _DTYPES[feature.dtype],
+        shape=feature.shape,
+        flexibility="enumerated" if feature.shapes else "range" if feature.ranges else "fixed",
+        shapes=shapes,
+        ranges=tuple((low, None if high < 0 else high) for low, high in feature.ranges) or None,
+    )
+
+
+def _environment(backend: str, before: Moment) -> Environment:
+    mac = sys.platform == "darwin"
+    return Environment(
+        backend="coreml" if backend == "coreml" else "reference",
+        os="macOS" if mac else platform.system(),
+        os_version=platform.mac_ver()[0] if mac else platform.release(),
+        os_build=_sysctl("kern.osversion") if mac else platform.release(),
+        arch=platform.machine(),
+        chip=_sysctl("machdep.cpu.brand_string") if mac else _linux_chip(),
+        cores=os.cpu_count() or 0,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        swift=f"none: Python {platform.python_version()}",
+        devices=() if mac else ("cpu",),
+        before=before,
+        after=_moment(),
+    )
+
+
+def _sysctl(name: str) -> str | None:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        ran = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True)
+        return ran.stdout.strip() or None
+    return None
+
+
+def _linux_chip() -> str | None:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return None
+
+
+def _moment() -> Moment:
+    return Moment(
+        time=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        thermal_state=None,
+        low_power_mode=None,
+        power_source=None,
+        load_average=os.getloadavg(),
+        process_memory_bytes=None,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """One run, its report on stdout; one line on stderr and code 1 for an error."""
+    try:
+        data: Any = json.loads(arguments[0])
+        with contextlib.redirect_stdout(sys.stderr):  # coremltools prints
+            report = measure(build(Request, data))
+    except FluxVAEError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(asdict(report), sort_keys=True, allow_nan=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

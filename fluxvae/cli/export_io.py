@@ -1,0 +1,134 @@
+"""``fluxvae export-io``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fluxvae.catalog import CATALOG, find_decoder
+from fluxvae.cli.options import (
+    json_option,
+    offline_option,
+    overwrite_option,
+    print_json,
+    say,
+    weights_option,
+)
+from fluxvae.errors import LatentError, UsageError
+from fluxvae.recipes import LAYOUTS, PRECISIONS, SCALE, Size, parse_sizes
+
+if TYPE_CHECKING:
+    from fluxvae.latent_files import Latent
+    from fluxvae.weights import Weights
+
+
+@click.command("export-io")
+@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@weights_option
+@click.option("--encoder", metavar="PATH", help="Encoder that makes a photo's latent.")
+@click.option("--layout", type=click.Choice(LAYOUTS), default="nchw", show_default=True,
+              help="Axis order of both files.")  # fmt: skip
+@click.option("--size", default="1024", show_default=True,
+              help="Image size in pixels: 768 or 768x1344 (height x width).")  # fmt: skip
+@click.option(
+    "--case",
+    metavar="NAME",
+    help="normal (seeded noise), chelsea or coffee (photos through the encoder); with --latents, "
+    "one of the file's. [default: normal]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the noise.")  # fmt: skip
+@click.option(
+    "--latents",
+    type=click.Path(path_type=Path),
+    help="A file of your own latents (.safetensors, .npy, .bin) to take the latent from.",
+)
+@click.option(
+    "--io-precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="Dtype of input.bin. output.bin is float32 always.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@overwrite_option
+@offline_option
+@json_option
+def command(
+    variant: str,
+    weights: str | None,
+    encoder: str | None,
+    layout: str,
+    size: str,
+    case: str | None,
+    seed: int,
+    latents: Path | None,
+    io_precision: str,
+    out: Path,
+    overwrite: bool,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Write one latent and the image PyTorch decodes it to, for programs in any language.
+
+    OUT becomes a folder of input.bin and output.bin (raw, little-endian) and manifest.json. The
+    image is computed in float64 and rounded once: the same command gives the same bytes.
+
+    \b
+    Examples:
+      fluxvae export-io --variant flux2 --layout nhwc --size 768 --out coreml_io/flux2
+      fluxvae export-io --variant flux1 --weights demo --size 256 --case coffee --out io
+    """
+    parsed = parse_sizes(size)
+    if len(parsed) != 1:
+        raise UsageError(f"an I/O bundle has one size, got {size}: export one for each")
+    from fluxvae.iobundle import CASES, Request, check_target, export_bundle
+    from fluxvae.weights import load_weights
+
+    check_target(out, overwrite)
+    loaded = load_weights(variant, weights, offline=offline)
+    if latents is not None:
+        latent, digest = _latent(latents, loaded, parsed[0], layout, case)
+        request = Request(parsed[0], layout, latent.name, seed, io_precision, latent, digest)
+        photo = None
+    else:
+        request = Request(parsed[0], layout, case or CASES[0], seed, io_precision)
+        photo = _encoder(variant, weights, encoder, offline) if request.kind == "photo" else None
+    say(f"computing {request.case} at {parsed[0]} in float64")
+    bundle = export_bundle(loaded, request, out, encoder=photo, overwrite=overwrite)
+    if as_json:
+        print_json({"path": str(bundle.path), "manifest": bundle.manifest.to_dict()})
+    else:
+        click.echo(str(bundle.path))
+
+
+def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights | None:
+    from fluxvae.weights import find_encoder, load_weights
+
+    if encoder is not None:
+        return load_weights(variant, encoder, part="encoder", offline=offline)
+    return find_encoder(variant, spec, offline=offline)
+
+
+def _latent(
+    path: Path, weights: Weights, size: Size, layout: str, case: str | None
+) -> tuple[Latent, str]:
+    """The one latent of the file that was asked for, and the file's sha256."""
+    from fluxvae.latent_files import read_latents
+    from fluxvae.weights.digest import file_sha256
+
+    sides = (size.height // SCALE, size.width // SCALE)
+    channels = find_decoder(weights.variant).contract.channels
+    shape = (1, *sides, channels) if layout == "nhwc" else (1, channels, *sides)
+    found = read_latents(path, weights.contract, (shape,), layout)
+    fitting = [x for x in found if x.values.shape[2:] == sides and case in (None, x.name)]
+    if len(fitting) != 1:
+        names = ", ".join(f"{x.name} {list(x.values.shape)}" for x in found)
+        raise LatentError(
+            f"{path.name} has {len(fitting)} latents for --size {size}"
+            f"{f' named {case}' if case else ''}, expected one: it holds {names}; choose with "
+            "--case NAME and --size"
+        )
+    return fitting[0], file_sha256(path)

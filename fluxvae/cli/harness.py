@@ -1,0 +1,74 @@
+"""What the commands share that talk to the Swift harness."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fluxvae.cli.options import say
+
+if TYPE_CHECKING:
+    from fluxvae.harness import Harness
+
+UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine", "each")
+
+harness_option = click.option(
+    "--harness",
+    "program",
+    type=click.Path(path_type=Path),
+    envvar="FLUXVAE_HARNESS",
+    show_envvar=True,
+    help="A built fluxvae-harness to use. [default: built from the sources in this package]",
+)
+units_option = click.option(
+    "--compute-units",
+    "units",
+    type=click.Choice(UNITS),
+    default="all",
+    show_default=True,
+    help="What Core ML may use; 'each' for all four in turn.",
+)
+function_option = click.option("--function", help="Function of a multifunction model.")
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of fluxvae, by the system's custom."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "fluxvae"
+    # a relative XDG_CACHE_HOME is to be ignored: XDG Base Directory Specification
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "fluxvae"
+
+
+def harness_environment() -> dict[str, str]:
+    """This process's environment, with this very Python and package for Core ML on Linux."""
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "FLUXVAE_PYTHON": sys.executable,
+        "PYTHONPATH": f"{package}{os.pathsep}{path}" if path else package,
+    }
+
+
+def find_harness(program: Path | None) -> Harness:
+    """``--harness``, or the built one; builds it the first time. Raises ToolError."""
+    from fluxvae.errors import ToolError
+    from fluxvae.harness import Harness
+    from fluxvae.swift import build_harness
+
+    environment = harness_environment()
+    if program is None:
+        program = build_harness(cache_folder(), environment, say=say)
+    elif not program.is_file():
+        raise ToolError(f"{program} does not exist; expected a built fluxvae-harness")
+    return Harness(program.absolute(), environment)
+
+
+def number(value: float | None, form: str) -> str:
+    """A figure for a table; ``-`` when it is not known."""
+    return "-" if value is None else format(value, form)

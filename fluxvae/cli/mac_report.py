@@ -1,0 +1,142 @@
+"""``fluxvae mac-report``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fluxvae.catalog import CATALOG
+from fluxvae.cli.harness import find_harness, harness_option
+from fluxvae.cli.options import json_option, offline_option, print_json, say, weights_option
+from fluxvae.errors import ToolError
+from fluxvae.recipes import Size, parse_sizes
+
+if TYPE_CHECKING:
+    from fluxvae.harness import Harness
+    from fluxvae.mac_record import Machine, MacRecord
+    from fluxvae.mac_steps import Bench, Settings
+
+
+@click.command("mac-report")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("mac-report"),
+              show_default=True, help="Folder of the report; one half-done goes on.")  # fmt: skip
+@click.option("--rehearse", is_flag=True,
+              help="Run without a Mac what can be; mark the rest 'not run'.")  # fmt: skip
+@click.option("--variant", "variants", type=click.Choice(sorted(CATALOG)), multiple=True,
+              help="Which decoders; may be given again. [default: all]")  # fmt: skip
+@weights_option
+@click.option("--size", "sizes", default="768,1024", show_default=True, metavar="SIZES",
+              help="Image sizes; several also make the models of several sizes.")  # fmt: skip
+@click.option("--iterations", type=click.IntRange(min=1), default=100, show_default=True,
+              help="Timed predictions in each process.")  # fmt: skip
+@click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True,
+              help="Predictions before them.")  # fmt: skip
+@click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True,
+              help="Fresh processes for each figure.")  # fmt: skip
+@click.option("--cooldown", type=click.FloatRange(min=0), default=10.0, show_default=True,
+              metavar="SECONDS", help="Rest between two processes.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True,
+              help="Predictions that are bit-compared.")  # fmt: skip
+@harness_option
+@offline_option
+@json_option
+def command(
+    out: Path,
+    rehearse: bool,
+    variants: tuple[str, ...],
+    weights: str | None,
+    sizes: str,
+    iterations: int,
+    warmup: int,
+    runs: int,
+    cooldown: float,
+    repeats: int,
+    program: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> int:
+    """Convert, compile, validate, bench, plan and drift a stated list of models: one record.
+
+    For a Mac. Writes record.json and report.md into --out; interrupted, it goes on where it was.
+    Exit code 3 when a model is outside its limits, 1 when a step failed.
+
+    \b
+    Examples:
+      fluxvae mac-report --out mac-report/
+      fluxvae mac-report --rehearse --weights demo --size 64,96 --iterations 3 --runs 1 --cooldown 0
+    """
+    if sys.platform != "darwin" and not rehearse:
+        raise ToolError(
+            "mac-report measures Core ML, which exists on Apple's systems only: run it on a Mac, "
+            "or add --rehearse to run here what does not need one"
+        )
+    from fluxvae.mac_record import write_record, write_text
+    from fluxvae.mac_report import run_report
+    from fluxvae.mac_steps import Settings
+    from fluxvae.mac_table import report_page
+
+    parsed = parse_sizes(sizes)
+    settings = Settings(iterations, warmup, runs, cooldown, repeats)
+    harness = find_harness(program)
+    places = [
+        place
+        for variant in variants or sorted(CATALOG)
+        for place in _places(variant, weights, offline, parsed, harness, out, settings)
+    ]
+    record = run_report(places, _machine(), rehearsal=rehearse, say=say)
+    write_record(record, out / "record.json")
+    page = report_page(record)
+    write_text(out / "report.md", page)
+    if as_json:
+        print_json({"record": str(out / "record.json"), "report": str(out / "report.md"),
+                    "verdict": _verdict(record), "rehearsal": rehearse})  # fmt: skip
+    else:
+        click.echo(page)
+        click.echo(str(out / "record.json"))
+    return {"pass": 0, "incomplete": 1, "fail": 3}[_verdict(record)]
+
+
+def _places(
+    variant: str,
+    spec: str | None,
+    offline: bool,
+    sizes: tuple[Size, ...],
+    harness: Harness,
+    out: Path,
+    settings: Settings,
+) -> list[Bench]:
+    from fluxvae.mac_report import stated_list
+    from fluxvae.mac_steps import Bench
+    from fluxvae.weights import find_encoder, load_weights
+
+    say(f"loading {spec or 'pinned'} weights of {variant}")
+    weights = load_weights(variant, spec, offline=offline)
+    encoder = find_encoder(variant, spec, offline=offline)
+    return [
+        Bench(recipe, weights, encoder, harness, out, settings)
+        for recipe in stated_list([variant], sizes)
+    ]
+
+
+def _verdict(record: MacRecord) -> str:
+    from fluxvae.mac_record import failures
+
+    found = failures(record.cells)
+    if any(cell.status != "failed" for cell in found):
+        return "fail"
+    return "incomplete" if found else "pass"
+
+
+def _machine() -> Machine:
+    from fluxvae.host import this_host
+    from fluxvae.mac_record import Machine
+
+    host = this_host()
+    answer = None
+    if host.system == "Darwin":
+        answer = host.run(["sysctl", "-n", "machdep.cpu.brand_string"])
+    chip = answer.out if answer is not None and answer.code == 0 else None
+    return Machine(host.system, host.release, host.arch, chip)

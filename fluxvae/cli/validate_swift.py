@@ -1,0 +1,182 @@
+"""``fluxvae validate-swift``."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fluxvae.cli.harness import (
+    find_harness,
+    function_option,
+    harness_option,
+    number,
+    units_option,
+)
+from fluxvae.cli.options import ARTIFACT, json_option, offline_option, print_json, say
+from fluxvae.errors import UsageError
+
+if TYPE_CHECKING:
+    from fluxvae.harness import Harness
+    from fluxvae.swift_validate import JobResult
+
+CASES = ("normal", "chelsea", "coffee")
+
+
+@click.command("validate-swift")
+@click.argument("model", type=ARTIFACT)
+@click.option(
+    "--io",
+    "bundle",
+    type=click.Path(path_type=Path),
+    help="A bundle of export-io. [default: exported for every function and size]",
+)
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    type=click.Choice(CASES),
+    help="What to export without --io; may be given again. [default: normal]",
+)
+@function_option
+@click.option("--size", metavar="SIZES", help="Only these image sizes, such as 768 or 768,1024.")
+@click.option(
+    "--weights",
+    metavar="SOURCE",
+    help="The weights the artifact was made from; needed when they came from a file.",
+)
+@click.option("--encoder", metavar="PATH", help="Encoder that makes a photo's latent.")
+@units_option
+@harness_option
+@offline_option
+@json_option
+def command(
+    model: Path,
+    bundle: Path | None,
+    cases: tuple[str, ...],
+    function: str | None,
+    size: str | None,
+    weights: str | None,
+    encoder: str | None,
+    units: str,
+    program: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> int:
+    """Hold a compiled model (.mlmodelc) against the PyTorch decoder, through Core ML's Swift API.
+
+    On Linux the same Swift program runs on fluxvae's reference executor. Exit code 3 when a case
+    is outside its limit.
+
+    \b
+    Examples:
+      fluxvae validate-swift coreml_out/model.mlmodelc
+      fluxvae validate-swift model.mlmodelc --io coreml_io/flux2 --compute-units each
+    """
+    from fluxvae.swift_validate import require_compiled
+
+    if bundle is not None and (cases or weights or encoder or size):
+        raise UsageError("--io brings latent and image: leave --case, --size, --weights out")
+    require_compiled(model)
+    harness = find_harness(program)
+    if bundle is not None:
+        results = [_given(harness, model, bundle, function, units)]
+    else:
+        with tempfile.TemporaryDirectory(prefix="fluxvae-io-") as folder:
+            results = _exported(
+                harness, model, Path(folder), cases, function, size, weights, encoder, units,
+                offline,
+            )  # fmt: skip
+    passed = all(r.passed for r in results)
+    if as_json:
+        print_json(results_json(model, results))
+    else:
+        _print(model, results)
+    return 0 if passed else 3
+
+
+def _given(
+    harness: Harness, model: Path, bundle: Path, function: str | None, units: str
+) -> JobResult:
+    from fluxvae.mil.package import read_package
+    from fluxvae.package import read_record
+    from fluxvae.swift_validate import job_for_bundle, run_job
+
+    program = read_package(model)
+    job = job_for_bundle(program, read_record(program), bundle, function)
+    return run_job(harness, model, job, units)
+
+
+def _exported(
+    harness: Harness,
+    model: Path,
+    folder: Path,
+    cases: tuple[str, ...],
+    function: str | None,
+    size: str | None,
+    spec: str | None,
+    encoder: str | None,
+    units: str,
+    offline: bool,
+) -> list[JobResult]:
+    from fluxvae.mil.package import read_package
+    from fluxvae.swift_validate import plan_jobs, validate_swift
+    from fluxvae.validate import require_record, resolve_weights
+    from fluxvae.weights import find_encoder, load_weights
+
+    program = read_package(model)
+    record = require_record(program)
+    wanted = cases or CASES[:1]
+    jobs = list(plan_jobs(program, record, folder, function=function, sizes=size, cases=wanted))
+    weights, chosen = resolve_weights(record, spec, offline=offline)
+    photo = None
+    if any(case != "normal" for case in wanted):
+        variant = record.recipe.variant
+        if encoder is not None:
+            photo = load_weights(variant, encoder, part="encoder", offline=offline)
+        else:
+            photo = find_encoder(variant, chosen, offline=offline)
+    return list(validate_swift(harness, model, weights, photo, iter(jobs), units, say=say))
+
+
+def results_json(model: Path, results: list[JobResult]) -> dict[str, Any]:
+    """Verdict and every harness report, each as docs/harness.schema.json describes it."""
+    return {
+        "artifact": str(model),
+        "verdict": "pass" if all(r.passed for r in results) else "fail",
+        "reports": [asdict(r.report) for r in results],
+    }
+
+
+def _print(model: Path, results: list[JobResult]) -> None:
+    click.echo(
+        f"{'case':<10}  {'size':>9}  {'compute units':<18}  {'max abs':>8}  {'RMSE':>8}  "
+        f"{'PSNR dB':>7}  {'limit':>12}  verdict"
+    )
+    for result in results:
+        limit = result.validation.limit
+        bound = f">= {limit.bound:g} dB" if limit.metric == "psnr_db" else f"max <= {limit.bound:g}"
+        for row in result.rows:
+            m = row.metrics
+            bad = f"  ({m.nan} NaN, {m.inf} Inf)" if m.nan or m.inf else ""
+            verdict = "pass" if row.verdict == "pass" else f"FAIL at {list(m.worst)}"
+            click.echo(
+                f"{result.validation.case:<10}  {result.job.size!s:>9}  {row.compute_units:<18}  "
+                f"{number(m.max_abs, '8.1e'):>8}  {number(m.rmse, '8.1e'):>8}  "
+                f"{number(m.psnr_db, '7.1f'):>7}  {bound:>12}  {verdict}{bad}"
+            )
+    notes = dict.fromkeys(n for r in results for n in (*r.validation.notes, *r.report.notes))
+    click.echo()
+    if all(result.validation.case == "normal" for result in results):
+        click.echo(
+            "note: noise only, which flatters fp16 by up to 10 dB; add --case chelsea --case coffee"
+        )
+    for note in notes:
+        click.echo(f"note: {note}")
+    backend = results[0].report.environment.backend
+    judge = "Core ML" if backend == "coreml" else "the reference executor, through Swift"
+    verdict = "PASS" if all(r.passed for r in results) else "FAIL"
+    click.echo(f"{model.name}: {verdict} ({judge})")

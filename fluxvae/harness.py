@@ -1,0 +1,351 @@
+"""Running fluxvae-harness, the Swift program, and its report as data.
+
+The report's fields are those of docs/harness.schema.json, name for name; that file says what each
+means. A field that a machine cannot know is None.
+"""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fluxvae.errors import ArtifactError, ToolError, UsageError
+from fluxvae.structure import StructureError, build
+
+FORMAT = "fluxvae-harness"
+VERSION = 1
+Units = Literal["all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine"]
+UNITS: tuple[Units, ...] = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
+
+
+@dataclass(frozen=True)
+class Harness:
+    """The built program, and the whole environment it is started with.
+
+    On Linux its Core ML runs ``FLUXVAE_PYTHON -m fluxvae.mil.serve``, so the environment has
+    that and a PYTHONPATH. The command line makes it; nothing below reads the process's own.
+    """
+
+    program: Path
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One declared input or output."""
+
+    name: str
+    kind: str
+    dtype: str | None
+    shape: tuple[int, ...]
+    flexibility: str
+    shapes: tuple[tuple[int, ...], ...]
+    ranges: tuple[tuple[int | None, ...], ...] | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was loaded."""
+
+    path: str
+    functions: tuple[str, ...] | None
+    function: str | None
+    inputs: tuple[Feature, ...]
+    outputs: tuple[Feature, ...]
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The host at one moment."""
+
+    time: str
+    thermal_state: str | None
+    low_power_mode: bool | None
+    power_source: str | None
+    load_average: tuple[float, ...] | None
+    process_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where it ran. ``backend`` is ``coreml``, or ``reference`` on Linux."""
+
+    backend: Literal["coreml", "reference"]
+    os: str
+    os_version: str
+    os_build: str | None
+    arch: str
+    chip: str | None
+    cores: int
+    memory_bytes: int | None
+    swift: str
+    devices: tuple[str, ...]
+    before: Moment
+    after: Moment
+
+
+@dataclass(frozen=True)
+class Input:
+    """What the model was fed."""
+
+    source: str
+    path: str | None
+    case: str | None
+    seed: int | None
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of all samples, in milliseconds; percentiles as numpy's default (linear)."""
+
+    count: int
+    mean: float
+    stddev: float
+    median: float
+    p10: float
+    p90: float
+    p95: float
+    p99: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """Milliseconds for loading the model twice in one process."""
+
+    first_ms: float
+    second_ms: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """Bench on one set of compute units."""
+
+    compute_units: Units
+    load: Load
+    first_prediction_ms: float | None
+    warmup_ms: tuple[float, ...]
+    samples_ms: tuple[float, ...]
+    latency: Latency
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Distances; None when the output was not finite (or, for psnr_db, equal)."""
+
+    max_abs: float | None
+    mae: float | None
+    rmse: float | None
+    psnr_db: float | None
+    cosine: float | None
+    nan: int
+    inf: int
+    worst: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What has to hold."""
+
+    metric: Literal["max_abs", "psnr_db"]
+    bound: float
+
+
+@dataclass(frozen=True)
+class UnitsResult:
+    """One prediction, compared."""
+
+    compute_units: Units
+    verdict: Literal["pass", "fail"]
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One bundle through the model, on each set of compute units."""
+
+    verdict: Literal["pass", "fail"]
+    variant: str
+    size: str
+    case: str
+    precision: str
+    limit: Limit
+    results: tuple[UnitsResult, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlannedOp:
+    """One operation of a compute plan. ``cost`` is a share of the whole, 0 to 1."""
+
+    index: int
+    operator: str
+    output: str | None
+    supported: tuple[str | None, ...]
+    preferred: str | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class OpType:
+    """Operations of one type."""
+
+    operator: str
+    count: int
+    devices: dict[str, int]
+
+
+@dataclass(frozen=True)
+class UnitsPlan:
+    """The plan of one function on one set of compute units."""
+
+    compute_units: Units
+    function: str
+    operations: int
+    constants: int
+    devices: dict[str, int]
+    types: tuple[OpType, ...]
+    cost_by_device: dict[str, float]
+    left_neural_engine: tuple[int, ...]
+    ops: tuple[PlannedOp, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """MLComputePlan's answer, or why there is none."""
+
+    available: bool
+    reason: str | None
+    results: tuple[UnitsPlan, ...]
+
+
+@dataclass(frozen=True)
+class DriftRun:
+    """Repeats against the first output of the same compute units."""
+
+    compute_units: Units
+    bit_equal: bool
+    differing: int
+    first_differing: int | None
+    max_abs: float | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class AgainstCPU:
+    """First outputs against those of cpuOnly."""
+
+    compute_units: Units
+    bit_equal: bool
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Does it give the same bits each time, and everywhere."""
+
+    repeats: int
+    runs: tuple[DriftRun, ...]
+    against_cpu: tuple[AgainstCPU, ...]
+
+
+@dataclass(frozen=True)
+class HarnessReport:
+    """One call's whole report. The part that ``command`` names is there, the others are None."""
+
+    format: str
+    version: int
+    command: Literal["validate", "bench", "plan", "drift"]
+    model: Model
+    environment: Environment
+    input: Input | None
+    runs: tuple[Run, ...] | None
+    validation: Validation | None
+    plan: Plan | None
+    drift: Drift | None
+    notes: tuple[str, ...]
+
+
+_PART = {"validate": "validation", "bench": "runs", "plan": "plan", "drift": "drift"}
+
+
+def parse_report(text: str) -> HarnessReport:
+    """The report in what the harness printed. Raises ToolError when there is none in it."""
+    try:
+        data = json.loads(text)
+        found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
+        if found != (FORMAT, VERSION):
+            raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")
+        report = build(HarnessReport, data)
+    except ValueError as error:  # of JSON, or a StructureError
+        raise ToolError(
+            f"fluxvae-harness printed no report that this fluxvae understands: {error}"
+        ) from error
+    if getattr(report, _PART[report.command]) is None:
+        raise ToolError(f"fluxvae-harness printed no result of {report.command}")
+    return report
+
+
+def run_harness(harness: Harness, arguments: Sequence[str]) -> HarnessReport:
+    """Run ``fluxvae-harness ARGUMENTS --json`` and return its report.
+
+    Exit code 0, 3 (its verdict is a failure) and 1 with a report (no compute plan here) give the
+    report. Otherwise raises, with the harness's own line: UsageError for 2, ArtifactError for 1,
+    ToolError when it cannot be started, was ended by a signal, or printed something else.
+    """
+    command = [str(harness.program), *arguments, "--json"]
+    try:
+        ran = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            env=dict(harness.environment),
+        )
+    except OSError as error:
+        raise ToolError(f"{harness.program} cannot be started: {error.strerror}") from error
+    line = _complaint(ran.stderr)
+    if ran.returncode < 0:
+        raise ToolError(f"fluxvae-harness was ended by signal {-ran.returncode}: {line}")
+    if ran.returncode == 2:
+        raise UsageError(line)
+    if ran.returncode == 1 and not ran.stdout.strip():
+        raise ArtifactError(line)
+    if ran.returncode not in (0, 1, 3):
+        raise ToolError(f"fluxvae-harness ended with code {ran.returncode}: {line}")
+    report = parse_report(ran.stdout)
+    _check_code(report, ran.returncode, line)
+    return report
+
+
+def _check_code(report: HarnessReport, code: int, line: str) -> None:
+    """Exit code and report have to say the same; a harness that contradicts itself is broken."""
+    failed = report.validation is not None and report.validation.verdict == "fail"
+    no_plan = report.plan is not None and not report.plan.available
+    expected = 3 if failed else 1 if no_plan else 0
+    if code == expected:
+        return
+    if code == 1:
+        raise ArtifactError(line)
+    raise ToolError(f"fluxvae-harness ended with code {code}, but its report says {expected}")
+
+
+def _complaint(stderr: str) -> str:
+    """The ``error:`` line of what the harness printed, else its last line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
+    return (errors or lines or ["no message"])[-1][:1000]
+
+
+def to_plain(value: Any) -> Any:
+    """A report's dataclass as JSON data: what ``dataclasses.asdict`` gives, tuples as lists."""
+    from dataclasses import asdict
+
+    return json.loads(json.dumps(asdict(value), allow_nan=False))

@@ -1,0 +1,146 @@
+"""The record of ``fluxvae mac-report``: one cell a step, kept as files so that a run can go on.
+
+A cell is written when its step has ended, whole or not at all, with a key over everything that
+decides its result. A second run takes a cell whose key is its own and does the rest again.
+docs/mac-report.schema.json describes the whole record.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fluxvae.errors import OutputError
+from fluxvae.output import disk_trouble, write_file
+from fluxvae.structure import StructureError, build
+
+FORMAT = "fluxvae-mac-report"
+VERSION = 1
+Kind = Literal["convert", "compile", "executor", "validate", "bench", "plan", "drift"]
+# "done" is what a Mac's Core ML or the step itself did; "rehearsed" ran on the reference executor
+# in Core ML's place and says nothing about a Mac.
+Status = Literal["done", "rehearsed", "failed", "not run"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step of one artifact. ``size`` and ``units`` are None where the step has none."""
+
+    artifact: str
+    kind: Kind
+    size: str | None = None
+    units: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique in its artifact, and fit for a file name."""
+        return "-".join(part for part in (self.kind, self.size, self.units) if part)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What came of one task. ``seconds`` is 0 for what was not run."""
+
+    task: Task
+    status: Status
+    reason: str | None
+    seconds: float
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One model of the report."""
+
+    name: str
+    recipe: dict[str, Any]
+    weights_digest: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it ran. ``release`` is the version people know; ``chip`` is None off a Mac."""
+
+    system: str
+    release: str
+    machine: str
+    chip: str | None
+
+
+@dataclass(frozen=True)
+class MacRecord:
+    """A whole report. ``rehearsal`` is true for one made without a Mac."""
+
+    format: str
+    version: int
+    fluxvae: str
+    rehearsal: bool
+    machine: Machine
+    settings: dict[str, Any]
+    artifacts: tuple[Artifact, ...]
+    cells: tuple[Cell, ...]
+
+    def cell(self, task: Task) -> Cell | None:
+        """The cell of a task, if it is in the record."""
+        return next((c for c in self.cells if c.task == task), None)
+
+
+def cell_key(parts: dict[str, Any]) -> str:
+    """sha256 over plain data, in one order of keys."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def cell_path(out: Path, task: Task) -> Path:
+    """Where a cell is kept below the report's folder."""
+    return out / "cells" / task.artifact / f"{task.name}.json"
+
+
+def keep_cell(out: Path, cell: Cell, key: str) -> None:
+    """Write a finished cell. Raises OutputError."""
+    text = json.dumps({"key": key, "cell": asdict(cell)}, indent=1, allow_nan=False) + "\n"
+    _write(cell_path(out, cell.task), text)
+
+
+def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
+    """A finished cell with this very key, or None: absent, damaged, failed, or of another run."""
+    try:
+        data = json.loads(cell_path(out, task).read_text(encoding="utf-8"))
+        cell = build(Cell, data["cell"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return cell if data["key"] == key and cell.status != "failed" else None
+
+
+def write_record(record: MacRecord, path: Path) -> None:
+    """Write the whole record as JSON. Raises OutputError."""
+    _write(path, json.dumps(asdict(record), indent=1, allow_nan=False) + "\n")
+
+
+def read_record(path: Path) -> MacRecord:
+    """The inverse of ``write_record``. Raises OutputError in one sentence."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
+        if found != (FORMAT, VERSION):
+            raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")
+        return build(MacRecord, data)
+    except OSError as error:
+        raise OutputError(disk_trouble(error, path)) from error
+    except ValueError as error:
+        raise OutputError(f"{path} is no record of `fluxvae mac-report`: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all. Raises OutputError."""
+    _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    write_file(path, lambda draft: draft.write_text(text, encoding="utf-8"), overwrite=True)
+
+
+def failures(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Cells whose step failed, or whose verdict is a failure."""
+    return tuple(c for c in cells if c.status == "failed" or c.result.get("verdict") == "fail")

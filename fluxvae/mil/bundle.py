@@ -1,0 +1,176 @@
+"""Reading ``.mlmodelc`` folders: compiled ML Programs.
+
+A bundle is ``model.mil`` (the program as text), ``coremldata.bin`` (specification version and
+description) and the same weight files as the package it came from. ``metadata.json`` and
+``analytics`` are for people and tools; they are not read.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fluxvae.errors import ArtifactError
+from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles
+from fluxvae.mil.bundle_data import parse_data
+from fluxvae.mil.features import read_metadata, read_signatures
+from fluxvae.mil.program import (
+    FLOATS,
+    Constant,
+    Function,
+    Op,
+    Program,
+    Ref,
+    TensorType,
+    Variable,
+)
+from fluxvae.mil.program import Argument as ProgramArgument
+from fluxvae.mil.protobuf import message_module
+from fluxvae.mil.text import (
+    OPSET_OF,
+    Argument,
+    Blob,
+    Document,
+    TextFunction,
+    TextOp,
+    Type,
+    TypedName,
+    Value,
+)
+from fluxvae.mil.text_reader import parse_text
+
+
+def read_bundle(path: Path) -> Program:
+    """The program of an ``.mlmodelc`` folder.
+
+    Raises ArtifactError when it is incomplete, damaged, or of a kind other than ML Program.
+    """
+    data = parse_data(_bytes(path, "coremldata.bin"), path.name)
+    description = _description(data.description, path.name)
+    try:
+        text = _bytes(path, "model.mil").decode()
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path.name}: model.mil is damaged: {error}") from error
+    document = parse_text(text, f"{path.name}/model.mil")
+    functions = document_functions(document, WeightFiles(path))
+    if not functions:
+        raise ArtifactError(f"{path.name} holds an ML Program without functions")
+    signatures, default = read_signatures(description, functions, path.name)
+    return Program(
+        kind="mlprogram",
+        specification=data.specification,
+        functions=functions,
+        signatures=signatures,
+        default_function=default,
+        metadata=read_metadata(description),
+        path=path,
+    )
+
+
+def document_functions(document: Document, weights: WeightFiles) -> dict[str, Function]:
+    """The functions of a text, by name, sorted. Raises ArtifactError for what cannot be run."""
+    reader = _Reader(weights)
+    ordered = sorted(document.functions, key=lambda f: f.name)
+    return {f.name: reader.function(f) for f in ordered}
+
+
+def _bytes(path: Path, name: str) -> bytes:
+    file = path / name
+    if not file.is_file():
+        raise ArtifactError(f"{path.name} is no compiled ML Program: it has no {name}")
+    return file.read_bytes()
+
+
+def _description(content: bytes, what: str) -> Any:
+    description = message_module("Model_pb2").ModelDescription()
+    try:
+        description.ParseFromString(content)
+    except Exception as error:  # DecodeError lives in an optional module of protobuf
+        raise ArtifactError(f"{what}: the description is damaged ({error})") from error
+    return description
+
+
+class _Reader:
+    """Text to what the executor takes."""
+
+    def __init__(self, weights: WeightFiles) -> None:
+        self._weights = weights
+
+    def function(self, function: TextFunction) -> Function:
+        if function.opset not in OPSET_OF:
+            raise ArtifactError(
+                f"function {function.name!r} is written for opset {function.opset!r}; "
+                f"known: {', '.join(OPSET_OF)}"
+            )
+        inputs = tuple(_variable(p) for p in function.parameters)
+        ops = tuple(self._op(op) for op in function.ops)
+        _refuse_twice([v.name for v in inputs] + [v.name for op in ops for v in op.outputs])
+        return Function(function.name, OPSET_OF[function.opset], inputs, ops, function.outputs)
+
+    def _op(self, op: TextOp) -> Op:
+        attributes = {k: self._constant(v) for k, v in op.attributes.items()}
+        label = attributes.pop("name", None)
+        outputs = tuple(_variable(o) for o in op.outputs)
+        name = str(label.value()) if label else outputs[0].name
+        inputs = {k: self._arguments(a) for k, a in op.arguments.items()}
+        return Op(op.kind, name, inputs, outputs, attributes)
+
+    def _arguments(self, argument: Argument) -> tuple[ProgramArgument, ...]:
+        bindings = argument if isinstance(argument, tuple) else (argument,)
+        return tuple(b if isinstance(b, Ref) else self._constant(b) for b in bindings)
+
+    def _constant(self, value: Value) -> Constant:
+        declared = _tensor(value.type)
+        if isinstance(value.body, Blob):
+            reference = BlobRef(self._weights[value.body.path], value.body.offset)
+            return Constant(declared, blob=reference)
+        return _immediate(declared, value.body)
+
+
+def _immediate(declared: TensorType, body: tuple[Any, ...]) -> Constant:
+    if declared.dtype == "string":
+        if len(body) != 1:
+            raise ArtifactError("a string constant does not hold exactly one string")
+        return Constant(declared, body[0])
+    with np.errstate(over="ignore"):  # told apart below
+        values = np.array(body, _storage(declared.dtype))
+    if declared.dtype in FLOATS and not np.array_equal(
+        np.isfinite(values), np.isfinite(np.array(body, np.float64))
+    ):
+        raise ArtifactError(f"a constant of type {declared} holds a number too large for it")
+    shape = Constant(declared).static_shape
+    if values.size != Constant(declared).elements:
+        raise ArtifactError(
+            f"a constant of type {declared} holds {values.size} values; the model is damaged"
+        )
+    try:
+        return Constant(declared, values.reshape(shape))
+    except ValueError as error:  # an empty array with other dimensions beyond numpy's
+        raise ArtifactError(f"a constant has the impossible type {declared}") from error
+
+
+def _storage(dtype: str) -> str:
+    """The array type of a constant: sub-byte elements one to a byte, bf16 as float32."""
+    if dtype == "bf16":
+        return "<f4"
+    if dtype in PACKED_BITS:
+        return "i1" if dtype.startswith("int") else "u1"
+    return NUMPY[dtype]
+
+
+def _variable(item: TypedName) -> Variable:
+    return Variable(item.name, _tensor(item.type))
+
+
+def _tensor(kind: Type) -> TensorType:
+    if not isinstance(kind, TensorType):
+        what = type(kind).__name__.removesuffix("Type").lower()
+        raise ArtifactError(f"a value is of kind {what}; expected a tensor")
+    return kind
+
+
+def _refuse_twice(names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ArtifactError(f"the program defines {twice[0]!r} twice; it is damaged")

@@ -1,0 +1,72 @@
+extension IOBundle {
+  /// Which limit a model is judged by, and what could not be checked.
+  public struct Agreement: Equatable, Sendable {
+    public let precision: Precision
+    public let limit: Limit
+    public let notes: [String]
+  }
+
+  /// Holds the bundle against what a model declares and says of itself.
+  ///
+  /// The features' dtype may differ from the bundle's: a float32 input is rounded for a float16
+  /// model, and outputs are compared in double precision.
+  ///
+  /// - Throws: `BundleError` for another feature, shape, layout, variant, checkpoint or latent
+  ///   space; `ModelFault` for a feature that is no array, or damaged metadata.
+  public func agreement(with interface: Interface) throws -> Agreement {
+    try check(manifest.input, role: "input", in: interface.inputs)
+    try check(manifest.output, role: "output", in: interface.outputs)
+    guard let record = try ArtifactRecord(metadata: interface.metadata) else {
+      return try judged(
+        by: nil,
+        notes: ["The model has no fluxvae metadata: weights and latent space were not checked."])
+    }
+    var notes: [String] = []
+    try compare(record.layout, manifest.input.layout, "layout", &notes) {
+      .layout(bundle: $1, model: $0)
+    }
+    try compare(record.variant, manifest.variant, "variant", &notes) {
+      .variant(bundle: $1, model: $0)
+    }
+    try compare(record.latentSpace, manifest.latentSpace, "latent space", &notes) {
+      .latentSpace(bundle: $1, model: $0)
+    }
+    try compare(record.weightsDigest, manifest.weights.digest, "weight digest", &notes) {
+      .weights(bundle: $1, model: $0)
+    }
+    return try judged(by: record.precision, notes: notes)
+  }
+
+  private func check(_ array: Manifest.Array, role: String, in features: [Feature]) throws {
+    guard let feature = features.first(where: { $0.name == array.name }) else {
+      throw BundleError.feature(name: array.name, role: role, declared: features.map(\.name))
+    }
+    if feature.kind == .image { throw ModelFault.image(feature: feature.name) }
+    guard feature.kind == .multiArray, feature.dtype != nil, feature.dtype != .int32 else {
+      throw ModelFault.unreadable(feature: feature.name)
+    }
+    guard feature.accepts(array.shape) else {
+      throw BundleError.shape(
+        name: array.name, found: array.shape, declared: feature.shapeText)
+    }
+  }
+
+  private func compare<Value: Equatable>(
+    _ model: Value?, _ bundle: Value, _ what: String, _ notes: inout [String],
+    _ fault: (Value, Value) -> BundleError
+  ) throws(BundleError) {
+    guard let model else {
+      notes.append("The model's metadata has no \(what): it was not checked.")
+      return
+    }
+    guard model == bundle else { throw fault(model, bundle) }
+  }
+
+  private func judged(by precision: Precision?, notes: [String]) throws(BundleError) -> Agreement {
+    let taken = precision ?? .float16
+    guard let limit = manifest.limits[taken.rawValue] else { throw .noLimit(precision: taken) }
+    let guess = "The model does not state its compute precision: judged by float16's limit."
+    return Agreement(
+      precision: taken, limit: limit, notes: notes + (precision == nil ? [guess] : []))
+  }
+}

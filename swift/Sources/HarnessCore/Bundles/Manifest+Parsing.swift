@@ -1,0 +1,79 @@
+import Foundation
+
+extension Manifest {
+  private struct Header: Decodable {
+    let format: String
+    let version: Int
+  }
+
+  /// Reads the text of a manifest and checks that it is consistent in itself.
+  ///
+  /// - Throws: `BundleError.manifest` saying what is wrong, or `.version`.
+  public init(parsing data: Data) throws(BundleError) {
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    do {
+      let header = try decoder.decode(Header.self, from: data)
+      guard header.format == Self.format else { throw BundleError.format(header.format) }
+      guard header.version == Self.version else { throw BundleError.version(header.version) }
+      self = try decoder.decode(Manifest.self, from: data)
+    } catch let error as BundleError {
+      throw error
+    } catch let error as DecodingError {
+      throw .manifest(Self.sentence(error))
+    } catch {
+      throw .manifest("it is no JSON object")
+    }
+    try check()
+  }
+
+  private func check() throws(BundleError) {
+    for array in [input, output] {
+      guard array.dtype == .float16 || array.dtype == .float32 else {
+        throw .manifest("the dtype of \(array.name) is \(array.dtype.rawValue), not a float")
+      }
+      guard array.shape.count == 4, array.shape.allSatisfy({ $0 > 0 }),
+        (try? Tensor.byteCount(dtype: array.dtype, shape: array.shape)) != nil
+      else { throw .manifest("the shape of \(array.name) is \(array.shape), not four extents") }
+      guard !array.file.isEmpty, !array.file.hasPrefix("."), !array.file.contains("/") else {
+        throw .manifest("the file of \(array.name) is \(array.file), not a name inside the folder")
+      }
+      guard array.sha256.count == 64, array.sha256.allSatisfy(\.isLowercaseHexDigit) else {
+        throw .manifest("the sha256 of \(array.name) is no digest of 64 lower-case digits")
+      }
+    }
+    guard let pixels = ImageSize(size), pixels == output.pixels else {
+      throw .manifest("its size is \(size), and \(output.name) has the shape \(output.shape)")
+    }
+    guard limits.values.allSatisfy({ $0.bound.isFinite }) else {
+      throw .manifest("a limit is not finite")
+    }
+  }
+
+  private static func sentence(_ error: DecodingError) -> String {
+    switch error {
+    case .keyNotFound(let key, let context):
+      "\(place(context.codingPath + [key])) is missing"
+    case .typeMismatch(_, let context), .valueNotFound(_, let context):
+      "\(place(context.codingPath)) is of the wrong type"
+    case .dataCorrupted(let context) where !context.codingPath.isEmpty:
+      "\(place(context.codingPath)) has a value that is not known"
+    default: "it is no JSON object"
+    }
+  }
+
+  private static func place(_ path: [any CodingKey]) -> String {
+    path.isEmpty ? "it" : path.map(\.stringValue).joined(separator: ".")
+  }
+}
+
+extension Manifest.Array {
+  /// Height and width of the array.
+  var pixels: ImageSize {
+    ImageSize(height: shape[layout.spatial.height], width: shape[layout.spatial.width])
+  }
+}
+
+extension Character {
+  fileprivate var isLowercaseHexDigit: Bool { "0123456789abcdef".contains(self) }
+}

@@ -1,0 +1,63 @@
+import Foundation
+
+/// What fluxvae wrote into a model's metadata, as far as the harness judges by it.
+///
+/// The Python side is `fluxvae/package.py`. Nil fields are entries that are not there; a foreign
+/// model has no record at all.
+public struct ArtifactRecord: Equatable, Sendable {
+  public let variant: String?
+  public let precision: Precision?
+  public let layout: Layout?
+  public let sizes: [ImageSize]
+  public let multifunction: Bool
+  public let weightsDigest: String?
+  public let latentSpace: String?
+  public let scale: Int?
+
+  static let prefix = "com.github.fluxvae."
+  static let format = "1"
+
+  private struct Recipe: Decodable {
+    let variant: String
+    let precision: Precision
+    let layout: Layout
+    let sizes: [String]
+    let shapes: String
+  }
+
+  private struct Contract: Decodable {
+    let space: String
+    let scale: Int
+  }
+
+  /// Nil when the model was not made by fluxvae.
+  ///
+  /// - Throws: `ModelFault.record` when an entry is damaged or of another version.
+  public init?(metadata: [String: String]) throws(ModelFault) {
+    guard let format = metadata[Self.prefix + "format"] else { return nil }
+    guard format == Self.format else {
+      throw .record("its format is \(format), and this harness reads \(Self.format)")
+    }
+    let recipe = try Self.entry("recipe", as: Recipe.self, in: metadata)
+    let contract = try Self.entry("latent_contract", as: Contract.self, in: metadata)
+    variant = recipe?.variant
+    precision = recipe?.precision
+    layout = recipe?.layout
+    sizes = (recipe?.sizes ?? []).compactMap { ImageSize($0) }
+    multifunction = recipe?.shapes == "multifunction"
+    weightsDigest = metadata[Self.prefix + "weights_digest"]
+    latentSpace = contract?.space
+    scale = contract?.scale
+  }
+
+  private static func entry<Value: Decodable>(
+    _ key: String, as type: Value.Type, in metadata: [String: String]
+  ) throws(ModelFault) -> Value? {
+    guard let text = metadata[prefix + key] else { return nil }
+    do {
+      return try JSONDecoder().decode(type, from: Data(text.utf8))
+    } catch {
+      throw .record("its entry \(key) cannot be read")
+    }
+  }
+}

@@ -1,0 +1,49 @@
+import Foundation
+
+/// A model that is not what was asked for.
+public enum ModelFault: Error, Equatable, Sendable {
+  case missing(path: String)
+  case load(path: String, reason: String)
+  case record(String)
+  case image(feature: String)
+  case unreadable(feature: String)
+  case noShape(feature: String)
+  case unsupportedInput(feature: String)
+  case size(ImageSize, declared: String)
+  case sizeUnknown
+  case shape(wanted: [Int], declared: String)
+  case prediction(reason: String)
+  case output(name: String)
+  case compile(reason: String)
+  case exists(path: String)
+  case write(path: String, reason: String)
+}
+
+extension ModelFault: LocalizedError {
+  /// One sentence: what was expected, what came, what to do next.
+  public var errorDescription: String? {
+    switch self {
+    case .missing(let path): "there is no model at \(path)"
+    case .load(let path, let reason): "\(path) cannot be loaded: \(reason)"
+    case .record(let reason): "the model's fluxvae metadata is not understood: \(reason)"
+    case .image(let feature):
+      "\(feature) is an image; this harness compares tensors: convert with --output tensor"
+    case .unreadable(let feature): "\(feature) is neither an array nor an image"
+    case .noShape(let feature):
+      "the model does not state a shape for \(feature): give --size or --io"
+    case .unsupportedInput(let feature):
+      "\(feature) is of a type that cannot be made up: give --io with a bundle for this model"
+    case .size(let size, let declared):
+      "the model has no size \(size); it takes \(declared)"
+    case .sizeUnknown:
+      "--size needs a model whose metadata states layout and scale, as fluxvae's do: leave it out"
+    case .shape(let wanted, let declared):
+      "the model takes no array of shape \(wanted); it takes \(declared)"
+    case .prediction(let reason): "the prediction failed: \(reason)"
+    case .output(let name): "the model gave no array called \(name)"
+    case .compile(let reason): "the model was not compiled: \(reason)"
+    case .exists(let path): "\(path) exists already: pass --overwrite to replace it"
+    case .write(let path, let reason): "\(path) cannot be written: \(reason)"
+    }
+  }
+}

@@ -1,0 +1,5 @@
+/// Compute precision of a model.
+public enum Precision: String, Codable, Sendable {
+  case float16
+  case float32
+}

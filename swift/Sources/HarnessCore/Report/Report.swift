@@ -1,0 +1,59 @@
+import Foundation
+
+/// What one call of the harness found: the only thing it gives back, written as JSON.
+///
+/// `docs/harness.schema.json` describes every field. Keys are the properties in snake case.
+public struct Report: Codable, Equatable, Sendable {
+  /// The commands that give a report.
+  public enum Command: String, Codable, Sendable {
+    case validate
+    case bench
+    case plan
+    case drift
+  }
+
+  public var format = "fluxvae-harness"
+  public var version = 1
+  public let command: Command
+  public let model: ModelReport
+  public let environment: EnvironmentReport
+  @Nullable public var input: InputReport?
+  @Nullable public var runs: [BenchRun]?
+  @Nullable public var validation: ValidationReport?
+  @Nullable public var plan: PlanReport?
+  @Nullable public var drift: DriftReport?
+  public let notes: [String]
+
+  /// One JSON object with sorted keys.
+  public func json() throws -> Data {
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    return try encoder.encode(self)
+  }
+
+  /// The inverse of `json()`.
+  public init(json: Data) throws {
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    self = try decoder.decode(Report.self, from: json)
+  }
+}
+
+extension Report {
+  init(
+    _ command: Command, model: ModelReport, environment: EnvironmentReport,
+    input: InputReport? = nil, runs: [BenchRun]? = nil, validation: ValidationReport? = nil,
+    plan: PlanReport? = nil, drift: DriftReport? = nil, notes: [String]
+  ) {
+    self.command = command
+    self.model = model
+    self.environment = environment
+    self.input = input
+    self.runs = runs
+    self.validation = validation
+    self.plan = plan
+    self.drift = drift
+    self.notes = notes
+  }
+}

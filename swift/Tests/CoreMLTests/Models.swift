@@ -1,0 +1,71 @@
+import Foundation
+import Testing
+
+@testable import CoreML
+
+/// Models made by the Python side into a temporary folder, once for all tests.
+enum Models {
+  static let python = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"]
+
+  /// Skips a test, with this sentence, where there is no Python to run models.
+  static let needed: Comment =
+    "FLUXVAE_PYTHON does not name a Python with fluxvae, which makes and runs the models"
+
+  static func named(_ name: String, extension suffix: String = "mlmodelc") throws -> URL {
+    try made.get().appending(path: "\(name).\(suffix)")
+  }
+
+  static func load(_ name: String, function: String? = nil) throws -> MLModel {
+    let configuration = MLModelConfiguration()
+    configuration.functionName = function
+    return try MLModel(contentsOf: named(name), configuration: configuration)
+  }
+
+  private static let folder = FileManager.default.temporaryDirectory
+    .appending(path: "coreml-tests-\(ProcessInfo.processInfo.processIdentifier)")
+
+  private static let made = Result { () throws -> URL in
+    atexit { try? FileManager.default.removeItem(at: Models.folder) }
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    let script = URL(filePath: #filePath).deletingLastPathComponent()
+      .appending(path: "make_models.py")
+    let process = Process()
+    process.executableURL = URL(filePath: python ?? "")
+    process.arguments = [script.path, folder.path]
+    let noise = Pipe()
+    process.standardError = noise
+    try process.run()
+    let said = noise.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    guard process.terminationStatus == 0 else {
+      throw MLModelError(.generic, String(decoding: said, as: UTF8.self))
+    }
+    return folder
+  }
+}
+
+/// The features `x` of a model whose `y` is 2x + 1.
+func features(_ array: MLMultiArray) throws -> MLDictionaryFeatureProvider {
+  try MLDictionaryFeatureProvider(dictionary: ["x": array])
+}
+
+/// An array of a shape whose elements count up from `first` in logical order.
+func counting(
+  _ shape: [Int], _ type: MLMultiArrayDataType = .float32, strides: [Int]? = nil,
+  from first: Int = 0
+) -> MLMultiArray {
+  let array = MLMultiArray(
+    shape: shape, dataType: type, strides: strides ?? ArrayLayout(dense: shape).strides)
+  for index in 0..<array.count { array[index] = NSNumber(value: first + index) }
+  return array
+}
+
+/// Every element, asked for one by one: slow, and independent of the copying under test.
+func elements(_ array: MLMultiArray) -> [Double] {
+  (0..<array.count).map { array[$0].doubleValue }
+}
+
+/// What `y` must be for `counting(_:from:)`.
+func expected(_ count: Int, from first: Int = 0) -> [Double] {
+  (0..<count).map { Double(2 * (first + $0) + 1) }
+}

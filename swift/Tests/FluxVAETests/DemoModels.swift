@@ -1,0 +1,90 @@
+import Foundation
+import Testing
+
+@testable import FluxVAE
+
+/// Models that tests/make_swift_models.py makes, once for a run of the tests.
+///
+/// It takes a Python that has fluxvae: the environment variable `FLUXVAE_PYTHON` names it.
+struct DemoModels: Sendable {
+  struct Case: Decodable, Sendable {
+    struct Size: Decodable, Sendable {
+      let height: Int
+      let width: Int
+      let latent: String
+      let image: String
+    }
+
+    let name: String
+    let path: String
+    let space: String
+    let channels: Int
+    let layout: TensorLayout
+    let sizes: [Size]
+  }
+
+  struct Failure: Error {
+    let log: String
+  }
+
+  static let isPossible = python != nil
+  static let reason: Comment = "FLUXVAE_PYTHON names no Python that can make models"
+  private static let python = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"]
+  private static let made = Result { try DemoModels() }
+  private static let folder = FileManager.default.temporaryDirectory
+    .appending(path: "fluxvae-models-\(UUID().uuidString)")
+
+  private let cases: [String: Case]
+
+  private init() throws {
+    let log = Self.folder.appending(path: "log.txt")
+    try FileManager.default.createDirectory(at: Self.folder, withIntermediateDirectories: true)
+    atexit { try? FileManager.default.removeItem(at: DemoModels.folder) }
+    try Data().write(to: log)
+    let process = Process()
+    process.executableURL = URL(filePath: "/usr/bin/env")
+    let maker = "tests.make_swift_models"
+    process.arguments = [Self.python ?? "python3", "-m", maker, Self.folder.path]
+    process.currentDirectoryURL =
+      URL(filePath: #filePath)
+      .appending(path: "../../../..").standardizedFileURL
+    process.standardError = try FileHandle(forWritingTo: log)
+    try process.run()
+    process.waitUntilExit()
+    guard process.terminationStatus == 0 else {
+      throw Failure(log: try String(contentsOf: log, encoding: .utf8))
+    }
+    let list = try Data(contentsOf: Self.folder.appending(path: "cases.json"))
+    let all = try JSONDecoder().decode([Case].self, from: list)
+    cases = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
+  }
+
+  /// The model of this name.
+  static func model(_ name: String) throws -> Case {
+    try #require(try made.get().cases[name])
+  }
+}
+
+extension DemoModels.Case {
+  var url: URL { URL(filePath: path) }
+
+  var latentSpace: LatentSpace { LatentSpace(rawValue: space) }
+
+  /// A decoder that is not loaded, for the model's own latents unless told otherwise.
+  func decoder(
+    for space: LatentSpace? = nil,
+    _ configuration: LatentDecoder.Configuration = .init()
+  ) -> LatentDecoder {
+    LatentDecoder(modelAt: url, for: space ?? latentSpace, configuration: configuration)
+  }
+
+  func latent(_ size: Size) throws -> Latent {
+    try Latent(floats(size.latent), height: size.height / 8, width: size.width / 8)
+  }
+
+  /// The numbers of a raw little-endian file, NCHW.
+  func floats(_ file: String) throws -> [Float] {
+    let bytes = try Data(contentsOf: url.deletingLastPathComponent().appending(path: file))
+    return bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+  }
+}

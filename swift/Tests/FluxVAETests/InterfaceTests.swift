@@ -1,0 +1,101 @@
+import CoreML
+import Testing
+
+@testable import FluxVAE
+
+@Suite struct InterfaceTests {
+  private static let half = MLMultiArrayDataType.float16.rawValue
+
+  private func interface(
+    latent: [[Int]], image: [[Int]], recipe: String? = nil
+  ) throws -> DecoderInterface {
+    try DecoderInterface(
+      input: TensorFeature(name: "latent", dataType: Self.half, shapes: latent),
+      output: TensorFeature(name: "image", dataType: Self.half, shapes: image),
+      record: recipe.flatMap { try ArtifactRecord(metadata: Written.metadata(recipe: $0)) })
+  }
+
+  @Test func aFixedModelHasOneSize() throws {
+    let found = try interface(
+      latent: [[1, 32, 8, 8]], image: [[1, 3, 64, 64]], recipe: Written.recipe())
+    #expect(found.sizes == [ImageSize(64)])
+    #expect(found.layout == .nchw)
+    #expect((found.channels, found.scale) == (32, 8))
+  }
+
+  @Test func anEnumeratedModelListsItsSizes() throws {
+    let recipe = Written.recipe(
+      layout: "nhwc", shapes: "enumerated", sizes: #"["64x128", "64"]"#)
+    let found = try interface(
+      latent: [[1, 8, 16, 32], [1, 8, 8, 32]], image: [], recipe: recipe)
+    #expect(found.allSizes == [ImageSize(height: 64, width: 128), ImageSize(64)])
+    #expect(try found.otherFunction(for: ImageSize(64)) == nil)
+  }
+
+  @Test func aFunctionKnowsTheOthers() throws {
+    let recipe = Written.recipe(shapes: "multifunction", sizes: #"["64", "64x128"]"#)
+    let found = try interface(
+      latent: [[1, 32, 8, 8]], image: [[1, 3, 64, 64]], recipe: recipe)
+    #expect(found.sizes == [ImageSize(64)])
+    #expect(found.allSizes == [ImageSize(64), ImageSize(height: 64, width: 128)])
+    #expect(try found.otherFunction(for: ImageSize(height: 64, width: 128)) == "h64w128")
+    #expect(throws: FluxVAEError.unsupportedSize(ImageSize(72), supported: found.allSizes)) {
+      try found.otherFunction(for: ImageSize(72))
+    }
+  }
+
+  @Test func aForeignModelTellsItsLayoutByTheImage() throws {
+    #expect(try interface(latent: [[1, 16, 8, 8]], image: [[1, 3, 64, 64]]).layout == .nchw)
+    #expect(try interface(latent: [[1, 8, 8, 16]], image: [[1, 64, 64, 3]]).layout == .nhwc)
+    #expect(try interface(latent: [[1, 16, 8, 8]], image: [[1, 3, 32, 32]]).scale == 4)
+  }
+
+  @Test(
+    arguments: [
+      ([[1, 16, 8, 8]], []),  // no image shape: no layout
+      ([[1, 16, 8, 8]], [[1, 3, 64, 3]]),  // both layouts fit
+      ([[1, 16, 8, 8]], [[1, 4, 64, 64]]),
+      ([[16, 8, 8]], [[1, 3, 64, 64]]),
+      ([], [[1, 3, 64, 64]]),
+      ([[1, 16, 8, 8]], [[1, 3, 64, 60]]),  // not square pixels
+      ([[1, 16, 80, 8]], [[1, 3, 64, 64]]),  // a latent larger than its image
+    ] as [([[Int]], [[Int]])])
+  func whatIsNoDecoderIsRefused(latent: [[Int]], image: [[Int]]) {
+    #expect {
+      try interface(latent: latent, image: image)
+    } throws: {
+      guard case .notADecoder? = $0 as? FluxVAEError else { return false }
+      return true
+    }
+  }
+
+  @Test(
+    arguments: [
+      ("the latent", [[1, 16, 8, 8]], [[1, 3, 64, 64]], Written.recipe()),
+      ("the latent", [[1, 8, 8, 32]], [[1, 64, 64, 3]], Written.recipe()),
+      ("the image", [[1, 32, 8, 8]], [[1, 3, 128, 128]], Written.recipe()),
+      ("the sizes", [[1, 32, 16, 16]], [[1, 3, 128, 128]], Written.recipe()),
+      (
+        "the sizes", [[1, 32, 8, 8]], [],
+        Written.recipe(shapes: "enumerated", sizes: #"["64", "128"]"#)
+      ),
+    ] as [(String, [[Int]], [[Int]], String)])
+  func aRecordThatContradictsIsRefused(
+    what: String, latent: [[Int]], image: [[Int]], recipe: String
+  ) {
+    #expect {
+      try interface(latent: latent, image: image, recipe: recipe)
+    } throws: {
+      guard case .contradiction(what, _, _)? = $0 as? FluxVAEError else { return false }
+      return true
+    }
+  }
+
+  @Test func channelsAreCounted() throws {
+    let found = try interface(latent: [[1, 32, 8, 8]], image: [[1, 3, 64, 64]])
+    let latent = try Latent([Float](repeating: 0, count: 16 * 64), height: 8, width: 8)
+    #expect(throws: FluxVAEError.channels(expected: 32, found: 16)) {
+      try found.size(of: latent)
+    }
+  }
+}

@@ -1,0 +1,125 @@
+import Foundation
+import Testing
+
+@testable import HarnessCore
+
+@Suite("I/O bundles on disk")
+struct IOBundleTests {
+  static let inconsistencies: [(String, String, String, String)] = [
+    ("input", "file", "../input.bin", "not a name inside the folder"),
+    ("input", "file", "/etc/passwd", "not a name inside the folder"),
+    ("input", "dtype", "int32", "not a float"),
+    ("input", "dtype", "bfloat16", "input.dtype has a value that is not known"),
+    ("output", "layout", "hwc", "output.layout has a value that is not known"),
+    ("output", "sha256", "ABC", "no digest"),
+  ]
+
+  @Test("a good bundle gives both arrays", arguments: [ScalarType.float16, .float32])
+  func good(dtype: ScalarType) throws {
+    let bundle = try BundleFolder(dtype: dtype, layout: .nhwc).read()
+    #expect(bundle.input.shape == [1, 2, 3, 4])
+    #expect(bundle.output.dtype == dtype)
+    #expect(bundle.output.doubles().prefix(3) == [0, 1 / 16, 2 / 16])
+    #expect(bundle.manifest.limits["float16"] == Limit(metric: .psnrDb, bound: 60))
+    #expect(bundle.manifest.latentSpace == "flux2-space")
+  }
+
+  @Test("a truncated array is refused with both lengths")
+  func truncated() throws {
+    let folder = try BundleFolder()
+    try folder.write(Array(try folder.bytes(of: "output.bin").dropLast(5)), to: "output.bin")
+    let error = try #require(throws: BundleError.self) { try folder.read() }
+    let lengths = TensorError.length(
+      shape: [1, 3, 16, 24], dtype: .float32, expected: 4608, found: 4603)
+    #expect(error == .array(file: "output.bin", lengths))
+    #expect(error.localizedDescription.contains("4608 bytes, and there are 4603"))
+  }
+
+  @Test("float16 bytes declared float32 are refused")
+  func wrongDtype() throws {
+    let folder = try BundleFolder(dtype: .float16)
+    folder.change("output", "dtype", to: "float32")
+    let error = try #require(throws: BundleError.self) { try folder.read() }
+    #expect(error.localizedDescription.contains("output.bin does not match the manifest"))
+    #expect(error.localizedDescription.contains("float32 takes 4608 bytes, and there are 2304"))
+  }
+
+  @Test("a changed byte is found by the digest")
+  func changed() throws {
+    let folder = try BundleFolder()
+    var bytes = try folder.bytes(of: "input.bin")
+    bytes[7] ^= 1
+    try folder.write(bytes, to: "input.bin")
+    let error = try #require(throws: BundleError.self) { try folder.read() }
+    guard case .digest(let file, _, let found) = error else {
+      Issue.record("another error: \(error)")
+      return
+    }
+    #expect(file == "input.bin")
+    #expect(found == SHA256.hexDigest(bytes))
+  }
+
+  @Test("a reference with a NaN measures nothing")
+  func notFinite() throws {
+    let folder = try BundleFolder()
+    var bytes = try folder.bytes(of: "output.bin")
+    bytes.replaceSubrange(0..<4, with: [0, 0, 0xC0, 0x7F])
+    try folder.write(bytes, to: "output.bin")
+    folder.change("output", "sha256", to: SHA256.hexDigest(bytes))
+    #expect(throws: BundleError.notFinite(file: "output.bin")) { try folder.read() }
+  }
+
+  @Test("a missing array and a missing folder are named")
+  func missing() throws {
+    let folder = try BundleFolder()
+    let file = folder.url.appendingPathComponent("input.bin")
+    try FileManager.default.removeItem(at: file)
+    #expect(throws: BundleError.unreadable(path: file.path)) { try folder.read() }
+    let nowhere = URL(fileURLWithPath: "/nowhere/at/all")
+    #expect(throws: BundleError.unreadable(path: "/nowhere/at/all/manifest.json")) {
+      try IOBundle(folder: nowhere)
+    }
+  }
+
+  @Test("a manifest that is not consistent says where", arguments: inconsistencies)
+  func inconsistent(array: String, key: String, value: String, says: String) throws {
+    let folder = try BundleFolder()
+    folder.change(array, key, to: value)
+    let error = try #require(throws: BundleError.self) { try folder.read() }
+    #expect(error.localizedDescription.contains(says))
+  }
+
+  @Test("shapes that are none are refused", arguments: [
+    [1, 3, 16], [1, 3, 0, 24], [1, 3, -16, 24], [4_000_000_000, 4_000_000_000, 16, 24],
+  ])
+  func shapes(shape: [Int]) throws {
+    let folder = try BundleFolder()
+    folder.change("output", "shape", to: shape)
+    let error = try #require(throws: BundleError.self) { try folder.read() }
+    #expect(error.localizedDescription.contains("not four extents"))
+  }
+
+  @Test("the layout has to give the size that the manifest states")
+  func wrongLayout() throws {
+    let folder = try BundleFolder()
+    folder.change("output", "layout", to: "nhwc")
+    let error = try #require(throws: BundleError.self) { try folder.read() }
+    #expect(error.localizedDescription.contains("its size is 16x24"))
+  }
+
+  @Test("other formats, other versions and missing entries are told apart")
+  func headers() throws {
+    let folder = try BundleFolder()
+    folder.manifest["version"] = 2
+    #expect(throws: BundleError.version(2)) { try folder.read() }
+    folder.manifest["version"] = 1
+    folder.manifest["weights"] = nil
+    #expect(throws: BundleError.manifest("weights is missing")) { try folder.read() }
+    folder.manifest["format"] = "other"
+    #expect(throws: BundleError.format("other")) { try folder.read() }
+    try folder.write(Array("[1, 2".utf8), to: "manifest.json")
+    #expect(throws: BundleError.manifest("it is no JSON object")) {
+      try IOBundle(folder: folder.url)
+    }
+  }
+}

@@ -1,0 +1,97 @@
+import Testing
+
+@testable import HarnessCore
+
+@Suite("Strided reads against a naive reader")
+struct StridedLayoutTests {
+  /// Shape and strides in scalars, and the bytes that one copy should move for 2-byte scalars.
+  struct Case: Sendable, CustomTestStringConvertible {
+    let name: String
+    let shape: [Int]
+    let strides: [Int]
+    let run: Int
+    var testDescription: String { name }
+  }
+
+  static let cases = [
+    Case(name: "dense", shape: [1, 3, 4, 5], strides: [60, 20, 5, 1], run: 120),
+    Case(name: "dense, odd stride of the axis of one", shape: [1, 3, 4, 5],
+      strides: [7, 20, 5, 1], run: 120),
+    Case(name: "rows padded to 32 scalars", shape: [1, 3, 4, 5],
+      strides: [384, 128, 32, 1], run: 10),
+    Case(name: "rows and planes padded", shape: [1, 3, 4, 5], strides: [999, 200, 32, 1], run: 10),
+    Case(name: "planes padded, rows dense", shape: [2, 3, 4, 5], strides: [96, 32, 5, 1], run: 40),
+    Case(name: "images padded, planes dense", shape: [2, 3, 4, 5],
+      strides: [64, 20, 5, 1], run: 120),
+    Case(name: "NHWC, three channels padded to 32", shape: [1, 4, 5, 3],
+      strides: [640, 160, 32, 1], run: 6),
+    Case(name: "NHWC seen through NCHW", shape: [1, 3, 4, 5], strides: [60, 1, 15, 3], run: 2),
+    Case(name: "every other scalar", shape: [2, 3, 4], strides: [24, 8, 2], run: 2),
+    Case(name: "a row repeated", shape: [3, 4], strides: [0, 1], run: 8),
+    Case(name: "one scalar", shape: [1, 1], strides: [5, 9], run: 2),
+    Case(name: "no axes", shape: [], strides: [], run: 2),
+    Case(name: "nothing", shape: [2, 0, 3], strides: [9, 3, 1], run: 6),
+  ]
+
+  @Test("every kind of padding, in every width", arguments: cases, [2, 4, 8])
+  func gather(_ example: Case, size: Int) throws {
+    let layout = try StridedLayout(
+      shape: example.shape, strides: example.strides, scalarSize: size)
+    let storage = (0..<layout.extent).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
+    var dense = [UInt8](repeating: 0, count: layout.denseByteCount)
+    try storage.withUnsafeBytes { source in
+      try dense.withUnsafeMutableBytes { try layout.gather(from: source, into: $0) }
+    }
+    #expect(dense == naive(storage, example, size))
+    if size == 2, !example.shape.contains(0) { #expect(layout.run == example.run) }
+  }
+
+  @Test("writing is the inverse of reading and leaves the padding alone", arguments: cases, [2, 4])
+  func scatter(_ example: Case, size: Int) throws {
+    let layout = try StridedLayout(
+      shape: example.shape, strides: example.strides, scalarSize: size)
+    guard !example.strides.contains(0) else { return }  // several elements in one place
+    let dense = (0..<layout.denseByteCount).map { UInt8(truncatingIfNeeded: $0 &* 13 &+ 1) }
+    var storage = [UInt8](repeating: 0xEE, count: layout.extent + 8)
+    try dense.withUnsafeBytes { source in
+      try storage.withUnsafeMutableBytes { try layout.scatter(from: source, into: $0) }
+    }
+    #expect(naive(storage, example, size) == dense)
+    var touched = Set<Int>()
+    for place in places(example) { touched.formUnion(place * size..<(place + 1) * size) }
+    #expect(storage.indices.allSatisfy { touched.contains($0) || storage[$0] == 0xEE })
+  }
+
+  @Test("storage that is too short is refused, not read beyond")
+  func short() throws {
+    let layout = try StridedLayout(shape: [2, 3], strides: [32, 1], scalarSize: 2)
+    #expect(layout.extent == 70)
+    let storage = [UInt8](repeating: 0, count: 69)
+    var dense = [UInt8](repeating: 0, count: 12)
+    #expect(throws: TensorError.storage(needed: 70, found: 69)) {
+      try storage.withUnsafeBytes { source in
+        try dense.withUnsafeMutableBytes { try layout.gather(from: source, into: $0) }
+      }
+    }
+  }
+
+  @Test("strides that describe no array are refused", arguments: [
+    ([2, 3], [1]), ([2, 3], [-3, 1]), ([2, 3], [.max, 1]),
+  ])
+  func senseless(shape: [Int], strides: [Int]) {
+    #expect(throws: TensorError.strides(shape: shape, strides: strides)) {
+      try StridedLayout(shape: shape, strides: strides, scalarSize: 4)
+    }
+  }
+
+  /// Element by element in C order, by the offset rule of MLMultiArray's header.
+  private func naive(_ storage: [UInt8], _ example: Case, _ size: Int) -> [UInt8] {
+    places(example).flatMap { storage[$0 * size..<($0 + 1) * size] }
+  }
+
+  private func places(_ example: Case) -> [Int] {
+    zip(example.shape, example.strides).reduce([0]) { places, axis in
+      places.flatMap { place in (0..<axis.0).map { place + $0 * axis.1 } }
+    }
+  }
+}

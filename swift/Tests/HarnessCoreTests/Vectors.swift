@@ -1,0 +1,65 @@
+import Foundation
+
+@testable import HarnessCore
+
+/// `tests/vectors/harness.json`: numbers from numpy and hashlib, made by
+/// `scripts/harness_vectors.py`.
+struct Vectors: Decodable {
+  struct Times: Decodable {
+    let samples: [Double]
+    let fractions: [Double]
+    let percentiles: [String: Double]
+    let quantiles: [Double]
+    let mean: Double
+    let stddev: Double
+  }
+
+  struct Comparison: Decodable {
+    let shape: [Int]
+    let candidate: [Number]
+    let reference: [Float]
+    let expected: Expected
+  }
+
+  struct Expected: Decodable {
+    let max_abs: Number
+    let mae: Number
+    let rmse: Number
+    let psnr_db: Number
+    let cosine: Number
+    let nan: Int
+    let inf: Int
+    let worst: [Int]
+  }
+
+  struct Digest: Decodable {
+    let length: Int
+    let hex: String
+  }
+
+  /// A number, or one of the words that stand for what JSON cannot say.
+  struct Number: Decodable {
+    let value: Double
+
+    init(from decoder: any Decoder) throws {
+      let container = try decoder.singleValueContainer()
+      if let number = try? container.decode(Double.self) {
+        value = number
+      } else {
+        value = try container.decode(String.self) == "nan" ? .nan : .infinity
+      }
+    }
+
+    /// What the report holds for it: nothing where it is not finite.
+    var finite: Double? { value.isFinite ? value : nil }
+  }
+
+  let latency: [Times]
+  let metrics: [Comparison]
+  let sha256: [Digest]
+
+  static func load() throws -> Vectors {
+    let data = try Data(contentsOf: Repository.root.appendingPathComponent("tests/vectors/harness.json"))
+    return try JSONDecoder().decode(Vectors.self, from: data)
+  }
+}

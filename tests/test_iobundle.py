@@ -1,0 +1,294 @@
+"""The same request gives the same bytes; whatever is not exactly a bundle is refused."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+
+from fluxvae.data import EVALUATION_PHOTOS, photo_image
+from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
+from fluxvae.iobundle import Bundle, Request, export_bundle, read_bundle
+from fluxvae.iomanifest import MANIFEST
+from fluxvae.latent_files import Latent
+from fluxvae.models.build import build_decoder, build_encoder
+from fluxvae.recipes import Size
+from fluxvae.validate import limit_for
+from fluxvae.weights import Weights, load_weights
+from tests.artifacts import normal_latent, recipe
+from tests.packages import tree
+
+SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "io.schema.json"
+SMALL = Size(64, 96)  # not square: a swapped height and width would show
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return load_weights("flux2", "demo")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Weights:
+    return load_weights("flux2", "demo", part="encoder")
+
+
+@pytest.fixture(scope="module")
+def bundle(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Noise, NHWC, float32."""
+    out = tmp_path_factory.mktemp("io") / "bundle"
+    return export_bundle(weights, Request(SMALL, "nhwc"), out)
+
+
+@pytest.fixture
+def damaged(bundle: Bundle, tmp_path: Path) -> Callable[..., Path]:
+    """``damaged(change)``: a copy of the bundle after ``change(folder)``."""
+
+    def make(change: Callable[[Path], object]) -> Path:
+        folder = tmp_path / "copy"
+        folder.mkdir()
+        for file in bundle.path.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        change(folder)
+        return folder
+
+    return make
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the manifest in place."""
+    content = json.loads((folder / MANIFEST).read_text())
+    change(content)
+    (folder / MANIFEST).write_text(json.dumps(content))
+
+
+def test_files_hold_what_the_manifest_says_little_endian_in_c_order(
+    bundle: Bundle, weights: Weights
+) -> None:
+    manifest = json.loads((bundle.path / MANIFEST).read_text())
+    latent = np.fromfile(bundle.path / "input.bin", "<f4").reshape(1, 8, 12, 32)
+    planes = np.random.Generator(np.random.PCG64(0)).standard_normal((1, 32, 8, 12), np.float32)
+    assert np.array_equal(latent, planes.transpose(0, 2, 3, 1))
+    with torch.no_grad():
+        exact = build_decoder(weights).double()(torch.from_numpy(planes).double()).numpy()
+    image = np.fromfile(bundle.path / "output.bin", "<f4").reshape(1, 64, 96, 3)
+    assert np.array_equal(image, exact.transpose(0, 2, 3, 1).astype(np.float32))
+    for part, file in (("input", "input.bin"), ("output", "output.bin")):
+        digest = hashlib.sha256((bundle.path / file).read_bytes()).hexdigest()
+        assert manifest[part]["sha256"] == digest
+    assert manifest["size"] == "64x96"
+    assert manifest["weights"] == {"source": "demo", "digest": weights.digest}
+
+
+@pytest.mark.parametrize(
+    ("layout", "case", "precision"),
+    [("nchw", "normal", "float16"), ("nhwc", "coffee", "float32"), ("nchw", "file", "float32")],
+)
+def test_manifest_keeps_to_the_published_schema(
+    weights: Weights, encoder: Weights, tmp_path: Path, layout: str, case: str, precision: str
+) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    own = Latent("file", normal_latent(32, SMALL, seed=3)) if case == "file" else None
+    request = Request(SMALL, layout, case, 0, precision, own, "0" * 64 if own else None)
+    made = export_bundle(weights, request, tmp_path / "io", encoder=encoder)
+    jsonschema.validate(json.loads((made.path / MANIFEST).read_text()), schema)
+    again = read_bundle(made.path)
+    assert again.manifest == made.manifest
+    assert np.array_equal(again.latent, made.latent)
+    assert np.array_equal(again.image, made.image)
+    assert again.latent.dtype == precision
+
+
+def test_schema_refuses_what_the_reader_refuses(damaged: Callable[..., Path]) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    for key, value in (
+        ("version", 2),
+        ("size", "big"),
+        ("extra", 1),
+        ("source", {"kind": "normal", "seed": "0", "generator": "x"}),
+        ("weights", {"source": "demo", "digest": "xyz"}),
+    ):
+        content = json.loads((damaged_copy := damaged(lambda _: None) / MANIFEST).read_text())
+        content[key] = value
+        damaged_copy.write_text(json.dumps(content))
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(content, schema)
+        with pytest.raises(BundleError):
+            read_bundle(damaged_copy.parent)
+        for file in damaged_copy.parent.iterdir():
+            file.unlink()
+        damaged_copy.parent.rmdir()
+
+
+def test_limits_are_those_of_validate(weights: Weights, encoder: Weights, tmp_path: Path) -> None:
+    from fluxvae.package import make_record
+
+    for case, kind in (("normal", "normal"), ("chelsea", "photo")):
+        made = export_bundle(
+            weights, Request(Size(64, 64), case=case), tmp_path / case, encoder=encoder
+        )
+        for precision in ("float16", "float32"):
+            wanted = limit_for(make_record(recipe("flux2", precision=precision), weights), kind)
+            limit = made.manifest.limits[precision]
+            assert (limit["metric"], limit["bound"]) == (wanted.metric, wanted.bound)
+
+
+def test_photo_is_encoded_in_float64_and_rounded_once(
+    weights: Weights, encoder: Weights, tmp_path: Path
+) -> None:
+    made = export_bundle(
+        weights, Request(SMALL, "nchw", "coffee"), tmp_path / "io", encoder=encoder
+    )
+    (photo,) = (p for p in EVALUATION_PHOTOS if p.name == "coffee")
+    pixels = torch.from_numpy(photo_image(photo, 64, 96)).double()
+    with torch.no_grad():
+        exact = build_encoder(encoder).double()(pixels).numpy()
+        single = build_encoder(encoder)(pixels.float()).numpy()
+    assert np.array_equal(made.latent, exact.astype(np.float32))
+    assert not np.array_equal(made.latent, single)  # the test would see single precision
+
+
+def test_image_of_a_float16_bundle_is_that_of_the_rounded_latent(
+    weights: Weights, tmp_path: Path
+) -> None:
+    half = export_bundle(weights, Request(SMALL, io_precision="float16"), tmp_path / "half")
+    assert half.latent.dtype == np.float16
+    assert half.image.dtype == np.float32  # a rounded reference would spoil the measure
+    with torch.no_grad():
+        rounded = torch.from_numpy(half.latent.astype(np.float64))
+        exact = build_decoder(weights).double()(rounded).numpy()
+    assert np.array_equal(half.image, exact.astype(np.float32))
+
+
+def test_seeds_and_layouts_differ_as_they_should(weights: Weights, tmp_path: Path) -> None:
+    planes = export_bundle(weights, Request(SMALL, "nchw"), tmp_path / "a")
+    last = export_bundle(weights, Request(SMALL, "nhwc"), tmp_path / "b")
+    other = export_bundle(weights, Request(SMALL, "nchw", seed=1), tmp_path / "c")
+    assert np.array_equal(planes.latent.transpose(0, 2, 3, 1), last.latent)
+    assert np.array_equal(planes.image.transpose(0, 2, 3, 1), last.image)
+    assert not np.array_equal(planes.latent, other.latent)
+
+
+EXPORT = """
+import sys
+import torch
+threads, onednn, out = int(sys.argv[1]), sys.argv[2] == "on", sys.argv[3]
+torch.set_num_threads(threads)
+torch.backends.mkldnn.enabled = onednn
+from fluxvae.cli import main
+main(["export-io", "--variant", "flux2", "--weights", "demo", "--size", "128x96",
+      "--case", sys.argv[4], "--out", out])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["normal", "coffee"])
+def test_bytes_do_not_depend_on_threads_kernels_or_the_day(case: str, tmp_path: Path) -> None:
+    """Must hold whatever torch computes with. Also with the plainest kernels of torch and MKL,
+    which stand for another machine: their float64 sums differ by 3e-16, the float32 values not."""
+    plain = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
+    contents = {}
+    for number, (threads, onednn, environment) in enumerate(
+        [(1, "on", {}), (1, "on", {}), (2, "on", {}), (1, "off", {}), (1, "on", plain)]
+    ):
+        out = tmp_path / str(number)
+        command = [sys.executable, "-c", EXPORT, str(threads), onednn, str(out), case]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, **environment})
+        contents[number] = {f.name: f.read_bytes() for f in out.iterdir()}
+    assert sorted(contents[0]) == ["input.bin", "manifest.json", "output.bin"]
+    assert all(content == contents[0] for content in contents.values())
+
+
+def test_bytes_are_those_of_the_day_this_was_written(tmp_path: Path) -> None:
+    """Random weights come from numpy by a seed, so nothing here depends on a file."""
+    made = export_bundle(load_weights("flux1", "random:0"), Request(SMALL), tmp_path / "io")
+    assert made.manifest.input.sha256 == PINNED_INPUT
+    assert made.manifest.output.sha256 == PINNED_OUTPUT
+
+
+PINNED_INPUT = "eaee9db42e6b830bd4eb3eac47790b7984613a12844e06fc1a8d9419b1ce4b39"
+PINNED_OUTPUT = "5a15b83c784747e74137dab950b882ee311d0f1212ec40bace19b68c047d058e"
+
+
+def test_nothing_is_replaced_unasked_nor_anything_that_is_no_bundle(
+    weights: Weights, tmp_path: Path
+) -> None:
+    request = Request(Size(64, 64))
+    precious = tmp_path / "home"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    for overwrite, why in ((False, "exists already"), (True, "is no I/O bundle")):
+        with pytest.raises(OutputError, match=why):
+            export_bundle(weights, request, precious, overwrite=overwrite)
+    assert (precious / "thesis.txt").read_text() == "years of work"
+    out = tmp_path / "io"
+    export_bundle(weights, request, out)
+    with pytest.raises(OutputError, match="exists already"):
+        export_bundle(weights, request, out)
+    export_bundle(weights, Request(Size(64, 64), seed=1), out, overwrite=True)
+    assert read_bundle(out).manifest.source["seed"] == 1
+
+
+def test_failure_leaves_nothing(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match="no space left"):
+        export_bundle(weights, Request(Size(64, 64)), tmp_path / "deep" / "io")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda f: (f / MANIFEST).unlink(), "is no I/O bundle"),
+        (lambda f: (f / MANIFEST).write_text("{"), "is no JSON"),
+        (lambda f: (f / MANIFEST).write_text("[]"), "must be a JSON object"),
+        (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe"), "is no JSON"),
+        (lambda f: edit(f, lambda m: m.update(format="other")), "expected the format"),
+        (lambda f: edit(f, lambda m: m.update(version=2)), "version 2; this fluxvae reads 1"),
+        (lambda f: edit(f, lambda m: m.pop("limits")), r"lacks \['limits'\]"),
+        (lambda f: edit(f, lambda m: m.update(x=1)), r"unknown keys \['x'\]"),
+        (lambda f: edit(f, lambda m: m.update(size="64,96")), "expected one size"),
+        (lambda f: edit(f, lambda m: m["input"].update(shape=[1, 8, 12])), "four positive"),
+        (lambda f: edit(f, lambda m: m["input"].update(shape=[1, 8, 12, True])), "four positive"),
+        (lambda f: edit(f, lambda m: m["input"].update(dtype="float64")), "must be one of"),
+        (lambda f: edit(f, lambda m: m["input"].update(layout=[])), "must be one of"),
+        (lambda f: edit(f, lambda m: m["input"].update(file="../x.bin")), "bare file name"),
+        (lambda f: edit(f, lambda m: m["limits"].update(float16={})), "limits.float16 lacks"),
+        (lambda f: edit(f, lambda m: m["source"].update(kind="dream")), "source.kind must be"),
+        (lambda f: edit(f, lambda m: m["input"].update(dtype="float16")), "12288 bytes; .* 6144"),
+        (lambda f: (f / "output.bin").unlink(), "output.bin cannot be read"),
+        (lambda f: (f / "output.bin").write_bytes(b"\0" * 100), "has 100 bytes; .* needs 73728"),
+        (lambda f: (f / "input.bin").write_bytes(b"\0" * 12288), "is not what was exported"),
+    ],
+)
+def test_whatever_is_no_whole_bundle_is_refused_in_one_line(
+    damaged: Callable[..., Path], change: Callable[[Path], object], why: str
+) -> None:
+    with pytest.raises(BundleError, match=why) as caught:
+        read_bundle(damaged(change))
+    assert "\n" not in str(caught.value)
+
+
+def test_requests_for_what_does_not_exist_are_refused(weights: Weights, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown case 'mona-lisa'; known: normal, chelsea"):
+        Request(SMALL, case="mona-lisa")
+    with pytest.raises(UsageError, match="needs an encoder, and none belongs"):
+        export_bundle(weights, Request(SMALL, case="coffee"), tmp_path / "io")
+    small = Latent("mine", normal_latent(32, Size(64, 64)))
+    with pytest.raises(LatentError, match=r"\[1, 32, 8, 8\]; an image of 64x96 needs"):
+        export_bundle(weights, Request(SMALL, latent=small), tmp_path / "io")

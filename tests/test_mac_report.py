@@ -1,0 +1,222 @@
+"""mac-report's loop with stand-in steps: what is run, kept, resumed, recorded and shown."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from fluxvae.errors import ArtifactError, OutputError
+from fluxvae.harness import UNITS, Harness
+from fluxvae.mac_record import Machine, MacRecord, Task, cell_path, read_record, write_record
+from fluxvae.mac_report import Progress, run_report, stated_list, tasks_of
+from fluxvae.mac_steps import STEPS, Bench, Settings
+from fluxvae.mac_table import NO_RECORD, report_page, table
+from fluxvae.recipes import Size, parse_sizes
+from fluxvae.weights import load_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+MACHINE = Machine("Linux", "6.1", "x86_64", None)
+MAC = Machine("macOS", "15.5", "arm64", "Apple M0 (made up for this test)")
+METRICS = {"psnr_db": 70.25, "passed": True}
+
+
+class Steps:
+    """Stand-ins that count, and fail or stop where told."""
+
+    def __init__(self, **wrong: BaseException) -> None:
+        self.done: list[str] = []
+        self.wrong = wrong
+
+    def __call__(self, place: Bench, task: Task) -> dict[str, Any]:
+        if task.name in self.wrong:
+            raise self.wrong[task.name]
+        self.done.append(f"{task.artifact} {task.name}")
+        if task.kind in ("convert", "compile"):
+            path = place.package if task.kind == "convert" else place.compiled
+            path.mkdir(parents=True, exist_ok=True)
+        return {
+            "convert": {"bytes": 2_820_000},
+            "compile": {"compiler": "portable", "notes": []},
+            "executor": {"verdict": "pass", "worst_psnr_db": {"photo": 71.44, "normal": 72.0}},
+            "validate": {"verdict": "pass", "cases": [{"case": "normal", **METRICS}]},
+            "bench": {"summaries": [{"median": 12.34}]},
+            "plan": {"results": [{"operations": 80, "devices": {"neuralEngine": 78, "cpu": 2}}]},
+            "drift": {"runs": [{"bit_equal": True}]},
+        }[task.kind]
+
+    @property
+    def table(self) -> dict[str, Callable[[Bench, Task], dict[str, Any]]]:
+        return dict.fromkeys(STEPS, self)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[Bench]:
+    weights = load_weights("flux2", "demo")
+    harness = Harness(tmp_path / "no-harness", {})
+    return [
+        Bench(recipe, weights, None, harness, tmp_path / "report", Settings())
+        for recipe in stated_list(["flux2"], parse_sizes("64,96"))
+    ]
+
+
+def rehearse(places: list[Bench], steps: Steps, **more: Any) -> MacRecord:
+    return run_report(places, MACHINE, rehearsal=True, steps=steps.table, **more)
+
+
+def test_stated_list_has_layouts_precisions_and_shape_forms() -> None:
+    recipes = stated_list(["flux1"], (Size(768, 768), Size(1024, 1024)))
+    assert [r.name() for r in recipes] == [
+        "flux1_tiny_decoder_nchw_float16_hw768",
+        "flux1_tiny_decoder_nchw_float16_hw1024",
+        "flux1_tiny_decoder_nhwc_float16_hw1024",
+        "flux1_tiny_decoder_nchw_float32_hw1024",
+        "flux1_tiny_decoder_nchw_float16_hw768-1024_multifunction",
+        "flux1_tiny_decoder_nchw_float16_hw768-1024_enumerated",
+    ]
+    assert len(stated_list(["flux1"], (Size(64, 64),))) == 3
+
+
+def test_rehearsal_runs_what_the_cpu_can_and_marks_the_rest(places: list[Bench]) -> None:
+    steps = Steps()
+    record = rehearse(places, steps)
+    for cell in record.cells:
+        other = cell.task.units not in (None, "cpuOnly") or cell.task.kind == "plan"
+        assert (cell.status == "not run") == other
+        assert cell.reason == ("needs a Mac" if other else None)
+        expected = "not run" if other else "rehearsed" if cell.task.units else "done"
+        assert cell.status == expected
+    assert not any("NeuralEngine" in name or "plan" in name for name in steps.done)
+
+
+def test_on_a_mac_every_task_is_done(places: list[Bench]) -> None:
+    steps = Steps()
+    record = run_report(places, MAC, rehearsal=False, steps=steps.table)
+    assert {c.status for c in record.cells} == {"done"}
+    wanted = [t for p in places for t in tasks_of(p.package.stem, p.recipe)]
+    assert [c.task for c in record.cells] == wanted
+    assert len(steps.done) == len(wanted)
+    assert sum(t.kind == "plan" for t in wanted) == len(UNITS) * 8  # sizes of the six artifacts
+
+
+def test_interrupted_run_goes_on_where_it_was(places: list[Bench]) -> None:
+    first = Steps(**{"drift-64-cpuOnly": KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        rehearse(places, first)
+    assert len(first.done) == 5  # convert, compile, executor, validate, bench of the first artifact
+    second, lines = Steps(), []
+    record = rehearse(places, second, say=lines.append)
+    assert not set(first.done) & set(second.done)
+    assert lines[0].endswith("convert: done before")
+    whole = Steps()
+    assert {c.task.name for c in record.cells if c.status != "not run"} == {
+        c.task.name for c in rehearse(places, whole).cells if c.status != "not run"
+    }
+    assert whole.done == []  # all of it was done before
+
+
+@pytest.mark.parametrize(
+    "change", ["settings", "machine", "damaged cell", "model gone", "rehearsal"]
+)
+def test_nothing_stale_is_taken_up(places: list[Bench], change: str) -> None:
+    rehearse(places[:1], Steps())
+    place, machine, rehearsal = places[0], MACHINE, True
+    expected = {"validate-64-cpuOnly", "bench-64-cpuOnly", "drift-64-cpuOnly"}
+    if change == "settings":
+        place = replace(place, settings=Settings(iterations=7))
+    elif change == "machine":
+        machine, expected = MAC, expected | {"convert", "compile", "executor"}
+    elif change == "damaged cell":
+        path = cell_path(place.folder, Task(place.package.stem, "executor"))
+        path.write_text(path.read_text()[:-40])
+        expected = {"executor"}
+    elif change == "model gone":
+        place.compiled.rmdir()
+        expected = {"compile"}
+    else:
+        rehearsal = False
+        expected = {t.name for t in tasks_of("", place.recipe)}
+    steps = Steps()
+    run_report([place], machine, rehearsal=rehearsal, steps=steps.table)
+    assert {name.split()[1] for name in steps.done} == expected
+
+
+def test_failure_is_recorded_tried_again_and_does_not_stop_the_rest(places: list[Bench]) -> None:
+    steps = Steps(**{"bench-64-cpuOnly": ArtifactError("the model fell over")})
+    record = rehearse(places, steps)
+    failed = [c for c in record.cells if c.status == "failed"]
+    assert {c.reason for c in failed} == {"the model fell over"}
+    assert len(failed) == 3  # 64 px: fixed, multifunction and enumerated
+    page = report_page(record)
+    assert "## What failed" in page
+    assert page.count("the model fell over") == 3
+    again = Steps()
+    rehearse(places, again)
+    assert [name.split()[1] for name in again.done] == ["bench-64-cpuOnly"] * 3
+
+
+def test_time_left_is_of_the_kinds_seen_so_far() -> None:
+    convert, bench = Task("a", "convert"), Task("a", "bench", "64", "all")
+    progress = Progress().after(convert, 2.0).after(convert, 4.0)
+    assert progress.left([convert, convert]) == 6.0
+    assert progress.left([convert, bench]) is None
+    assert progress.after(bench, 10.0).left([convert, bench, bench]) == 23.0
+
+
+def test_record_survives_its_file_and_fits_its_schema(places: list[Bench], tmp_path: Path) -> None:
+    record = rehearse(places, Steps())
+    path = tmp_path / "record.json"
+    write_record(record, path)
+    assert read_record(path).cells[0] == record.cells[0]
+    assert report_page(read_record(path)) == report_page(record)
+    schema = json.loads((ROOT / "docs" / "mac-report.schema.json").read_text())
+    jsonschema.validate(json.loads(path.read_text()), schema)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "other format"])
+def test_damaged_record_gives_one_sentence(
+    places: list[Bench], tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "record.json"
+    write_record(rehearse(places[:1], Steps()), path)
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_text(path.read_text()[:100])
+    else:
+        path.write_text(path.read_text().replace("fluxvae-mac-report", "fluxvae-bench", 1))
+    with pytest.raises(OutputError) as caught:
+        read_record(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_rehearsed_figures_never_stand_in_a_mac_s_cells(places: list[Bench]) -> None:
+    head, _, *rows = (r for r in table(rehearse(places, Steps())) if r.startswith("|"))
+    names = [c.strip() for c in head.strip("|").split("|")]
+    for row in rows:
+        cells = dict(zip(names, (c.strip() for c in row.strip("|").split("|")), strict=True))
+        own = {name: cells.pop(name) for name in ("model", "size", "MB", "executor dB")}
+        assert own["MB"] == "2.82"
+        assert own["executor dB"] == "71.4"
+        assert set(cells.values()) == {"not run"}
+    assert len(rows) == 8
+
+
+def test_mac_s_figures_stand_in_their_cells(places: list[Bench]) -> None:
+    record = run_report(places[:1], MAC, rehearsal=False, steps=Steps().table)
+    _, _, row = (r for r in table(record) if r.startswith("|"))
+    expected = ["64", "2.82", "71.4", *["70.2"] * 4, *["12.3"] * 4, "78/80", "yes"]
+    assert [c.strip() for c in row.strip("|").split("|")][1:] == expected
+
+
+def test_readme_s_mac_table_is_that_of_the_record_or_says_there_is_none() -> None:
+    readme = (ROOT / "README.md").read_text()
+    record = ROOT / "docs" / "mac-report.json"
+    between = readme.split("<!-- mac-table -->")
+    assert len(between) == 3
+    wanted = table(read_record(record) if record.exists() else None)
+    assert between[1].strip() == "\n".join(wanted).strip()
+    assert record.exists() or NO_RECORD in readme
