@@ -100,9 +100,8 @@ def _coreml_runner(path: Path, function: str, program: Program, units: str) -> R
     options: dict[str, Any] = {"compute_units": ct.ComputeUnit[COMPUTE_UNITS[units]]}
     if len(program.functions) > 1:
         options["function_name"] = function
-    compiled = path.suffix == ".mlmodelc"
-    kind = ct.models.CompiledMLModel if compiled else ct.models.MLModel
-    model = kind(str(path), **options)
+    load = ct.models.CompiledMLModel if path.suffix == ".mlmodelc" else ct.models.MLModel
+    model = load(str(path), **options)
     dtype = np.float16 if latent.dtype == "fp16" else np.float32
 
     def run(array: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.errors import ArtifactError, OutputError, ToolError
-from fluxvae.mil.portable import compile_program
 from fluxvae.output import disk_trouble, refuse_existing
 
 # As subprocess.run with capture_output and text: raises OSError when the program cannot start.
@@ -165,6 +164,8 @@ def compile_model(
 
 
 def _portable(path: Path, folder: Path, report: Callable[[str], object]) -> Path:
+    from fluxvae.mil.portable import compile_program  # numpy: too heavy for the doctor
+
     place = folder / "made"
     place.mkdir()
     compiled = compile_program(path, place)

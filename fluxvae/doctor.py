@@ -24,7 +24,7 @@ TASKS = {
     "convert": "make Core ML models",
     "execute": "validate, decode and inspect them with the reference executor",
     "coreml": "run them on Core ML itself",
-    "compile": "compile them to .mlmodelc",
+    "compile": "compile them to .mlmodelc with Apple's compiler",
 }
 
 _GIB = 1 << 30
@@ -141,7 +141,7 @@ def _apple_tools(host: Host) -> Iterator[Finding]:
             "compiler",
             INFO,
             "Core ML's compiler exists for macOS only; the .mlpackage is complete without it",
-            "compile on a Mac, or let Xcode do it in an app",
+            "compile on a Mac or in an app, or with `fluxvae compile --compiler portable`",
             ("compile",),
         )
         yield _swift(host)

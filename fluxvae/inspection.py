@@ -68,7 +68,7 @@ class Inspection:
 
 
 def inspect_model(path: Path) -> Inspection:
-    """Read and count a model. Raises ArtifactError when it cannot be read."""
+    """Read and count a model, compiled or not. Raises ArtifactError when it cannot be read."""
     program = read_package(path)
     files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
     return Inspection(

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from fluxvae.compiler import compile_model, compiled_path, find_compilers
+from fluxvae.cli.options import compiler_option
+from fluxvae.compiler import (
+    COMPILERS,
+    NOT_SHOWN,
+    compile_model,
+    compiled_path,
+    find_compilers,
+)
 from fluxvae.errors import ArtifactError, OutputError, ToolError
 from tests.fake_xcode import COMPLETE, HALF, REFUSE, install, make_package
 
@@ -181,3 +188,70 @@ def test_what_is_no_saved_model_is_refused(
         path.write_bytes(b"x")
     with pytest.raises(ArtifactError, match=message):
         compile_model(path, compilers=[])
+
+
+def test_command_line_offers_every_compiler() -> None:
+    @compiler_option
+    def command() -> None: ...
+
+    (option,) = command.__click_params__  # type: ignore[attr-defined]
+    assert tuple(option.type.choices) == COMPILERS
+
+
+def test_auto_prefers_apples_compiler(tools: Path, demo_package: Path, tmp_path: Path) -> None:
+    coremlc = install(tools, "coremlc", COMPLETE)
+    lines: list[str] = []
+    made = compile_model(demo_package, tmp_path, report=lines.append)
+    assert (made / "model.mil").read_text().startswith(f"{coremlc} compile ")
+    assert lines == []
+
+
+def test_a_refusal_of_apples_compiler_is_not_papered_over(
+    tools: Path, demo_package: Path, tmp_path: Path
+) -> None:
+    install(tools, "coremlc", REFUSE)
+    with pytest.raises(ArtifactError, match="failed with exit code 1"):
+        compile_model(demo_package, tmp_path / "out")
+    assert entries(tmp_path / "out") == []
+
+
+def test_auto_is_portable_without_apples_compiler(demo_package: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    made = compile_model(demo_package, tmp_path, compilers=[], report=lines.append)
+    assert lines[0] == NOT_SHOWN
+    assert "real Mac" in lines[0]
+    assert lines[1:]
+    assert all(line.startswith("note: metadata.json names versions") for line in lines[1:])
+    assert entries(made) == [
+        "analytics",
+        "coremldata.bin",
+        "metadata.json",
+        "model.mil",
+        "weights",
+    ]
+    assert entries(tmp_path) == [made.name]
+
+
+def test_portable_is_used_when_asked_for(tools: Path, demo_package: Path, tmp_path: Path) -> None:
+    install(tools, "coremlc", COMPLETE)
+    made = compile_model(demo_package, tmp_path, compiler="portable")
+    assert (made / "model.mil").read_text().startswith("program(1.")
+
+
+@pytest.mark.parametrize("compiler", ["auto", "xcode"])
+def test_single_files_need_apples_compiler(tmp_path: Path, compiler: str) -> None:
+    model = tmp_path / "net.mlmodel"
+    model.write_bytes(b"\x08\x04")
+    with pytest.raises(ToolError, match="full Xcode"):
+        compile_model(model, compilers=[], compiler=compiler)
+
+
+def test_failed_portable_compilation_leaves_what_was_there(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "out")
+    target = package.with_suffix(".mlmodelc")
+    target.mkdir()
+    (target / "mine").write_text("old")
+    with pytest.raises(ArtifactError, match="Manifest"):
+        compile_model(package, compiler="portable", overwrite=True)
+    assert entries(target) == ["mine"]
+    assert entries(package.parent) == [target.name, package.name]

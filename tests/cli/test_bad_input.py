@@ -307,7 +307,7 @@ def test_what_is_no_package_at_all(
         ("nowhere.mlpackage", "does not exist"),
         ("empty.mlpackage", "it has no Manifest.json"),
         ("text.mlmodel", "is not a Core ML model"),
-        ("picture.png", "is neither an .mlpackage folder nor an .mlmodel file"),
+        ("picture.png", "is neither an .mlpackage or .mlmodelc folder nor an .mlmodel file"),
     ):
         refused(run(capsys, *arguments(command, tmp_path / name, demo_latents, output)), words)
 

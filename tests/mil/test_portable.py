@@ -367,8 +367,9 @@ def test_weight_file_may_not_take_the_place_of_another_file(
     with edited(package) as model:
         for block in model.mlProgram.functions["main"].block_specializations.values():
             for op in block.operations:
-                if op.attributes["val"].WhichOneof("value") == "blobFileValue":
-                    op.attributes["val"].blobFileValue.fileName = "@model_path/model.mil"
+                value = op.attributes.get("val")
+                if value is not None and value.WhichOneof("value") == "blobFileValue":
+                    value.blobFileValue.fileName = "@model_path/model.mil"
     (package / MODEL).with_name("model.mil").write_bytes(b"x")
     with pytest.raises(ArtifactError, match="reserved name"):
         compile_program(package, tmp_path / "made")
