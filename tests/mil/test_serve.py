@@ -8,7 +8,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import pytest
 from fluxvae.mil import serve as module
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
+from fluxvae.mil.program import Metadata, Program
+from tests.mil.hand import operation, program, tensor
 
 Reply = tuple[dict[str, Any], bytes]
 
@@ -75,31 +78,70 @@ def test_a_prediction_has_the_bits_of_the_executor_itself(
     assert loaded[0]["functions"] == ["main"]
 
 
-def test_the_description_is_the_models(demo_artifact: Callable[..., Path]) -> None:
-    path = demo_artifact(sizes="64,128", shapes="enumerated")
-    ((header, _),) = talk(load(path))
-    program = read_package(path)
-    (feature,) = program.signatures["main"].inputs
-    (sent,) = header["description"]["inputs"]
-    assert sent["shapes"] == [list(s) for s in feature.shapes]
-    assert len(sent["shapes"]) == 2
-    assert (sent["name"], sent["dtype"]) == (feature.name, feature.dtype)
-    assert header["description"]["metadata"]["user"] == dict(program.metadata.user)
+def test_the_description_is_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = ((1, 4), (1, 8))
+    x = tensor("x", (1, 4), "fp16", shapes=shapes)
+    y = tensor("y", (), "fp16", ranges=((1, 1), (4, -1)))
+    metadata = Metadata("me", "MIT", "1.2", "Text.", {"key": "värde"})
+    made = program([x], [operation("relu", "y", (1, None), "fp16", x="x")], [y])
+    monkeypatch.setattr(module, "read_package", lambda path: replace(made, metadata=metadata))
+    ((header, _),) = talk(load(Path("any")))
+    assert header["description"] == {
+        "inputs": [
+            {
+                "name": "x",
+                "kind": "tensor",
+                "dtype": "fp16",
+                "shape": [1, 4],
+                "shapes": [[1, 4], [1, 8]],
+                "ranges": [],
+                "color": None,
+            }
+        ],
+        "outputs": [
+            {
+                "name": "y",
+                "kind": "tensor",
+                "dtype": "fp16",
+                "shape": [],
+                "shapes": [],
+                "ranges": [[1, 1], [4, -1]],
+                "color": None,
+            }
+        ],
+        "metadata": {
+            "author": "me",
+            "license": "MIT",
+            "version": "1.2",
+            "description": "Text.",
+            "user": {"key": "värde"},
+        },
+    }
 
 
 def test_a_function_is_chosen_by_name_and_functions_are_listed(
-    demo_artifact: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = demo_artifact(sizes="64,128", shapes="multifunction")
-    names = sorted(read_package(path).functions)
-    listed, chosen, unknown = talk(
-        frame({"id": 5, "op": "functions", "path": str(path)}),
-        load(path, function=names[-1]),
-        load(path, function="no such"),
+    def one(size: int) -> Program:
+        relu = operation("relu", "y", (size,), x="x")
+        return program([tensor("x", (size,))], [relu], [tensor("y", (size,))])
+
+    small, wide = one(4), one(8)
+    both = replace(
+        small,
+        functions={**small.functions, "wide": replace(wide.functions["main"], name="wide")},
+        signatures={**small.signatures, "wide": wide.signatures["main"]},
     )
-    assert listed[0]["functions"] == names
-    signature = read_package(path).signatures[names[-1]]
-    assert chosen[0]["description"]["inputs"][0]["shape"] == list(signature.inputs[0].shape)
+    monkeypatch.setattr(module, "read_package", lambda path: both)
+    listed, usual, chosen, unknown = talk(
+        frame({"id": 5, "op": "functions", "path": "any"}),
+        load(Path("any")),
+        load(Path("any"), function="wide"),
+        load(Path("any"), function="no such"),
+    )
+    assert listed[0] == {"id": 5, "ok": True, "functions": ["main", "wide"], "default": "main"}
+    assert usual[0]["description"]["inputs"][0]["shape"] == [4]
+    assert chosen[0]["description"]["inputs"][0]["shape"] == [8]
     assert unknown[0]["error"]["kind"] == "io"
     assert "no such" in unknown[0]["error"]["message"]
 

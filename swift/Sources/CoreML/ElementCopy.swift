@@ -56,7 +56,8 @@ extension MLMultiArrayDataType {
   func checkedByteCount() throws -> Int {
     guard isKnown else {
       throw MLModelError(
-        .generic, "The multi-array data type \(rawValue) is unknown; use double, float32, "
+        .generic,
+        "The multi-array data type \(rawValue) is unknown; use double, float32, "
           + "float16 or int32.")
     }
     return byteCount

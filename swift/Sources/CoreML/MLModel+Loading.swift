@@ -43,7 +43,8 @@ extension MLModel {
 
   private class func notCompiled(_ url: URL) -> MLModelError {
     MLModelError(
-      .generic, "\(url.lastPathComponent) cannot be compiled by Core ML on Linux; use "
+      .generic,
+      "\(url.lastPathComponent) cannot be compiled by Core ML on Linux; use "
         + "'fluxvae compile' there.")
   }
 }

@@ -33,7 +33,8 @@ extension MLMultiArrayConstraint {
     let names = ["fp16": MLMultiArrayDataType.float16, "fp32": .float32, "fp64": .double]
     guard let type = sent.dtype == "int32" ? .int32 : names[sent.dtype] else {
       throw MLModelError(
-        .featureType, "Feature \(sent.name) has elements of type \(sent.dtype), which this module "
+        .featureType,
+        "Feature \(sent.name) has elements of type \(sent.dtype), which this module "
           + "does not know.")
     }
     self.init(

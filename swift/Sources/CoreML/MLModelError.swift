@@ -8,7 +8,8 @@ public let MLModelErrorDomain = "com.apple.CoreML"
 /// Apple's is an imported NSError; a thrown one is caught with `error as? MLModelError` on both
 /// sides. `error as NSError` is not possible on Linux: use `code`, `userInfo`, or
 /// `localizedDescription`.
-public struct MLModelError: CustomNSError, LocalizedError, Equatable, Hashable, @unchecked Sendable {
+public struct MLModelError: CustomNSError, LocalizedError, Equatable, Hashable, @unchecked Sendable
+{
   /// The kind of failure.
   public struct Code: RawRepresentable, Hashable, Sendable {
     public let rawValue: Int

@@ -24,7 +24,8 @@ extension MLMultiArray {
 
   /// The array's memory as elements to write to. `type` must be the array's own element type.
   public func withUnsafeMutableBufferPointer<S: MLShapedArrayScalar, R>(
-    ofType type: S.Type, _ body: (_ ptr: UnsafeMutableBufferPointer<S>, _ strides: [Int]) throws -> R
+    ofType type: S.Type,
+    _ body: (_ ptr: UnsafeMutableBufferPointer<S>, _ strides: [Int]) throws -> R
   ) rethrows -> R {
     precondition(type.multiArrayDataType == dataType, "the array's elements are not \(type)")
     return try withUnsafeMutableBytes { try body($0.bindMemory(to: type), $1) }

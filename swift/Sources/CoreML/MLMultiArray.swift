@@ -76,6 +76,8 @@ open class MLMultiArray: NSObject {
   /// The element at an index for each dimension.
   open subscript(key: [NSNumber]) -> NSNumber {
     get { dataType.number(at: dataPointer, offset: layout.offset(of: key.map(\.intValue))) }
-    set { dataType.store(newValue, at: dataPointer, offset: layout.offset(of: key.map(\.intValue))) }
+    set {
+      dataType.store(newValue, at: dataPointer, offset: layout.offset(of: key.map(\.intValue)))
+    }
   }
 }

@@ -54,7 +54,8 @@ extension MLShapedArrayProtocol {
   /// A copy of a multi-array, whose element type must be `Scalar`.
   public init(_ multiArray: MLMultiArray) {
     precondition(
-      multiArray.dataType == Scalar.multiArrayDataType, "the array's elements are not \(Scalar.self)")
+      multiArray.dataType == Scalar.multiArrayDataType,
+      "the array's elements are not \(Scalar.self)")
     self.init(converting: multiArray)
   }
 

@@ -48,7 +48,9 @@ struct ConstantsTests {
     await #expect(throws: MLModelError.self) {
       _ = try await MLComputePlan.load(contentsOf: url, configuration: MLModelConfiguration())
     }
-    await #expect(throws: MLModelError.self) { _ = try await MLModelStructure.load(contentsOf: url) }
+    await #expect(throws: MLModelError.self) {
+      _ = try await MLModelStructure.load(contentsOf: url)
+    }
     await #expect(throws: MLModelError.self) { _ = try await MLModel.compileModel(at: url) }
   }
 }

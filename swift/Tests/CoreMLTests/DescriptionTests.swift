@@ -51,4 +51,16 @@ struct DescriptionTests {
     #expect(!x.isAllowedValue(MLFeatureValue(multiArray: counting([1, 2, 9, 5]))))
     #expect(!x.isAllowedValue(MLFeatureValue(multiArray: counting([1, 2, 1, 5]))))
   }
+
+  @Test func anImageIsDescribedAndRefusedInWords() throws {
+    let model = try Models.load("picture")
+    let y = try #require(model.modelDescription.outputDescriptionsByName["y"])
+    #expect(y.type == .image && y.multiArrayConstraint == nil)
+    #expect(y.imageConstraint?.pixelsHigh == 6 && y.imageConstraint?.pixelsWide == 4)
+    let error = #expect(throws: MLModelError.self) {
+      try model.prediction(from: features(counting([1, 3, 6, 4])))
+    }
+    #expect(error?.code == .featureType)
+    #expect(error?.localizedDescription.contains("feature y is an image") == true)
+  }
 }

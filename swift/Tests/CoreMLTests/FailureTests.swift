@@ -45,6 +45,26 @@ struct FailureTests {
     #expect(throws: MLModelError.self) { try MLModelAsset(url: missing) }
   }
 
+  @Test func aPackageThatIsNotCompiledIsRefusedAsOnAMac() throws {
+    let package = try Models.named("fixed32", extension: "mlpackage")
+    let error = #expect(throws: MLModelError.self) { try MLModel(contentsOf: package) }
+    #expect(error?.code == .io)
+    #expect(error?.localizedDescription.contains("not compiled") == true)
+  }
+
+  @Test func aDamagedModelIsRefusedWithItsReason() throws {
+    let copy = FileManager.default.temporaryDirectory.appending(
+      path: "damaged-\(ProcessInfo.processInfo.processIdentifier).mlmodelc")
+    defer { try? FileManager.default.removeItem(at: copy) }
+    try FileManager.default.copyItem(at: Models.named("fixed32"), to: copy)
+    let text = try String(contentsOf: copy.appending(path: "model.mil"), encoding: .utf8)
+    try text.prefix(text.count / 2).write(
+      to: copy.appending(path: "model.mil"), atomically: true, encoding: .utf8)
+    let error = #expect(throws: MLModelError.self) { try MLModel(contentsOf: copy) }
+    #expect(error?.code == .io)
+    #expect(error?.localizedDescription.contains(copy.path) == true)
+  }
+
   @Test func aPythonThatIsNotThereIsReported() {
     let error = #expect(throws: MLModelError.self) { try Engine(python: "/nowhere/python") }
     #expect(error?.localizedDescription.contains("FLUXVAE_PYTHON") == true)

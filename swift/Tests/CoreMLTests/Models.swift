@@ -11,8 +11,8 @@ enum Models {
   static let needed: Comment =
     "FLUXVAE_PYTHON does not name a Python with fluxvae, which makes and runs the models"
 
-  static func named(_ name: String) throws -> URL {
-    try made.get().appending(path: "\(name).mlpackage")
+  static func named(_ name: String, extension suffix: String = "mlmodelc") throws -> URL {
+    try made.get().appending(path: "\(name).\(suffix)")
   }
 
   static func load(_ name: String, function: String? = nil) throws -> MLModel {
@@ -51,7 +51,8 @@ func features(_ array: MLMultiArray) throws -> MLDictionaryFeatureProvider {
 
 /// An array of a shape whose elements count up from `first` in logical order.
 func counting(
-  _ shape: [Int], _ type: MLMultiArrayDataType = .float32, strides: [Int]? = nil, from first: Int = 0
+  _ shape: [Int], _ type: MLMultiArrayDataType = .float32, strides: [Int]? = nil,
+  from first: Int = 0
 ) -> MLMultiArray {
   let array = MLMultiArray(
     shape: shape, dataType: type, strides: strides ?? ArrayLayout(dense: shape).strides)

@@ -19,7 +19,9 @@ struct PredictionTests {
     let model = try Models.load("fixed16")
     let input = counting([1, 2, 3, 5], .double, strides: [200, 100, 20, 3], from: 4)
     let output = try model.prediction(from: features(input), options: MLPredictionOptions())
-    #expect(try elements(#require(output.featureValue(for: "y")?.multiArrayValue)) == expected(30, from: 4))
+    #expect(
+      try elements(#require(output.featureValue(for: "y")?.multiArrayValue))
+        == expected(30, from: 4))
   }
 
   @Test func severalPredictionsMayBeUnderWay() async throws {

@@ -1,7 +1,8 @@
 """Small models for the Swift tests: y = 2x + 1, which floating point computes exactly.
 
-Usage: make_models.py FOLDER. Writes ``fixed32``, ``fixed16``, ``enumerated``, ``ranged`` and
-``functions`` (``double`` of shape 1x2x3x5, ``wide`` of shape 1x2x3x7) as .mlpackage folders.
+Usage: make_models.py FOLDER. Writes ``fixed32``, ``fixed16``, ``enumerated``, ``ranged``,
+``picture`` (its output is an RGB image, 6 high and 4 wide) and ``functions`` (``double`` of shape
+1x2x3x5, ``wide`` of shape 1x2x3x7), each as an .mlpackage and compiled, as an .mlmodelc.
 """
 
 import logging
@@ -16,18 +17,27 @@ import coremltools as ct  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from fluxvae.mil.portable import compile_program  # noqa: E402
+
 
 class Affine(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * 2 + 1
 
 
-def save(folder: Path, name: str, shape: object, dtype: type, default: tuple[int, ...]) -> Path:
+def save(
+    folder: Path,
+    name: str,
+    shape: object,
+    dtype: type,
+    default: tuple[int, ...],
+    output: object = None,
+) -> Path:
     traced = torch.jit.trace(Affine().eval(), torch.zeros(default))
     model = ct.convert(
         traced,
         inputs=[ct.TensorType("x", shape=shape, dtype=dtype)],
-        outputs=[ct.TensorType("y", dtype=dtype)],
+        outputs=[output or ct.TensorType("y", dtype=dtype)],
         minimum_deployment_target=ct.target.iOS18,
         compute_precision=ct.precision.FLOAT32,
         skip_model_load=True,
@@ -51,11 +61,15 @@ def main(folder: Path) -> None:
     ranged = ct.Shape((1, 2, ct.RangeDim(2, 8, default=3), 5))
     save(folder, "ranged", ranged, np.float32, usual)
     wide = save(folder, "wide", (1, 2, 3, 7), np.float32, (1, 2, 3, 7))
+    image = ct.ImageType("y", color_layout=ct.colorlayout.RGB)
+    save(folder, "picture", (1, 3, 6, 4), np.float32, (1, 3, 6, 4), image)
     both = ct.utils.MultiFunctionDescriptor()
     both.add_function(str(fixed), "main", "double")
     both.add_function(str(wide), "main", "wide")
     both.default_function_name = "double"
     ct.utils.save_multifunction(both, str(folder / "functions.mlpackage"))
+    for package in sorted(folder.glob("*.mlpackage")):
+        compile_program(package, folder)
 
 
 main(Path(sys.argv[1]))

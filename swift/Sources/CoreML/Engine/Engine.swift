@@ -25,8 +25,8 @@ final class Engine: Sendable {
   static func shared() throws -> Engine {
     try current.withLock { engine in
       if let engine, engine.state.withLock({ $0.failure == nil }) { return engine }
-      let python = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"] ?? "python3"
-      let started = try Engine(python: python)
+      let named = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"] ?? ""
+      let started = try Engine(python: named.isEmpty ? "python3" : named)
       engine = started
       return started
     }
@@ -40,7 +40,8 @@ final class Engine: Sendable {
   }
 
   /// Asks and waits.
-  func ask(_ request: EngineRequest, payload: Data = Data()) throws -> (EngineReply, EnginePayload) {
+  func ask(_ request: EngineRequest, payload: Data = Data()) throws -> (EngineReply, EnginePayload)
+  {
     let answered = DispatchSemaphore(value: 0)
     let place = Mutex<Answer?>(nil)
     send(request, payload) { answer in
@@ -99,7 +100,8 @@ final class Engine: Sendable {
     let ending = process.finish()
     let said = process.lastWords().map { " Its last words: \($0)" } ?? ""
     let error = MLModelError(
-      .generic, "The engine that runs models on Linux (process \(process.identifier)) \(ending) "
+      .generic,
+      "The engine that runs models on Linux (process \(process.identifier)) \(ending) "
         + "before it answered; load the model again.\(said)")
     let abandoned = state.withLock { state in
       state.failure = error

@@ -31,18 +31,21 @@ struct EngineInputs: Sendable {
     }
     guard let constraint = feature.multiArrayConstraint else {
       throw MLModelError(
-        .featureType, "The model expects input feature \(name) to be an image, and Linux has no "
+        .featureType,
+        "The model expects input feature \(name) to be an image, and Linux has no "
           + "pixel buffers; use a model with multi-array inputs.")
     }
     guard let array = value.multiArrayValue else {
       throw MLModelError(
-        .featureType, "The model expects input feature \(name) to be an array, but the input is "
+        .featureType,
+        "The model expects input feature \(name) to be an array, but the input is "
           + "of type \(value.type.rawValue).")
     }
     if let violation = constraint.violation(of: array.layout.shape) {
       let shape = array.layout.shape.map(String.init).joined(separator: " × ")
       throw MLModelError(
-        .featureType, "For input feature '\(name)', the provided shape (\(shape)) is not "
+        .featureType,
+        "For input feature '\(name)', the provided shape (\(shape)) is not "
           + "compatible with the model's feature description.",
         underlying: MLModelError(.generic, violation))
     }

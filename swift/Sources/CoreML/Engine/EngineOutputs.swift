@@ -13,7 +13,8 @@ struct EngineOutputs {
     for output in reply.outputs ?? [] {
       guard let type = MLMultiArrayDataType(engineName: output.dtype) else {
         throw MLModelError(
-          .featureType, "The output feature \(output.name) is an image, and Linux has no pixel "
+          .featureType,
+          "The output feature \(output.name) is an image, and Linux has no pixel "
             + "buffers; use a model with multi-array outputs.")
       }
       let size = output.shape.reduce(type.byteCount, *)
@@ -64,7 +65,8 @@ struct EngineOutputs {
     guard let text = environment["FLUXVAE_OUTPUT_ROW_ALIGNMENT"], !text.isEmpty else { return nil }
     guard let bytes = Int(text), (1...(1 << 20)).contains(bytes) else {
       throw MLModelError(
-        .parameters, "FLUXVAE_OUTPUT_ROW_ALIGNMENT is '\(text)'; expected a number of bytes from "
+        .parameters,
+        "FLUXVAE_OUTPUT_ROW_ALIGNMENT is '\(text)'; expected a number of bytes from "
           + "1 to \(1 << 20), such as 64.")
     }
     return bytes

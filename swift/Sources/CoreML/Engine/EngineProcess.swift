@@ -27,6 +27,11 @@ final class EngineProcess: Sendable {
     socket = ends[0]
   }
 
+  deinit {
+    close(socket)
+    if log >= 0 { close(log) }
+  }
+
   /// Writes all bytes; false when the engine has gone.
   func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
     var rest = bytes
@@ -104,7 +109,7 @@ final class EngineProcess: Sendable {
     let command = [python, "-m", "fluxvae.mil.serve"]
     var arguments: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
     var variables: [UnsafeMutablePointer<CChar>?] = environment.map { strdup($0) } + [nil]
-    defer { (arguments + variables).forEach { free($0) } }
+    defer { for text in arguments + variables { free(text) } }
     var pid: pid_t = 0
     let code = posix_spawnp(&pid, python, &actions, nil, &arguments, &variables)
     return (pid, code)
@@ -112,7 +117,8 @@ final class EngineProcess: Sendable {
 
   private static func failure(_ what: String, _ code: Int32) -> MLModelError {
     MLModelError(
-      .io, "The engine could not be started: \(what): \(String(cString: strerror(code))). Set "
+      .io,
+      "The engine could not be started: \(what): \(String(cString: strerror(code))). Set "
         + "FLUXVAE_PYTHON to a Python that has fluxvae installed.")
   }
 }

@@ -21,9 +21,10 @@ final class LoadedModel: Sendable {
   static func load(
     _ url: URL, function: String?, engine own: Engine? = nil
   ) throws -> LoadedModel {
-    let engine = try own ?? Engine.shared()
     do {
-      let (reply, _) = try engine.ask(try request(url, function))
+      let request = try request(url, function)
+      let engine = try own ?? Engine.shared()
+      let (reply, _) = try engine.ask(request)
       return try LoadedModel(engine: engine, reply: reply)
     } catch let error as MLModelError {
       throw explained(error, url)
@@ -32,9 +33,10 @@ final class LoadedModel: Sendable {
 
   /// Loads a model in the engine of this process without blocking a thread.
   static func load(_ url: URL, function: String?) async throws -> LoadedModel {
-    let engine = try Engine.shared()
     do {
-      let (reply, _) = try await engine.ask(try request(url, function))
+      let request = try request(url, function)
+      let engine = try Engine.shared()
+      let (reply, _) = try await engine.ask(request)
       return try LoadedModel(engine: engine, reply: reply)
     } catch let error as MLModelError {
       throw explained(error, url)
@@ -56,6 +58,10 @@ final class LoadedModel: Sendable {
   private static func request(_ url: URL, _ function: String?) throws -> EngineRequest {
     guard url.isFileURL else {
       throw MLModelError(.io, "\(url.absoluteString) is not the URL of a file.")
+    }
+    if ["mlpackage", "mlmodel"].contains(url.pathExtension) {
+      // The engine could run it; Core ML loads compiled models only, and so does this module.
+      throw MLModelError(.io, "It is not compiled; compile it with 'fluxvae compile'.")
     }
     return EngineRequest(op: "load", path: url.path, function: function)
   }
