@@ -5,7 +5,7 @@ import HarnessCore
 @main
 enum Main {
   static func main() async {
-    exit(await run(Array(CommandLine.arguments.dropFirst())).rawValue)
+    exit(await run(Array(ProcessInfo.processInfo.arguments.dropFirst())).rawValue)
   }
 
   /// Exit codes, the same as those of `fluxvae`.

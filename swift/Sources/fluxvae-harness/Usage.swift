@@ -5,14 +5,16 @@ enum Usage {
     guard let name, let spec = CommandSpec.named(name.rawValue) else { return overview }
     var lines = synopsis(spec) + ["", sentence(spec.summary)]
     if !spec.options.isEmpty { lines.append("") }
-    lines += table(spec.options.map { option in
-      ([option.name] + [option.value].compactMap { $0 }).joined(separator: " ")
-    }, spec.options.map(\.help))
+    lines += table(
+      spec.options.map { option in
+        ([option.name] + [option.value].compactMap { $0 }).joined(separator: " ")
+      }, spec.options.map(\.help))
     return lines.joined(separator: "\n")
   }
 
   private static var overview: String {
-    let lines = ["usage: fluxvae-harness COMMAND [options]", ""]
+    let lines =
+      ["usage: fluxvae-harness COMMAND [options]", ""]
       + table(CommandSpec.all.map(\.name.rawValue), CommandSpec.all.map(\.summary))
       + [
         "", "fluxvae-harness COMMAND --help tells a command's options.",

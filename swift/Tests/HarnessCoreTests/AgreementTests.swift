@@ -18,10 +18,12 @@ struct AgreementTests {
 
   init() throws { bundle = try BundleFolder().read() }
 
-  @Test("the model's precision chooses the limit", arguments: [
-    ("float16", Limit(metric: .psnrDb, bound: 60)),
-    ("float32", Limit(metric: .maxAbs, bound: 2e-5)),
-  ])
+  @Test(
+    "the model's precision chooses the limit",
+    arguments: [
+      ("float16", Limit(metric: .psnrDb, bound: 60)),
+      ("float32", Limit(metric: .maxAbs, bound: 2e-5)),
+    ])
   func limits(precision: String, limit: Limit) throws {
     let model = Interfaces.decoder(metadata: Interfaces.metadata(precision: precision))
     let agreement = try bundle.agreement(with: model)
@@ -34,6 +36,16 @@ struct AgreementTests {
   func foreign(metadata: [String: String], fault: BundleError) {
     #expect(throws: fault) {
       try bundle.agreement(with: Interfaces.decoder(metadata: metadata))
+    }
+  }
+
+  @Test("another decoder is named as such, not by the shape that follows from it")
+  func origin() {
+    let model = Interfaces.decoder(
+      metadata: Interfaces.metadata(variant: "flux1"),
+      latent: Interfaces.feature("latent", [1, 16, 2, 3]))
+    #expect(throws: BundleError.variant(bundle: "flux2", model: "flux1")) {
+      try bundle.agreement(with: model)
     }
   }
 

@@ -89,9 +89,11 @@ struct IOBundleTests {
     #expect(error.localizedDescription.contains(says))
   }
 
-  @Test("shapes that are none are refused", arguments: [
-    [1, 3, 16], [1, 3, 0, 24], [1, 3, -16, 24], [4_000_000_000, 4_000_000_000, 16, 24],
-  ])
+  @Test(
+    "shapes that are none are refused",
+    arguments: [
+      [1, 3, 16], [1, 3, 0, 24], [1, 3, -16, 24], [4_000_000_000, 4_000_000_000, 16, 24],
+    ])
   func shapes(shape: [Int]) throws {
     let folder = try BundleFolder()
     folder.change("output", "shape", to: shape)
@@ -105,6 +107,7 @@ struct IOBundleTests {
     folder.change("output", "layout", to: "nhwc")
     let error = try #require(throws: BundleError.self) { try folder.read() }
     #expect(error.localizedDescription.contains("its size is 16x24"))
+    #expect(error.localizedDescription.contains("[1, 3, 16, 24] in the layout nhwc"))
   }
 
   @Test("other formats, other versions and missing entries are told apart")

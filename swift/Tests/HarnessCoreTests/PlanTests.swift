@@ -25,10 +25,12 @@ struct PlanTests {
     #expect(result.leftNeuralEngine.map { result.ops[$0].operator }.contains("ios18.cast"))
   }
 
-  @Test("nothing left the Neural Engine where it is not allowed or not there", arguments: [
-    (ComputeUnits.cpuOnly, [Device.cpu, .neuralEngine]), (.cpuAndGPU, [.cpu, .neuralEngine]),
-    (.all, [.cpu, .gpu]),
-  ])
+  @Test(
+    "nothing left the Neural Engine where it is not allowed or not there",
+    arguments: [
+      (ComputeUnits.cpuOnly, [Device.cpu, .neuralEngine]), (.cpuAndGPU, [.cpu, .neuralEngine]),
+      (.all, [.cpu, .gpu]),
+    ])
   func absent(units: ComputeUnits, present: [Device]) {
     let result = PlanReport.Result(Self.entries, units: units, function: "main", present: present)
     #expect(result.leftNeuralEngine == [])

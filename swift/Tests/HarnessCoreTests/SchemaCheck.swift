@@ -44,14 +44,15 @@ struct SchemaCheck {
     let properties = schema["properties"] as? [String: Any] ?? [:]
     let required = schema["required"] as? [String] ?? []
     let absent = required.filter { object[$0] == nil }.map { "\(place).\($0) is missing" }
-    return absent + object.flatMap { key, value -> [String] in
-      let below = "\(place).\(key)"
-      if let own = properties[key] as? [String: Any] { return check(value, own, at: below) }
-      if let others = schema["additionalProperties"] as? [String: Any] {
-        return check(value, others, at: below)
+    return absent
+      + object.flatMap { key, value -> [String] in
+        let below = "\(place).\(key)"
+        if let own = properties[key] as? [String: Any] { return check(value, own, at: below) }
+        if let others = schema["additionalProperties"] as? [String: Any] {
+          return check(value, others, at: below)
+        }
+        return schema["additionalProperties"] as? Bool == false ? ["\(below) is not known"] : []
       }
-      return schema["additionalProperties"] as? Bool == false ? ["\(below) is not known"] : []
-    }
   }
 
   private func definition(_ reference: String) -> [String: Any] {

@@ -29,7 +29,8 @@ struct ShapeChoiceTests {
     #expect(try decide(.size(size), enumerated) == .shapes(["latent": [1, 4, 8, 8]]))
     let nhwc = Interfaces.decoder(
       metadata: Interfaces.metadata(layout: "nhwc"),
-      latent: Interfaces.feature("latent", [1, 2, 3, 4], ranges: [[1, 1], [2, 9], [3, nil], [4, 4]]))
+      latent: Interfaces.feature(
+        "latent", [1, 2, 3, 4], ranges: [[1, 1], [2, 9], [3, nil], [4, 4]]))
     let wide = ImageSize(height: 72, width: 8000)
     #expect(try decide(.size(wide), nhwc) == .shapes(["latent": [1, 9, 1000, 4]]))
     let tall = ImageSize(height: 80, width: 80)

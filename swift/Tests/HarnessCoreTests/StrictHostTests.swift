@@ -13,10 +13,11 @@ struct StrictHostTests {
   @Test("every noise is named")
   func noisy() {
     let found = StrictHost.complaints(moment(.fair, true, .battery, [4.1, 0, 0]), cores: 8)
-    #expect(found == [
-      "the thermal state is fair", "low-power mode is on", "it runs from the battery",
-      "its load average is 4.10 on 8 cores",
-    ])
+    #expect(
+      found == [
+        "the thermal state is fair", "low-power mode is on", "it runs from the battery",
+        "its load average is 4.10 on 8 cores",
+      ])
     #expect(HostError.noisy(found).localizedDescription.contains("low-power mode is on; it runs"))
   }
 

@@ -15,15 +15,21 @@ struct StridedLayoutTests {
 
   static let cases = [
     Case(name: "dense", shape: [1, 3, 4, 5], strides: [60, 20, 5, 1], run: 120),
-    Case(name: "dense, odd stride of the axis of one", shape: [1, 3, 4, 5],
+    Case(
+      name: "dense, odd stride of the axis of one", shape: [1, 3, 4, 5],
       strides: [7, 20, 5, 1], run: 120),
-    Case(name: "rows padded to 32 scalars", shape: [1, 3, 4, 5],
+    Case(
+      name: "rows padded to 32 scalars", shape: [1, 3, 4, 5],
       strides: [384, 128, 32, 1], run: 10),
-    Case(name: "rows and planes padded", shape: [1, 3, 4, 5], strides: [999, 200, 32, 1], run: 10),
-    Case(name: "planes padded, rows dense", shape: [2, 3, 4, 5], strides: [96, 32, 5, 1], run: 40),
-    Case(name: "images padded, planes dense", shape: [2, 3, 4, 5],
+    Case(
+      name: "rows and planes padded", shape: [1, 3, 4, 5], strides: [999, 200, 32, 1], run: 10),
+    Case(
+      name: "planes padded, rows dense", shape: [2, 3, 4, 5], strides: [96, 32, 5, 1], run: 40),
+    Case(
+      name: "images padded, planes dense", shape: [2, 3, 4, 5],
       strides: [64, 20, 5, 1], run: 120),
-    Case(name: "NHWC, three channels padded to 32", shape: [1, 4, 5, 3],
+    Case(
+      name: "NHWC, three channels padded to 32", shape: [1, 4, 5, 3],
       strides: [640, 160, 32, 1], run: 6),
     Case(name: "NHWC seen through NCHW", shape: [1, 3, 4, 5], strides: [60, 1, 15, 3], run: 2),
     Case(name: "every other scalar", shape: [2, 3, 4], strides: [24, 8, 2], run: 2),
@@ -75,9 +81,11 @@ struct StridedLayoutTests {
     }
   }
 
-  @Test("strides that describe no array are refused", arguments: [
-    ([2, 3], [1]), ([2, 3], [-3, 1]), ([2, 3], [.max, 1]),
-  ])
+  @Test(
+    "strides that describe no array are refused",
+    arguments: [
+      ([2, 3], [1]), ([2, 3], [-3, 1]), ([2, 3], [.max, 1]),
+    ])
   func senseless(shape: [Int], strides: [Int]) {
     #expect(throws: TensorError.strides(shape: shape, strides: strides)) {
       try StridedLayout(shape: shape, strides: strides, scalarSize: 4)

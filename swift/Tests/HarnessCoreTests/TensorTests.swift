@@ -36,9 +36,11 @@ struct TensorTests {
     }
   }
 
-  @Test("an array of Core ML takes a tensor and gives it back", arguments: [
-    ScalarType.float16, .float32,
-  ])
+  @Test(
+    "an array of Core ML takes a tensor and gives it back",
+    arguments: [
+      ScalarType.float16, .float32,
+    ])
   func roundTrip(dtype: ScalarType) throws {
     let values = (0..<24).map { Float($0) - 3.5 }
     let tensor = try Tensor(values, shape: [1, 2, 3, 4], dtype: dtype)
@@ -48,9 +50,11 @@ struct TensorTests {
     #expect(try Tensor(array) == tensor)
   }
 
-  @Test("padded rows of an array of Core ML are read right", arguments: [
-    ScalarType.float16, .float32,
-  ])
+  @Test(
+    "padded rows of an array of Core ML are read right",
+    arguments: [
+      ScalarType.float16, .float32,
+    ])
   func padded(dtype: ScalarType) throws {
     let strides = [120, 60, 16, 1]  // 3 rows of 5 values, padded to 16, and planes padded too
     let size = dtype.byteCount

@@ -22,10 +22,10 @@ struct Vectors: Decodable {
   }
 
   struct Expected: Decodable {
-    let max_abs: Number
+    let maxAbs: Number
     let mae: Number
     let rmse: Number
-    let psnr_db: Number
+    let psnrDb: Number
     let cosine: Number
     let nan: Int
     let inf: Int
@@ -59,7 +59,9 @@ struct Vectors: Decodable {
   let sha256: [Digest]
 
   static func load() throws -> Vectors {
-    let data = try Data(contentsOf: Repository.root.appendingPathComponent("tests/vectors/harness.json"))
-    return try JSONDecoder().decode(Vectors.self, from: data)
+    let file = Repository.root.appendingPathComponent("tests/vectors/harness.json")
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    return try decoder.decode(Vectors.self, from: Data(contentsOf: file))
   }
 }

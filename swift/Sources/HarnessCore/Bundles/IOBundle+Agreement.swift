@@ -6,27 +6,35 @@ extension IOBundle {
     public let notes: [String]
   }
 
-  /// Holds the bundle against what a model declares and says of itself.
+  /// Holds the bundle against what a model says of itself and declares.
   ///
   /// The features' dtype may differ from the bundle's: a float32 input is rounded for a float16
   /// model, and outputs are compared in double precision.
   ///
-  /// - Throws: `BundleError` for another feature, shape, layout, variant, checkpoint or latent
-  ///   space; `ModelFault` for a feature that is no array, or damaged metadata.
+  /// - Throws: `BundleError` for another layout, variant, checkpoint, latent space, feature or
+  ///   shape; `ModelFault` for a feature that is no array, or damaged metadata.
   public func agreement(with interface: Interface) throws -> Agreement {
+    let (precision, notes) = try origin(of: interface.metadata)
     try check(manifest.input, role: "input", in: interface.inputs)
     try check(manifest.output, role: "output", in: interface.outputs)
-    guard let record = try ArtifactRecord(metadata: interface.metadata) else {
-      return try judged(
-        by: nil,
-        notes: ["The model has no fluxvae metadata: weights and latent space were not checked."])
+    return try judged(by: precision, notes: notes)
+  }
+
+  /// Holds the bundle against the model's metadata, which all functions of a model share.
+  ///
+  /// - Returns: the model's compute precision, and what could not be checked.
+  @discardableResult
+  func origin(of metadata: [String: String]) throws -> (precision: Precision?, notes: [String]) {
+    guard let record = try ArtifactRecord(metadata: metadata) else {
+      let note = "The model has no fluxvae metadata: weights and latent space were not checked."
+      return (nil, [note])
     }
     var notes: [String] = []
-    try compare(record.layout, manifest.input.layout, "layout", &notes) {
-      .layout(bundle: $1, model: $0)
-    }
     try compare(record.variant, manifest.variant, "variant", &notes) {
       .variant(bundle: $1, model: $0)
+    }
+    try compare(record.layout, manifest.input.layout, "layout", &notes) {
+      .layout(bundle: $1, model: $0)
     }
     try compare(record.latentSpace, manifest.latentSpace, "latent space", &notes) {
       .latentSpace(bundle: $1, model: $0)
@@ -34,7 +42,7 @@ extension IOBundle {
     try compare(record.weightsDigest, manifest.weights.digest, "weight digest", &notes) {
       .weights(bundle: $1, model: $0)
     }
-    return try judged(by: record.precision, notes: notes)
+    return (record.precision, notes)
   }
 
   private func check(_ array: Manifest.Array, role: String, in features: [Feature]) throws {

@@ -43,7 +43,9 @@ extension Manifest {
       }
     }
     guard let pixels = ImageSize(size), pixels == output.pixels else {
-      throw .manifest("its size is \(size), and \(output.name) has the shape \(output.shape)")
+      throw .manifest(
+        "its size is \(size), and \(output.name) has the shape \(output.shape) in the layout "
+          + output.layout.rawValue)
     }
     guard limits.values.allSatisfy({ $0.bound.isFinite }) else {
       throw .manifest("a limit is not finite")

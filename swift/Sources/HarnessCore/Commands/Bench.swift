@@ -26,12 +26,11 @@ public enum Bench {
     let before = Moment.now()
     if settings.strictHost { try refuseNoise(before) }
     let bundle = try folder.map { try IOBundle(folder: $0) }
-    let wanted = try choice.wanted(bundle)
     var runs: [BenchRun] = []
     var described: (LoadedModel, InputReport)?
     for units in choice.units {
       progress("bench on \(units.rawValue): load, \(settings.warmup) + \(settings.iterations)")
-      let (first, shapes) = try await choice.open(wanted, units: units)
+      let (first, shapes) = try await choice.open(bundle, units: units)
       let second = try LoadedModel(url: choice.url, function: first.function, units: units)
       let feed = try Feed(bundle: bundle, interface: first.interface, shapes: shapes)
       let load = BenchRun.Load(firstMs: first.milliseconds, secondMs: second.milliseconds)

@@ -12,13 +12,12 @@ public enum Drift {
   ) async throws -> Report {
     let before = Moment.now()
     let bundle = try folder.map { try IOBundle(folder: $0) }
-    let wanted = try choice.wanted(bundle)
     var runs: [DriftReport.Run] = []
     var firsts: [(units: ComputeUnits, outputs: [Tensor])] = []
     var described: (LoadedModel, InputReport)?
     for units in choice.units {
       progress("drift on \(units.rawValue): \(repeats) predictions")
-      let (model, shapes) = try await choice.open(wanted, units: units)
+      let (model, shapes) = try await choice.open(bundle, units: units)
       let feed = try Feed(bundle: bundle, interface: model.interface, shapes: shapes)
       let (run, first) = try observe(model, feed, repeats: max(repeats, 1))
       runs.append(run)

@@ -20,8 +20,9 @@ extension HostProbe {
   static func notes(_ units: [ComputeUnits]) -> [String] {
     guard backend == .reference else { return [] }
     var notes = [
-      "Run by fluxvae's reference executor on Linux, not by Core ML: times say nothing about a Mac, "
-        + "and thermal state and power source are not known here."
+      "Run by fluxvae's reference executor on Linux, not by Core ML: times say nothing about a "
+        + "Mac, and thermal state and power source are not known here. The first load starts the "
+        + "executor."
     ]
     if units.contains(where: { $0 != .cpuOnly }) {
       notes.append("This machine lists the CPU alone: every set of compute units ran on it.")

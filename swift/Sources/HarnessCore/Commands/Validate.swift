@@ -10,12 +10,11 @@ public enum Validate {
   ) async throws -> Report {
     let before = Moment.now()
     let bundle = try IOBundle(folder: folder)
-    let wanted = try choice.wanted(bundle)
     var results: [ValidationReport.Result] = []
     var described: (LoadedModel, IOBundle.Agreement)?
     for units in choice.units {
       progress("validate on \(units.rawValue)")
-      let model = try await choice.open(wanted, units: units).model
+      let model = try await choice.open(bundle, units: units).model
       let agreement = try bundle.agreement(with: model.interface)
       let input = try model.provider([bundle.manifest.input.name: bundle.input])
       let output = try model.output(bundle.manifest.output.name, for: input)

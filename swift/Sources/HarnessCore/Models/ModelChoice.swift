@@ -20,7 +20,7 @@ public struct ModelChoice: Equatable, Sendable {
   var url: URL { URL(fileURLWithPath: path) }
 
   /// What has to be fed: the bundle's input, else the size that was asked for.
-  func wanted(_ bundle: IOBundle?) throws(BundleError) -> Wanted {
+  private func wanted(_ bundle: IOBundle?) throws(BundleError) -> Wanted {
     guard let bundle else { return size.map { .size($0) } ?? .anything }
     if let size, let own = ImageSize(bundle.manifest.size), own != size {
       throw .manifest("its size is \(own), and --size asks for \(size)")
@@ -29,16 +29,18 @@ public struct ModelChoice: Equatable, Sendable {
     return .array(name: input.name, shape: input.shape)
   }
 
-  /// Loads the function that takes what is wanted.
+  /// Loads the function that takes the bundle's input, or the size that was asked for.
   ///
   /// Without `function` the default one is loaded first. If it does not take the shape, the others
   /// are tried, the likeliest first; the time reported is that of the one that is kept.
   ///
-  /// - Throws: `ModelFault` when there is none.
+  /// - Throws: `BundleError` for a bundle of another model, `ModelFault` when no function fits.
   func open(
-    _ wanted: Wanted, units: ComputeUnits
-  ) async throws(ModelFault) -> (model: LoadedModel, shapes: [String: [Int]]) {
+    _ bundle: IOBundle?, units: ComputeUnits
+  ) async throws -> (model: LoadedModel, shapes: [String: [Int]]) {
+    let wanted = try wanted(bundle)
     let first = try LoadedModel(url: url, function: function, units: units)
+    try bundle?.origin(of: first.interface.metadata)
     switch try ShapeChoice.decide(wanted, for: first.interface) {
     case .shapes(let shapes): return (first, shapes)
     case .otherFunction(let guess, let fault):

@@ -1,6 +1,6 @@
 /// IEEE 754 binary16 in bit patterns.
 ///
-/// Swift's `Float16` is missing on Intel Macs, so conversions are done on bits, the same everywhere.
+/// Swift's `Float16` is missing on Intel Macs: conversions are done on bits, the same everywhere.
 enum Half {
   /// The value of a pattern: exact, and infinities and NaN stay what they are.
   static func float(_ pattern: UInt16) -> Float {

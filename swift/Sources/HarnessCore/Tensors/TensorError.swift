@@ -14,7 +14,7 @@ extension TensorError: LocalizedError {
   public var errorDescription: String? {
     switch self {
     case .shape(let shape):
-      "the shape \(shape) is not possible: extents must not be negative, nor their product too large"
+      "the shape \(shape) is not possible: an extent is negative, or the product too large"
     case .length(let shape, let dtype, let expected, let found):
       "an array \(shape) of \(dtype.rawValue) takes \(expected) bytes, and there are \(found)"
     case .conversion(let from, let to):
