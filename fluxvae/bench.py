@@ -312,7 +312,7 @@ def _check_figures(record: Record, path: Path) -> None:
     for process in record.processes:
         wanted = asdict(latency(process.run.samples_ms or (0.0,)))
         for name, figure in asdict(process.run.latency).items():
-            # Swift sums in another order: 200 samples agree to 1e-13, so this is generous
+            # Swift sums in another order, which moves float64 in its last digits only
             if not np.isclose(figure, wanted[name], rtol=1e-9, atol=1e-9):
                 raise BenchError(
                     f"{path}: run {process.number} says {name} {figure}, but its samples give "
