@@ -280,9 +280,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", choices=sorted(ARCHITECTURE), required=True)
     parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
+    parser.add_argument("--rate", type=float, default=1e-4, help="peak learning rate")
     parser.add_argument("--start-from", type=Path, help="folder with the same pair, earlier")
-    parser.add_argument("--linear-steps", type=int, default=1500, help="steps of the linear fit")
+    parser.add_argument("--linear-steps", type=int, default=4000, help="steps of the linear fit")
     parser.add_argument(
         "--batch",
         type=int,

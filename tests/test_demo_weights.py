@@ -25,19 +25,7 @@ def photos(evaluation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "variant",
-    [
-        "flux1",
-        pytest.param(
-            "flux2",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="the flux2 pair lacks training: 2.64 dB below the published one",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("variant", ["flux1", "flux2"])
 def test_demo_pair_is_at_most_one_and_a_half_db_below_the_published_pair(
     variant, evaluation, photos, shared
 ):
