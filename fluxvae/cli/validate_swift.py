@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from fluxvae.harness import Harness
     from fluxvae.swift_validate import JobResult
 
-CASES = ("normal", "chelsea", "coffee")
+NORMAL = "normal"
+CASES = (NORMAL, "chelsea", "coffee")
 
 
 @click.command("validate-swift")
@@ -39,7 +40,8 @@ CASES = ("normal", "chelsea", "coffee")
     "cases",
     multiple=True,
     type=click.Choice(CASES),
-    help="What to export without --io; may be given again. [default: normal]",
+    help="What to export without --io; may be given again. [default: chelsea, where an encoder "
+    "belongs to the weights, and normal]",
 )
 @function_option
 @click.option("--size", metavar="SIZES", help="Only these image sizes, such as 768 or 768,1024.")
@@ -129,16 +131,14 @@ def _exported(
 
     program = read_package(model)
     record = require_record(program)
-    wanted = cases or CASES[:1]
-    jobs = list(plan_jobs(program, record, folder, function=function, sizes=size, cases=wanted))
     weights, chosen = resolve_weights(record, spec, offline=offline)
-    photo = None
-    if any(case != "normal" for case in wanted):
-        variant = record.recipe.variant
-        if encoder is not None:
-            photo = load_weights(variant, encoder, part="encoder", offline=offline)
-        else:
-            photo = find_encoder(variant, chosen, offline=offline)
+    variant, photo = record.recipe.variant, None
+    if encoder is not None:
+        photo = load_weights(variant, encoder, part="encoder", offline=offline)
+    elif set(cases) != {NORMAL}:
+        photo = find_encoder(variant, chosen, offline=offline)
+    wanted = cases or ((NORMAL,) if photo is None else ("chelsea", NORMAL))
+    jobs = list(plan_jobs(program, record, folder, function=function, sizes=size, cases=wanted))
     return list(validate_swift(harness, model, weights, photo, iter(jobs), units, say=say))
 
 
@@ -172,7 +172,8 @@ def _print(model: Path, results: list[JobResult]) -> None:
     click.echo()
     if all(result.validation.case == "normal" for result in results):
         click.echo(
-            "note: noise only, which flatters fp16 by up to 10 dB; add --case chelsea --case coffee"
+            "note: noise only, which flatters fp16 by up to 10 dB; add --case chelsea, and "
+            "--encoder PATH where none belongs to the weights"
         )
     for note in notes:
         click.echo(f"note: {note}")

@@ -88,7 +88,8 @@ def test_failed_verdict_is_exit_code_3_with_the_harness_numbers(
     model = compile_model(demo_package, tmp_path / "m.mlmodelc", compiler="portable")
     failed = report("validate", validation=validation("fail"))
     fake = FakeHarness(tmp_path, (3, failed, ""))
-    ran = run(capsys, "validate-swift", str(model), "--harness", str(fake.program))
+    noise = ("--case", "normal")
+    ran = run(capsys, "validate-swift", str(model), "--harness", str(fake.program), *noise)
     assert ran.code == 3
     assert "FAIL at [0, 1, 2, 3]" in ran.out
     assert "note: noise only" in ran.out
@@ -108,3 +109,15 @@ def test_failed_verdict_is_exit_code_3_with_the_harness_numbers(
         ran = run(capsys, "validate-swift", str(model), "--harness", str(fake.program), *arguments)
         assert ran.code == 2
         assert why in ran.err
+
+
+def test_a_photo_comes_before_noise_where_an_encoder_belongs_to_the_weights(
+    tmp_path: Path, capsys: Capture, demo_package: Path
+) -> None:
+    from fluxvae.compiler import compile_model
+
+    model = compile_model(demo_package, tmp_path / "m.mlmodelc", compiler="portable")
+    fake = FakeHarness(tmp_path, *[(0, report("validate", validation=validation()), "")] * 2)
+    ran = run(capsys, "validate-swift", str(model), "--harness", str(fake.program))
+    assert ran.code == 0
+    assert [Path(arguments[3]).name for arguments, _ in fake.calls] == ["64-chelsea", "64-normal"]
