@@ -5,6 +5,7 @@ only when asked. It must work where the rest does not, so it imports neither tor
 coremltools: whether the executor runs is tried in a process of its own.
 """
 
+import re
 import sys
 import tempfile
 import time
@@ -25,15 +26,23 @@ TASKS = {
     "execute": "validate, decode and inspect them with the reference executor",
     "coreml": "run them on Core ML itself",
     "compile": "compile them to .mlmodelc with Apple's compiler",
+    "swift": "build the Swift harness: validate-swift, bench, drift",
 }
 
 _GIB = 1 << 30
 _ENOUGH_DISK = 1 * _GIB  # a tiny decoder needs 20 MB; coremltools keeps copies while it works
 _ENOUGH_MEMORY = 4 * _GIB  # 1024 px by the executor beside coremltools and torch
 _HUB_SECONDS = 5.0
+_APPLE_TASKS = ("compile", "swift")
+_LEAST_SWIFT = 6  # the language mode of swift/Package.swift
 _XCODE = (
     "install Xcode from the App Store, open it once, then run "
     "`sudo xcode-select -s /Applications/Xcode.app/Contents/Developer`"
+)
+
+_TOOLCHAIN = (
+    f"for the Swift harness install Swift {_LEAST_SWIFT} or newer: Xcode's on a Mac, the one of "
+    "swift.org on Linux"
 )
 
 
@@ -148,7 +157,7 @@ def _apple_tools(host: Host) -> Iterator[Finding]:
         return
     place = host.run(["xcode-select", "-p"])
     if place is None or place.code != 0:
-        yield Finding("Xcode", MISSING, "no developer tools are installed", _XCODE, ("compile",))
+        yield Finding("Xcode", MISSING, "no developer tools are installed", _XCODE, _APPLE_TASKS)
         return
     full = "CommandLineTools" not in place.out
     if full:
@@ -166,9 +175,13 @@ def _apple_tools(host: Host) -> Iterator[Finding]:
 def _swift(host: Host) -> Finding:
     answer = host.run(["swift", "--version"])
     if answer is None or answer.code != 0:
-        return Finding("Swift", INFO, "no toolchain; only the Swift package needs one")
+        return Finding("Swift", INFO, "no toolchain", _TOOLCHAIN, ("swift",))
     lines = [line for line in answer.out.splitlines() if "version" in line]
-    return Finding("Swift", OK, lines[0].strip() if lines else answer.out[:80])
+    what = lines[0].strip() if lines else answer.out[:80]
+    number = re.search(r"version (\d+)", what)
+    if number is not None and int(number[1]) < _LEAST_SWIFT:
+        return Finding("Swift", INFO, f"{what}: too old", _TOOLCHAIN, ("swift",))
+    return Finding("Swift", OK, what)
 
 
 def _packages(host: Host) -> Iterator[Finding]:

@@ -81,6 +81,7 @@ def test_good_linux_machine_does_all_but_apples_part() -> None:
         "execute": True,
         "coreml": False,
         "compile": False,
+        "swift": False,
     }
 
 
@@ -88,6 +89,21 @@ def test_good_mac_does_everything() -> None:
     found = examine(host=mac())
     assert [f.name for f in found if f.status in ("warn", "missing")] == []
     assert all(abilities(found).values())
+
+
+@pytest.mark.parametrize(
+    ("said", "able"),
+    [
+        (Answer(0, "Swift version 6.3.1 (swift-6.3.1-RELEASE)\nTarget: x86_64", ""), True),
+        (Answer(0, "Swift version 5.10.1 (swift-5.10.1-RELEASE)", ""), False),
+        (Answer(1, "", "swift: error"), False),
+    ],
+)
+def test_swift_harness_needs_swift_6(said: Answer, able: bool) -> None:
+    found = examine(host=mac(answers={"swift": said}))
+    assert abilities(found)["swift"] == able
+    (swift,) = (f for f in found if f.name == "Swift")
+    assert ("swift.org" in swift.advice) != able
 
 
 def test_rosetta_is_told() -> None:
@@ -125,6 +141,7 @@ def test_mac_without_developer_tools_starts_none_of_their_stubs() -> None:
 
     found = findings(replace(machine, run=run, compilers=never))
     assert found["Xcode"].status == "missing"
+    assert not abilities(list(found.values()))["swift"]
     assert "swift" not in started
 
 
