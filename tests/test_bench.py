@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
 
 from fluxvae.bench import (
     Record,
@@ -232,3 +235,18 @@ def test_differences_beside_the_model_are_named() -> None:
     other = bench(lambda d, u: answer([1.0], u), Settings(runs=1, compute_units=("cpuOnly",)))
     with pytest.raises(BenchError, match="swift all in the first, swift cpuOnly in the second"):
         compare_records(a, other)
+
+
+def test_record_fits_its_schema(tmp_path: Path) -> None:
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    schemas = {p.name: json.loads(p.read_text()) for p in docs.glob("*.schema.json")}
+    registry = Registry().with_resources(
+        (name, DRAFT202012.create_resource(schema)) for name, schema in schemas.items()
+    )
+    path = tmp_path / "a.json"
+    write_record(record([10.0, 11.0, 12.0]), path, overwrite=False)
+    judge = jsonschema.Draft202012Validator(schemas["bench.schema.json"], registry=registry)
+    content = json.loads(path.read_text())
+    judge.validate(content)
+    content["processes"][0]["run"]["latency"].pop("median")
+    assert not judge.is_valid(content)
