@@ -3,8 +3,9 @@
 Principal components of 8 x 8 patches are the best linear code of their size, and the tiny
 networks can compute them exactly: strided convolutions gather patches, the blocks pass
 non-negative values on, and a signed value travels as its positive and negative part. The decoder
-starts as the best chain of its own convolutions without the blocks, which is quick to fit. On the
-same budget this start was more than 1 dB ahead of training from random weights.
+starts as the best chain of its own convolutions without the blocks, which is quick to fit. Before
+anything else is trained this is at 28.0 dB for flux2 (mean of the demo card's photos), where two
+hours of training from random weights had come to 26.7.
 """
 
 import math
