@@ -36,7 +36,7 @@ demo: $(READY) ## Convert, validate and look: a demo decoder at 256 px, with no 
 	@echo "Pictures: coreml_out/demo/  Model: $(MODEL)"
 
 test: lint ## All checks and the whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(READY) ## ruff, mypy and the layer rules
 	$(BIN)/ruff check
