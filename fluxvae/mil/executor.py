@@ -147,10 +147,10 @@ class Session:
 
     def _enter_const(self, operation: Op) -> None:
         constant = operation.attributes.get("val")
-        if constant is None:
-            raise ArtifactError(f"the constant {operation.name!r} has no value")
-        variable = operation.outputs[0]
-        self._constants[variable.name] = self._materialise(constant)
+        if constant is None or len(operation.outputs) != 1:
+            what = "value" if constant is None else "single output"
+            raise ArtifactError(f"the constant {operation.name!r} has no {what}")
+        self._constants[operation.outputs[0].name] = self._materialise(constant)
 
     def _step(self, operation: Op, spec: OpSpec, index: int) -> Step:
         arguments: dict[str, tuple[Any, ...]] = dict(operation.inputs)
@@ -255,7 +255,13 @@ class Session:
             raise ArtifactError(
                 f"operation {step.spec.name!r} at {step.op.name!r} failed on {shapes}: {error}"
             ) from error
-        return result if isinstance(result, tuple) else (result,)
+        results = result if isinstance(result, tuple) else (result,)
+        if len(results) != len(step.op.outputs):
+            raise ArtifactError(
+                f"operation {step.spec.name!r} at {step.op.name!r} gives {len(results)} values, "
+                f"the program names {len(step.op.outputs)}"
+            )
+        return results
 
     def _round(self, value: Tensor, declared: TensorType, spec: OpSpec, shared: bool) -> Tensor:
         if declared.dtype != "fp16" or spec.exact:

@@ -96,6 +96,21 @@ def test_constant_without_a_value_is_refused_by_name() -> None:
         Session(simple(operation("const", "c", SHAPE), operation("add", "y", SHAPE, x="x", y="c")))
 
 
+def test_constant_without_an_output_is_refused_by_name() -> None:
+    """One changed byte of a model makes such a constant."""
+    nameless = replace(operation("const", "c", SHAPE), outputs=(), attributes={"val": stored()})
+    with pytest.raises(ArtifactError, match=r"the constant 'c' has no single output"):
+        Session(simple(nameless, operation("relu", "y", SHAPE, x="x")))
+
+
+@pytest.mark.parametrize("source", ["x", "folded"])
+def test_other_number_of_outputs_than_the_operation_gives_is_refused(source: str) -> None:
+    x = "x" if source == "x" else np.zeros(SHAPE, np.float32)
+    made = simple(operation("relu", ("y", "z"), SHAPE, x=x))
+    with pytest.raises(ArtifactError, match=r"'relu' at 'y' gives 1 values, the program names 2"):
+        evaluate(made)
+
+
 def test_described_input_that_the_program_does_not_take_is_refused() -> None:
     made = simple(operation("relu", "y", SHAPE, x="x"))
     signature = replace(made.signatures["main"], inputs=(tensor("z", SHAPE),))
