@@ -1,9 +1,11 @@
 """The Swift harness end to end: the same verdicts and numbers as Python's, and damage refused.
 
-Runs on Linux through the Swift module CoreML and our executor. Sizes are small; the same at 768
-and 1024: FLUXVAE_BRIDGE_SIZES=768,1024 pytest tests/test_swift_bridge.py -k real.
+Runs on Linux through the Swift module CoreML and our executor. Sizes are small, and of the 24 kinds
+of artifact six are tried that hold every pair of choices. All of them, at sizes of your choice:
+FLUXVAE_BRIDGE_SIZES=768,1024 pytest tests/test_swift_bridge.py -k real.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -31,6 +33,24 @@ from tests.test_iobundle import edit
 
 Capture = pytest.CaptureFixture[str]
 SIZES = os.environ.get("FLUXVAE_BRIDGE_SIZES", "64,96")
+EVERY = tuple(
+    itertools.product(
+        ("flux1", "flux2"),
+        ("nchw", "nhwc"),
+        ("float16", "float32"),
+        ("fixed", "enumerated", "multifunction"),
+    )
+)
+# Every pair of two choices is among these six.
+PAIRS = (
+    ("flux1", "nchw", "float16", "fixed"),
+    ("flux2", "nhwc", "float32", "fixed"),
+    ("flux1", "nhwc", "float32", "enumerated"),
+    ("flux2", "nchw", "float16", "enumerated"),
+    ("flux1", "nchw", "float32", "multifunction"),
+    ("flux2", "nhwc", "float16", "multifunction"),
+)
+MATRIX = EVERY if "FLUXVAE_BRIDGE_SIZES" in os.environ else PAIRS
 FILES = {"flux1": "taef1_decoder.safetensors", "flux2": "taef2_decoder.pth"}
 
 
@@ -65,10 +85,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shapes", ["fixed", "enumerated", "multifunction"])
-@pytest.mark.parametrize("io_precision", ["float16", "float32"])
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("variant", ["flux1", "flux2"])
+@pytest.mark.parametrize(("variant", "layout", "io_precision", "shapes"), MATRIX)
 def test_real_weights_pass_with_the_numbers_of_python(
     harness: Harness,
     shared: Path,
