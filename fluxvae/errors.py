@@ -61,3 +61,7 @@ class ValidationError(FluxVAEError):
     """The artifact ran, and its numbers are outside the thresholds."""
 
     exit_code = 3
+
+
+class CompressionError(FluxVAEError):
+    """A decoder cannot be compressed as asked, or what was stored is not what was asked for."""

@@ -1,4 +1,4 @@
-"""What to make: one frozen Recipe for each artifact, checked when it is built.
+"""One frozen Recipe for each artifact.
 
 Standard library only. A recipe says everything about an artifact except its weights; its name is
 the artifact's file name.
@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from fluxvae.catalog import find_decoder
 from fluxvae.errors import UsageError
+from fluxvae.recipes.compression import Compression
 
 PRECISIONS = ("float16", "float32")
 LAYOUTS = ("nchw", "nhwc")
@@ -80,7 +81,8 @@ class Recipe:
     """One artifact to make. ``None`` for ``io_precision``, ``shapes`` or ``target``: by need.
 
     ``nhwc_model`` makes the graph NHWC inside and out; ``layout="nhwc"`` alone puts NHWC input
-    and output around the NCHW graph. Raises UsageError for combinations that cannot be made.
+    and output around the NCHW graph. ``compression`` None: weights as they are. Raises UsageError
+    for combinations that cannot be made.
     """
 
     variant: str
@@ -93,6 +95,7 @@ class Recipe:
     output: str = "tensor"
     format: str = "mlprogram"
     target: str | None = None
+    compression: Compression | None = None
 
     def __post_init__(self) -> None:
         find_decoder(self.variant)
@@ -113,7 +116,7 @@ class Recipe:
         if self.target and TARGETS.index(self.target) < TARGETS.index(self._least_target()):
             raise UsageError(
                 f"target {self.target} is too old: {self._target_reason()} "
-                f"needs {self._least_target()} or newer"
+                f"needs {self._least_target()} or newer{self._target_way_out()}"
             )
 
     def _check_shapes(self) -> None:
@@ -139,6 +142,7 @@ class Recipe:
                 "has no image output of several sizes (coremltools 9.0): use --output tensor, "
                 "or --format mlprogram",
             ),
+            (self.compression is not None, "cannot be compressed here: use --format mlprogram"),
             (self.target is not None, "runs from iOS 13 / macOS 10.15 on: leave --target out"),
         ):
             if wrong:
@@ -156,13 +160,35 @@ class Recipe:
             return None
         return self.target or self._least_target()
 
-    def _least_target(self) -> str:
+    def _needs(self) -> tuple[tuple[str, str, str], ...]:
+        """What asks for which release: (release, what, another way)."""
+        needs = [("iOS15", "an ML Program", "")]
+        if self.io_dtype == "float16":
+            needs.append(("iOS16", "float16 input", "; or use --io-precision float32"))
         if self.shapes == "multifunction":
-            return "iOS18"
-        return "iOS16" if self.io_dtype == "float16" else "iOS15"
+            needs.append(("iOS18", "--shapes multifunction", "; or use --shapes enumerated"))
+        if self.compression is not None:
+            least = self.compression.least_target()
+            finer = " or --granularity tensor" if self.compression.kind == "palette" else ""
+            other = f"; or use --palettize 2, 4, 6 or 8{finer}" if least == "iOS18" else ""
+            needs.append((least, f"compression {self.compression.label()}", other))
+        return tuple(sorted(needs, key=lambda need: TARGETS.index(need[0])))
+
+    def _least_target(self) -> str:
+        return self._needs()[-1][0]
 
     def _target_reason(self) -> str:
-        return "--shapes multifunction" if self.shapes == "multifunction" else "float16 input"
+        return self._needs()[-1][1]
+
+    def _target_way_out(self) -> str:
+        return self._needs()[-1][2]
+
+    @property
+    def granularity(self) -> str | None:
+        """The compression's granularity on this recipe's target; None without compression."""
+        if self.compression is None or self.deployment_target is None:
+            return None
+        return self.compression.resolved_granularity(self.deployment_target)
 
     @property
     def suffix(self) -> str:
@@ -181,6 +207,8 @@ class Recipe:
         else:
             parts.append("hw" + "-".join(f"{s.height}x{s.width}" for s in self.sizes))
         parts += [p for p in (self.shapes, self.output) if p not in ("fixed", "tensor")]
+        if self.compression:
+            parts.append(self.compression.label())
         if self.target:
             parts.append(self.target)
         return "_".join(parts)
@@ -196,7 +224,10 @@ class Recipe:
         sizes = fields.pop("sizes", [])
         if not isinstance(sizes, list):
             raise UsageError(f"a recipe's sizes must be a list, got {sizes!r}")
+        compression = fields.pop("compression", None)
         try:
+            if isinstance(compression, dict):
+                fields["compression"] = Compression(**compression)
             return cls(**fields, sizes=parse_sizes(",".join(map(str, sizes))))  # type: ignore[arg-type]
         except TypeError as error:
             raise UsageError(f"not a recipe: {error}") from error

@@ -1,0 +1,1 @@
+"""Latents to calibrate compression with: photos, or a folder of the user's."""

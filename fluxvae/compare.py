@@ -1,0 +1,1 @@
+"""Several recipes of one decoder in one table."""

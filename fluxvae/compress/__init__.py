@@ -1,0 +1,1 @@
+"""Smaller weights and integer arithmetic: how they are found, written and checked."""

@@ -1,0 +1,156 @@
+"""Compressed forms of a convolution's weight and of its input, as frozen data.
+
+A form says exactly what is stored; ``dense`` says what Core ML and the executor expand it to. All
+tables and scales hold values that float16 holds exactly, so a form means the same in both
+precisions but for the rounding of products.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from fluxvae.errors import CompressionError
+
+PALETTE_BITS = (1, 2, 3, 4, 6, 8)
+INTEGER_RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7)}
+
+
+@dataclass(frozen=True)
+class Palettized:
+    """Each weight is an entry of a table of ``2 ** bits`` values.
+
+    ``indices`` uint8 (O, I, kh, kw); ``lut`` float32 (groups, 2 ** bits), one table for each
+    ``O / groups`` consecutive output channels; ``scale`` float32 (O,) multiplies each output
+    channel, or None. Raises CompressionError when these do not belong together.
+    """
+
+    bits: int
+    indices: np.ndarray
+    lut: np.ndarray
+    scale: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        channels = self.indices.shape[0]
+        if self.bits not in PALETTE_BITS or self.lut.shape[1:] != (2**self.bits,):
+            raise CompressionError(f"a table of shape {self.lut.shape} for {self.bits} bits")
+        if channels % self.lut.shape[0]:
+            raise CompressionError(f"{self.lut.shape[0]} tables for {channels} output channels")
+        if self.indices.dtype != np.uint8 or int(self.indices.max()) >= 2**self.bits:
+            raise CompressionError(
+                f"indices of {self.bits} bits must be uint8 below the table's end"
+            )
+        if self.scale is not None and self.scale.shape != (channels,):
+            raise CompressionError(f"{self.scale.shape} scales for {channels} output channels")
+        _expect_float16(self.lut, *([] if self.scale is None else [self.scale]))
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Each weight is ``scale * data``: symmetric integers.
+
+    ``dtype`` int8 or int4; ``data`` int8 (O, I, kh, kw); ``scale`` float32: (1, 1, 1, 1) per
+    tensor, (O, 1, 1, 1) per channel, (O, I / block, 1, 1) per block of input channels.
+    """
+
+    dtype: str
+    data: np.ndarray
+    scale: np.ndarray
+
+    def __post_init__(self) -> None:
+        low, high = INTEGER_RANGES[self.dtype]
+        if self.data.dtype != np.int8 or self.data.min() < low or self.data.max() > high:
+            raise CompressionError(f"{self.dtype} weights must be int8 in [{low}, {high}]")
+        fits = self.scale.ndim == self.data.ndim and all(
+            want % have == 0 for want, have in zip(self.data.shape, self.scale.shape, strict=True)
+        )
+        if not fits:
+            raise CompressionError(
+                f"scales of shape {self.scale.shape} for weights of shape {self.data.shape}"
+            )
+        _expect_float16(self.scale)
+
+
+CompressedWeight = Palettized | Quantized
+
+
+@dataclass(frozen=True)
+class Activation:
+    """How a convolution's input is rounded to 8 bits: ``q = clip(round(x / scale) + zero_point)``.
+
+    ``dtype`` int8 or uint8; ``scale`` positive and exact in float16; ``zero_point`` in its range.
+    """
+
+    scale: float
+    zero_point: int = 0
+    dtype: str = "int8"
+
+    def __post_init__(self) -> None:
+        low, high = INTEGER_RANGES[self.dtype]
+        if not low <= self.zero_point <= high:
+            raise CompressionError(f"zero point {self.zero_point} is not in [{low}, {high}]")
+        if not (self.scale > 0 and math.isfinite(self.scale)):
+            raise CompressionError(f"an activation's scale must be positive, got {self.scale}")
+        _expect_float16(np.array([self.scale], np.float32))
+
+
+@dataclass(frozen=True)
+class CompressedDecoder:
+    """A decoder and what its convolutions are stored as.
+
+    ``decoder``: float32 module of the catalogue's structure, equal in function to what was asked
+    (equalized, its biases corrected); its convolutions' weights are used as they are where no form
+    is given. ``weights`` and ``activations`` are keyed by module name (``"3.conv.0"``).
+    ``notes`` is plain data for the artifact's record: how the forms were found.
+    """
+
+    decoder: nn.Sequential
+    weights: Mapping[str, CompressedWeight]
+    activations: Mapping[str, Activation] = field(default_factory=dict)
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+
+def dense(form: CompressedWeight, precision: str) -> np.ndarray:
+    """What the form expands to, float32 (O, I, kh, kw); products rounded to ``precision``."""
+    if isinstance(form, Palettized):
+        groups = form.lut.shape[0]
+        per_group = form.indices.shape[0] // groups
+        rows = form.indices.reshape(groups, per_group, -1)
+        values = np.take_along_axis(form.lut[:, None, :], rows.astype(np.int64), axis=2).reshape(
+            form.indices.shape
+        )
+        if form.scale is None:
+            return values.astype(np.float32)
+        return _rounded(values * form.scale[:, None, None, None], precision)
+    scale = form.scale
+    for axis, (have, want) in enumerate(zip(scale.shape, form.data.shape, strict=True)):
+        scale = np.repeat(scale, want // have, axis)
+    return _rounded(form.data.astype(np.float32) * scale, precision)
+
+
+def stored_bytes(form: CompressedWeight, precision: str) -> int:
+    """Bytes the form takes in a weight file, its tables and scales included, padding not."""
+    float_bytes = 2 if precision == "float16" else 4
+    if isinstance(form, Palettized):
+        scales = 0 if form.scale is None else form.scale.size
+        packed = (form.indices.size * form.bits + 7) // 8
+        return packed + float_bytes * (form.lut.size + scales)
+    packed = form.data.size if form.dtype == "int8" else (form.data.size + 1) // 2
+    return packed + float_bytes * form.scale.size
+
+
+def to_float16(values: np.ndarray) -> np.ndarray:
+    """float32 values rounded to what float16 holds, as float32."""
+    return np.asarray(values, np.float32).astype(np.float16).astype(np.float32)
+
+
+def _rounded(values: np.ndarray, precision: str) -> np.ndarray:
+    return to_float16(values) if precision == "float16" else values.astype(np.float32)
+
+
+def _expect_float16(*arrays: np.ndarray) -> None:
+    for array in arrays:
+        if not np.array_equal(to_float16(array), array):
+            raise CompressionError("tables and scales must hold finite values that float16 holds")

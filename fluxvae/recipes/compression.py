@@ -1,0 +1,137 @@
+"""How a decoder is compressed: one frozen Compression inside a Recipe.
+
+Core ML's forms by release (coremltools 9.0's op definitions): tables of 1, 2, 4, 6 and 8 bits for a
+whole tensor and int8 weights since iOS16; quantize and dequantize of activations since iOS17;
+3 bits, tables for groups, scales for channels of a table, int4 and blocks since iOS18.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from fluxvae.errors import UsageError
+
+KINDS = ("palette", "int8", "int4", "mixed", "w8a8")
+METHODS = ("compensated", "plain")
+ACTIVATIONS = ("zero-point", "symmetric")
+PALETTE_BITS = (1, 2, 3, 4, 6, 8)
+
+_GRANULARITIES = {
+    "palette": r"tensor|channel-scale|grouped:(\d{1,4})",
+    "int8": r"tensor|channel",
+    "int4": r"channel|block:(\d{1,4})",
+    "mixed": r"channel-scale|tensor",
+    "w8a8": r"channel",
+}
+_EXAMPLES = {
+    "palette": "tensor, channel-scale or grouped:16",
+    "int8": "tensor or channel",
+    "int4": "channel or block:32",
+    "mixed": "channel-scale or tensor",
+    "w8a8": "channel",
+}
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|dB)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a mixed allocation must meet: at most ``value`` bytes, or at least ``value`` dB."""
+
+    unit: str  # "bytes" or "dB"
+    value: float
+
+
+@dataclass(frozen=True)
+class Compression:
+    """One way to compress a decoder.
+
+    ``kind``: ``palette`` (tables of 2 ** bits values), ``int8``, ``int4``, ``mixed`` (bits by
+    layer, within ``budget``) or ``w8a8`` (int8 weights and 8-bit activations; at least
+    ``int8_share`` of the multiply-accumulates). ``method``: ``compensated`` (layer by layer, each
+    making up for the error before it; needs calibration latents) or ``plain`` (coremltools'
+    arithmetic; needs none but for w8a8). ``granularity`` None: the finest that the target and the
+    kind allow at the same size. Raises UsageError for what cannot be made.
+    """
+
+    kind: str
+    bits: int | None = None
+    granularity: str | None = None
+    method: str = "compensated"
+    budget: str | None = None
+    activations: str = "zero-point"
+    int8_share: float = 0.95
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("kind", KINDS), ("method", METHODS), ("activations", ACTIVATIONS)):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise UsageError(f"{field} {value!r} is none of {list(allowed)}")
+        if (self.kind == "palette") != (self.bits is not None) or (
+            self.bits is not None and self.bits not in PALETTE_BITS
+        ):
+            raise UsageError(
+                f"palettes have 1, 2, 3, 4, 6 or 8 bits, other kinds none; got {self.bits}"
+            )
+        if (self.kind == "mixed") != (self.budget is not None):
+            raise UsageError("mixed bits need a budget, such as 900KB or 40dB; other kinds none")
+        if self.budget is not None:
+            parse_budget(self.budget)
+        if self.granularity is not None and not re.fullmatch(
+            _GRANULARITIES[self.kind], self.granularity
+        ):
+            raise UsageError(
+                f"granularity {self.granularity!r} is not for {self.kind}: "
+                f"use {_EXAMPLES[self.kind]}"
+            )
+        if not 0 < self.int8_share <= 1:
+            raise UsageError(f"the int8 share is between 0 and 1, got {self.int8_share:g}")
+
+    def least_target(self) -> str:
+        """The oldest release that can hold this; with ``granularity`` None, at its simplest."""
+        if self.kind == "w8a8":
+            return "iOS17"
+        plain = self.granularity in (None, "tensor", "channel")
+        if self.kind == "int4" or self.bits == 3 or not plain:
+            return "iOS18"
+        return "iOS16"
+
+    def resolved_granularity(self, target: str) -> str:
+        """``granularity``, or the finest default of the kind on ``target`` (``iOS16``, ...)."""
+        if self.granularity is not None:
+            return self.granularity
+        new = int(target.removeprefix("iOS")) >= 18
+        defaults = {
+            "palette": "channel-scale" if new else "tensor",
+            "mixed": "channel-scale" if new else "tensor",
+            "int8": "channel",
+            "int4": "block:32",
+            "w8a8": "channel",
+        }
+        return defaults[self.kind]
+
+    def label(self) -> str:
+        """Part of a file name: ``pal4``, ``int8``, ``mixed-900KB``, ``w8a8``, ``pal4-plain``."""
+        parts = [f"pal{self.bits}" if self.kind == "palette" else self.kind]
+        if self.budget:
+            parts.append(self.budget.replace(" ", ""))
+        if self.granularity:
+            parts.append(self.granularity.replace(":", ""))
+        if self.method != "compensated":
+            parts.append(self.method)
+        if self.kind == "w8a8":
+            if self.activations != "zero-point":
+                parts.append(self.activations)
+            if not math.isclose(self.int8_share, 0.95):
+                parts.append(f"{self.int8_share * 100:g}")
+        return "-".join(parts)
+
+
+def parse_budget(text: str) -> Budget:
+    """``900KB`` and ``0.9MB`` (of 1000) to bytes, ``40dB`` to PSNR. Raises UsageError."""
+    match = _BUDGET.fullmatch(text.strip())
+    if not match or float(match[1]) <= 0:
+        raise UsageError(f"budget {text!r} is not understood: give a size or a PSNR, 900KB or 40dB")
+    unit = match[2].upper()
+    if unit == "DB":
+        return Budget("dB", float(match[1]))
+    return Budget("bytes", float(match[1]) * {"KB": 1e3, "MB": 1e6}[unit])
