@@ -143,7 +143,7 @@ def parse_label(text: str) -> Compression:
     if not match:
         raise UsageError(
             f"recipe {text.strip()!r} is not understood: expected a name such as pal4, "
-            "pal6-tensor, int8-plain, int4-block32, mixed-900KB, w8a8, w8a8-85 or w8a8-plain-symmetric"
+            "pal6-tensor, int8-plain, int4-block32, mixed-900KB, w8a8, w8a8-85 or w8a8-symmetric"
         )
     found = match.groupdict()
     kind = found["kind"] or "palette"
