@@ -18,6 +18,7 @@ from fluxvae.structure import StructureError, build
 
 FORMAT = "fluxvae-mac-report"
 VERSION = 1
+EACH = "each"  # units of a step that runs all four in one call: drift, which compares them
 Kind = Literal["convert", "compile", "executor", "validate", "bench", "plan", "drift"]
 # "done" is what a Mac's Core ML or the step itself did; "rehearsed" ran on the reference executor
 # in Core ML's place and says nothing about a Mac.
@@ -26,7 +27,10 @@ Status = Literal["done", "rehearsed", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Task:
-    """One step of one artifact. ``size`` and ``units`` are None where the step has none."""
+    """One step of one artifact. ``size`` and ``units`` are None where the step has none.
+
+    ``units`` is one of ``harness.UNITS``, or ``EACH``.
+    """
 
     artifact: str
     kind: Kind

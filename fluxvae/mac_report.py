@@ -18,6 +18,7 @@ from fluxvae import __version__
 from fluxvae.errors import FluxVAEError
 from fluxvae.harness import UNITS
 from fluxvae.mac_record import (
+    EACH,
     FORMAT,
     VERSION,
     Artifact,
@@ -35,7 +36,7 @@ from fluxvae.mac_steps import STEPS, Bench, Step
 from fluxvae.recipes import Recipe, Size
 
 NEEDS_A_MAC = "needs a Mac"
-MEASURED: tuple[Kind, ...] = ("validate", "bench", "plan", "drift")
+MEASURED: tuple[Kind, ...] = ("validate", "bench", "plan")  # on one set of units after another
 REHEARSED_UNITS = ("cpuOnly",)
 Clock = Callable[[], float]
 
@@ -79,8 +80,12 @@ def stated_list(variants: Sequence[str], sizes: Sequence[Size]) -> tuple[Recipe,
     return tuple(recipes)
 
 
-def tasks_of(name: str, recipe: Recipe) -> Iterator[Task]:
-    """Every step of one artifact, in the order they are done."""
+def tasks_of(name: str, recipe: Recipe, *, rehearsal: bool = False) -> Iterator[Task]:
+    """Every step of one artifact, in the order they are done.
+
+    Drift runs once a size, on all units in one call, since it compares them with the CPU. A
+    rehearsal has the CPU alone and repeats on that besides.
+    """
     yield Task(name, "convert")
     yield Task(name, "compile")
     yield Task(name, "executor")
@@ -88,6 +93,8 @@ def tasks_of(name: str, recipe: Recipe) -> Iterator[Task]:
         for kind in MEASURED:
             for units in UNITS:
                 yield Task(name, kind, size, units)
+        for units in (*(REHEARSED_UNITS if rehearsal else ()), EACH):
+            yield Task(name, "drift", size, units)
 
 
 def needs_a_mac(task: Task) -> bool:
@@ -111,7 +118,11 @@ def run_report(
     next call takes up what is there.
     """
     named = [(place.package.stem, place) for place in places]
-    tasks = [(task, place) for name, place in named for task in tasks_of(name, place.recipe)]
+    tasks = [
+        (task, place)
+        for name, place in named
+        for task in tasks_of(name, place.recipe, rehearsal=rehearsal)
+    ]
     cells: list[Cell] = []
     progress = Progress()
     for number, (task, place) in enumerate(tasks, start=1):

@@ -14,9 +14,9 @@ from fluxvae.bench import Settings as BenchSettings
 from fluxvae.bench import bench, start_swift
 from fluxvae.compiler import NOT_SHOWN, compile_model, compiled_path
 from fluxvae.errors import ArtifactError
-from fluxvae.harness import Harness, HarnessReport, Units, run_harness
+from fluxvae.harness import UNITS, Harness, HarnessReport, Units, run_harness
 from fluxvae.iobundle import Request, export_bundle
-from fluxvae.mac_record import Task
+from fluxvae.mac_record import EACH, Task
 from fluxvae.package import save_artifact
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.swift_validate import Job, run_job
@@ -96,7 +96,7 @@ def validate_step(place: Bench, task: Task) -> dict[str, Any]:
 
 def bench_step(place: Bench, task: Task) -> dict[str, Any]:
     """Fresh processes on one set of compute units: the whole record, every sample in it."""
-    size, units = _size(task), _units(task)
+    size, units = _size(task), cast(Units, task.units)
     settings = BenchSettings(
         iterations=place.settings.iterations,
         warmup=place.settings.warmup,
@@ -121,10 +121,16 @@ def plan_step(place: Bench, task: Task) -> dict[str, Any]:
 
 
 def drift_step(place: Bench, task: Task) -> dict[str, Any]:
-    """Repeated predictions on one set of compute units, bit-compared, and against the CPU's."""
+    """Repeated predictions, bit-compared; with all units in this one call, against the CPU's too.
+
+    The harness compares with cpuOnly only what it ran beside cpuOnly, hence ``EACH``.
+    """
     report = _ask(place, task, "drift", "--repeats", str(place.settings.repeats))
     if report.drift is None:
         raise ArtifactError("the harness gave no drift")
+    compared = {against.compute_units for against in report.drift.against_cpu}
+    if task.units == EACH and compared != {*UNITS} - {"cpuOnly"}:
+        raise ArtifactError("the harness did not compare all compute units with cpuOnly")
     return asdict(report.drift)
 
 
@@ -166,5 +172,5 @@ def _size(task: Task) -> Size:
     return size
 
 
-def _units(task: Task) -> Units:
-    return cast(Units, task.units)
+def _units(task: Task) -> str:
+    return cast(str, task.units)

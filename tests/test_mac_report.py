@@ -17,11 +17,17 @@ from fluxvae.mac_steps import STEPS, Bench, Settings
 from fluxvae.mac_table import NO_RECORD, report_page, table
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.weights import load_weights
+from tests.fake_harness import FakeHarness, metrics, report
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINE = Machine("Linux", "6.1", "x86_64", None)
 MAC = Machine("macOS", "15.5", "arm64", "Apple M0 (made up for this test)")
 METRICS = {"psnr_db": 70.25, "passed": True}
+AGAINST_CPU = [
+    {"compute_units": "all", "bit_equal": False, "metrics": {"max_abs": 0.00125}},
+    {"compute_units": "cpuAndGPU", "bit_equal": True, "metrics": {"max_abs": 0}},
+    {"compute_units": "cpuAndNeuralEngine", "bit_equal": False, "metrics": {"max_abs": None}},
+]
 
 
 class Steps:
@@ -45,7 +51,7 @@ class Steps:
             "validate": {"verdict": "pass", "cases": [{"case": "normal", **METRICS}]},
             "bench": {"summaries": [{"median": 12.34}]},
             "plan": {"results": [{"operations": 80, "devices": {"neuralEngine": 78, "cpu": 2}}]},
-            "drift": {"runs": [{"bit_equal": True}]},
+            "drift": {"runs": [{"bit_equal": True}], "against_cpu": AGAINST_CPU},
         }[task.kind]
 
     @property
@@ -100,6 +106,44 @@ def test_on_a_mac_every_task_is_done(places: list[Bench]) -> None:
     assert [c.task for c in record.cells] == wanted
     assert len(steps.done) == len(wanted)
     assert sum(t.kind == "plan" for t in wanted) == len(UNITS) * 8  # sizes of the six artifacts
+    drifts = [t for t in wanted if t.kind == "drift"]
+    assert [t.units for t in drifts] == ["each"] * 8
+
+
+@pytest.mark.parametrize("units", ["each", "cpuOnly"])
+def test_drift_asks_for_all_units_in_one_call(
+    places: list[Bench], tmp_path: Path, units: str
+) -> None:
+    # What the harness does: it compares with cpuOnly what was run beside cpuOnly.
+    run = {"bit_equal": True, "differing": 0, "first_differing": None, "max_abs": 0.0}
+    asked = UNITS if units == "each" else (units,)
+    drift = {
+        "repeats": 20,
+        "runs": [{"compute_units": u, **run, "digest": "0" * 64} for u in asked],
+        "against_cpu": [
+            {"compute_units": u, "bit_equal": False, "metrics": metrics()}
+            for u in asked
+            if u != "cpuOnly"
+        ],
+    }
+    fake = FakeHarness(tmp_path, (0, report("drift", drift=drift), ""))
+    place = replace(places[0], harness=fake.harness)
+    result = STEPS["drift"](place, Task(place.package.stem, "drift", "64", units))
+    ((arguments, _),) = fake.calls
+    assert arguments[arguments.index("--compute-units") + 1] == units
+    assert arguments[arguments.index("--repeats") + 1] == "20"
+    compared = {c["compute_units"]: c["metrics"]["max_abs"] for c in result["against_cpu"]}
+    assert compared == dict.fromkeys(set(asked) - {"cpuOnly"}, 0.01)
+
+
+def test_drift_without_the_comparison_is_a_failure(places: list[Bench], tmp_path: Path) -> None:
+    run = {"bit_equal": True, "differing": 0, "first_differing": None, "max_abs": 0.0}
+    runs = [{"compute_units": "cpuOnly", **run, "digest": "0" * 64}]
+    drift = {"repeats": 20, "runs": runs, "against_cpu": []}
+    fake = FakeHarness(tmp_path, (0, report("drift", drift=drift), ""))
+    place = replace(places[0], harness=fake.harness)
+    with pytest.raises(ArtifactError, match="compare all compute units"):
+        STEPS["drift"](place, Task(place.package.stem, "drift", "64", "each"))
 
 
 def test_interrupted_run_goes_on_where_it_was(places: list[Bench]) -> None:
@@ -208,7 +252,8 @@ def test_rehearsed_figures_never_stand_in_a_mac_s_cells(places: list[Bench]) -> 
 def test_mac_s_figures_stand_in_their_cells(places: list[Bench]) -> None:
     record = run_report(places[:1], MAC, rehearsal=False, steps=Steps().table)
     _, _, row = (r for r in table(record) if r.startswith("|"))
-    expected = ["64", "2.82", "71.4", *["70.2"] * 4, *["12.3"] * 4, "78/80", "yes"]
+    against_cpu = ["0", "not finite", "1.3e-03"]  # CPU+GPU, CPU+NE, all
+    expected = ["64", "2.82", "71.4", *["70.2"] * 4, *["12.3"] * 4, "78/80", "yes", *against_cpu]
     assert [c.strip() for c in row.strip("|").split("|")][1:] == expected
 
 
