@@ -56,11 +56,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One model of the report."""
+    """One model of the report. ``cases``: the inputs it was validated with through Swift."""
 
     name: str
     recipe: dict[str, Any]
     weights_digest: str
+    encoder_digest: str | None
+    cases: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from fluxvae.mac_record import (
     keep_cell,
     kept_cell,
 )
-from fluxvae.mac_steps import STEPS, Bench, Step
+from fluxvae.mac_steps import STEPS, Place, Step
 from fluxvae.recipes import Recipe, Size
 
 NEEDS_A_MAC = "needs a Mac"
@@ -103,7 +103,7 @@ def needs_a_mac(task: Task) -> bool:
 
 
 def run_report(
-    places: Sequence[Bench],
+    places: Sequence[Place],
     machine: Machine,
     *,
     rehearsal: bool,
@@ -150,13 +150,20 @@ def run_report(
         machine=machine,
         settings=asdict(places[0].settings),
         artifacts=tuple(
-            Artifact(name, place.recipe.to_dict(), place.weights.digest) for name, place in named
+            Artifact(
+                name,
+                place.recipe.to_dict(),
+                place.weights.digest,
+                None if place.encoder is None else place.encoder.digest,
+                place.cases,
+            )
+            for name, place in named
         ),
         cells=tuple(cells),
     )
 
 
-def _do(step: Step, place: Bench, task: Task, rehearsal: bool, clock: Clock) -> Cell:
+def _do(step: Step, place: Place, task: Task, rehearsal: bool, clock: Clock) -> Cell:
     start = clock()
     try:
         result = step(place, task)
@@ -167,17 +174,20 @@ def _do(step: Step, place: Bench, task: Task, rehearsal: bool, clock: Clock) -> 
     return Cell(task, status, None, clock() - start, result)
 
 
-def _files_are_there(place: Bench, task: Task) -> bool:
+def _files_are_there(place: Place, task: Task) -> bool:
     """A conversion or compilation is done only while what it made is there."""
     made = {"convert": place.package, "compile": place.compiled}.get(task.kind)
     return made is None or made.exists()
 
 
-def _key(place: Bench, task: Task, machine: Machine, rehearsal: bool) -> str:
+def _key(place: Place, task: Task, machine: Machine, rehearsal: bool) -> str:
+    judged = task.kind in ("executor", "validate")  # what the encoder's photos go through
     parts: dict[str, Any] = {
         "task": asdict(task),
         "recipe": place.recipe.to_dict(),
         "weights": place.weights.digest,
+        "encoder": place.encoder.digest if judged and place.encoder is not None else None,
+        "cases": place.cases if judged else (),
         "settings": asdict(place.settings) if task.units is not None else {},
         "machine": asdict(machine),
         "rehearsal": rehearsal,
