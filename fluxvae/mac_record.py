@@ -67,7 +67,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it ran. ``release`` is the version people know; ``chip`` is None off a Mac."""
+    """Where it ran. ``release`` is the version people know; ``chip`` is None if unknown."""
 
     system: str
     release: str

@@ -165,7 +165,7 @@ def test_interrupted_run_goes_on_where_it_was(places: list[Place]) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    "settings, encoder, other encoder, machine, damaged cell, model gone, rehearsal".split(", "),
+    ["settings", "encoder", "other encoder", "machine", "damaged cell", "model gone", "rehearsal"],
 )
 def test_nothing_stale_is_taken_up(places: list[Place], change: str) -> None:
     place, machine, rehearsal = places[0], MACHINE, True

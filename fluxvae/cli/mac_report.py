@@ -131,12 +131,8 @@ def _verdict(record: MacRecord) -> str:
 
 
 def _machine() -> Machine:
-    from fluxvae.host import this_host
+    from fluxvae.host import chip, this_host
     from fluxvae.mac_record import Machine
 
     host = this_host()
-    answer = None
-    if host.system == "Darwin":
-        answer = host.run(["sysctl", "-n", "machdep.cpu.brand_string"])
-    chip = answer.out if answer is not None and answer.code == 0 else None
-    return Machine(host.system, host.release, host.arch, chip)
+    return Machine(host.system, host.release, host.arch, chip(host))
