@@ -13,13 +13,12 @@ import click
 
 from fluxvae.cli.encoders import find_encoder
 from fluxvae.cli.options import say
-from fluxvae.errors import CompressionError, UsageError
+from fluxvae.errors import UsageError
 from fluxvae.recipes import ACTIVATIONS, PALETTE_BITS, Compression, Recipe
 
 METHODS = ("compensated", "plain")
 
 if TYPE_CHECKING:
-    from fluxvae.calibration import Calibration
     from fluxvae.compress.forms import CompressedDecoder
     from fluxvae.compress.mixed import Allocation
     from fluxvae.weights import Weights
@@ -213,35 +212,21 @@ def compress(
 
         return load_checkpoint(request.checkpoint, weights, recipe.compression)
 
+    from fluxvae.calibration import load_calibration
     from fluxvae.compress.pipeline import compress_decoder
     from fluxvae.models.build import build_decoder
 
     calibration = None
     if recipe.compression.needs_calibration:
         found = find_encoder(weights.variant, spec, encoder, offline)
-        calibration = find_calibration(request.calibration, weights.variant, found)
+        calibration = load_calibration(
+            request.calibration or "photos", weights.variant, found, contract=weights.contract
+        )
     say(f"compressing: {recipe.compression.label()}")
     allocation = None if request.allocation is None else _read_allocation(request.allocation)
     return compress_decoder(
         build_decoder(weights), recipe, calibration, allocation=allocation, log=say
     )
-
-
-def find_calibration(source: str | None, variant: str, encoder: Weights | None) -> Calibration:
-    """The latents to calibrate with: ``photos`` (or None), or a folder.
-
-    Raises CompressionError when there are none.
-    """
-    from fluxvae.calibration import folder_calibration, photo_calibration
-
-    if source not in (None, "photos"):
-        return folder_calibration(Path(source), variant, encoder)
-    if encoder is None:
-        raise CompressionError(
-            "no encoder belongs to these weights, so there are no photo latents to calibrate "
-            "with: pass --encoder PATH, --calibration FOLDER of latents, or --recipe plain"
-        )
-    return photo_calibration(encoder)
 
 
 def _read_allocation(path: Path) -> Allocation:
