@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import find_encoder
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.options import say
 from fluxvae.errors import UsageError
 from fluxvae.recipes import ACTIVATIONS, PALETTE_BITS, Compression, Recipe
@@ -218,7 +218,7 @@ def compress(
 
     calibration = None
     if recipe.compression.needs_calibration:
-        found = find_encoder(weights.variant, spec, encoder, offline)
+        found = choose_encoder(weights.variant, spec, encoder, offline=offline)
         calibration = load_calibration(
             request.calibration or "photos", weights.variant, found, contract=weights.contract
         )
