@@ -93,8 +93,8 @@ def _check_function(program: Program, function: Function, wanted: tuple[_Asked, 
         found = _activation(op, makers, stored)
         if found != asked.activation:
             raise CompressionError(
-                f"the input of {where} is rounded as {_words(found)}; "
-                f"asked was {_words(asked.activation)}: {_WAY_OUT}"
+                f"the input of {where} is {_words(found, 'not rounded to 8 bits')}; "
+                f"asked was {_words(asked.activation, 'none of that')}: {_WAY_OUT}"
             )
 
 
@@ -179,12 +179,10 @@ def _maker(op: Op, argument: str, makers: Mapping[str, Op], kind: str) -> Op | N
     return maker if maker is not None and maker.kind == kind else None
 
 
-def _words(activation: Activation | None) -> str:
+def _words(activation: Activation | None, without: str) -> str:
     if activation is None:
-        return "it is, not to 8 bits"
-    return (
-        f"{activation.dtype} of scale {activation.scale:g} and zero point {activation.zero_point}"
-    )
+        return without
+    return f"rounded to {activation.dtype} of scale {activation.scale:g} and zero point {activation.zero_point}"
 
 
 def _difference(found: np.ndarray | None, wanted: np.ndarray | None) -> str:
