@@ -9,10 +9,12 @@ import pytest
 
 from fluxvae.compress.forms import Activation, CompressedDecoder
 from fluxvae.compress.guard import check_weights
+from fluxvae.convert import write_model
 from fluxvae.errors import ArtifactError, CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from tests.compress.packages import SITES, Bases, compressed_as, small_decoder
+from fluxvae.recipes import Recipe, parse_sizes
+from tests.compress.packages import LATENT, SITES, Bases, compressed_as, small_decoder
 from tests.packages import WEIGHTS, copy_of, edited
 
 FORMS = {"5": "pal4-scaled", "7": "int8-channel", "9": "int8-channel", "10.conv.0": "pal6"}
@@ -234,6 +236,17 @@ def test_plain_package_is_held_against_the_decoder(bases: Bases, tmp_path: Path)
     check_weights(package, small_decoder(), "float16")
     with pytest.raises(CompressionError, match=r"weight of convolution 1 .* in 576 of 576 values"):
         check_weights(package, small_decoder(1), "float16")
+    a_plain_weight(package)
+    with pytest.raises(CompressionError, match="weight of convolution 11 "):
+        check_weights(package, small_decoder(), "float16")
+
+
+def test_factor_of_an_image_output_is_known(tmp_path: Path) -> None:
+    """Without compression coremltools merges the factor 255 into the last convolution."""
+    recipe = Recipe("flux2", sizes=parse_sizes("64"), output="image", target="iOS18")
+    package = tmp_path / "image.mlpackage"
+    write_model(small_decoder(), recipe, LATENT, package)
+    check_weights(package, small_decoder(), "float16")
     a_plain_weight(package)
     with pytest.raises(CompressionError, match="weight of convolution 11 "):
         check_weights(package, small_decoder(), "float16")
