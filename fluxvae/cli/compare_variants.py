@@ -24,7 +24,8 @@ from fluxvae.errors import UsageError
 from fluxvae.recipes import TARGETS, Recipe, parse_sizes
 
 if TYPE_CHECKING:
-    from fluxvae.compare import Comparison, Evidence, Row, View
+    from fluxvae.compare import Comparison, Row, View
+    from fluxvae.evidence import Evidence
     from fluxvae.weights import Weights
 
 RECIPES = "fp16,int8,pal6,pal4,w8a8"
@@ -50,9 +51,8 @@ MEASURE = (
 @click.option(
     "--target",
     type=click.Choice(TARGETS),
-    default="iOS18",
-    show_default=True,
-    help="Oldest system to run on. Before iOS18 palettes are stored per tensor, which costs dB.",
+    help="Oldest system to run on; before iOS18 palettes are stored per tensor, which costs dB. "
+    "[default: each recipe's best]",
 )
 @click.option(
     "--images",
@@ -86,7 +86,7 @@ def command(
     encoder: str | None,
     recipes: str,
     size: str,
-    target: str,
+    target: str | None,
     images: str,
     calibration: str,
     out: Path,
@@ -170,13 +170,7 @@ def _compare(
             verbose=verbose,
         )
 
-    return compare_variants(
-        weights, recipes, views, out, save=save, judge=_judge, overwrite=overwrite, tell=say
-    )
-
-
-def _judge(package: Path) -> Evidence:
-    raise NotImplementedError(package)
+    return compare_variants(weights, recipes, views, out, save=save, overwrite=overwrite, tell=say)
 
 
 def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights:
@@ -229,7 +223,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "psnr_db": _number(row.psnr_db),
         "ssim": _number(row.ssim),
         "int8_macs": row.evidence.int8_macs,
-        "evidence": row.evidence.words,
+        "evidence": evidence_words(row.evidence),
         "path": str(row.path),
         "made": not row.kept,
         "photos": [
@@ -264,7 +258,7 @@ def plain_table(compared: Comparison) -> str:
         )
     lines.append("")
     for row in compared.rows[1:]:
-        lines.append(f"{row.label:<{wide}}  {hanging(row.evidence.words, wide + 2)}")
+        lines.append(f"{row.label:<{wide}}  {hanging(evidence_words(row.evidence), wide + 2)}")
     notes = (_precision_note(compared), _measure_note(compared), *_advice(compared))
     folder = f"artifacts are in {compared.rows[0].path.parent}"
     return "\n".join([*lines, "", *(hanging(f"note: {n}", 0) for n in notes), folder])
@@ -286,6 +280,20 @@ def markdown_table(compared: Comparison) -> str:
     weights = compared.weights
     source = f"{weights.variant}, {weights.source.name}, {compared.size} px."
     return "\n".join([*lines, "", hanging(f"{source} {_measure_note(compared)}", 0)])
+
+
+def evidence_words(evidence: Evidence) -> str:
+    """What a saved program says of itself: stored weights, 8-bit inputs, the skip path."""
+    stored = ", ".join(f"{kind} ({count})" for kind, count in evidence.weights.items())
+    words = f"{evidence.classification}: stored as {stored}"
+    if not evidence.dequantize:
+        return words
+    skips = len(evidence.quantized_adds)
+    return (
+        f"{words}; 8-bit inputs at {evidence.quantized_convs} of {evidence.convs} convolutions, "
+        f"{evidence.paired} with a quantize and dequantize of their own, "
+        f"{skips or 'none'} on the skip path"
+    )
 
 
 def _worst(row: Row) -> float:
