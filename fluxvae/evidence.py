@@ -18,7 +18,7 @@ class Evidence:
 
     ``constexpr`` counts the operations that expand weights, by kind; ``weights`` the operations
     with a weight (convolutions and linear layers) by how it is stored: ``fp16``, ``int8``,
-    ``palette of 4 bits``, ... ``consumers``: operations that read a dequantized value, by kind.
+    ``4-bit palette``, ... ``consumers``: operations that read a dequantized value, by kind.
     ``quantized_convs`` of ``convs`` read one; ``paired`` of them have a ``quantize`` and
     ``dequantize`` of the same scale and zero point, made for them alone, directly before them.
     ``quantized_adds`` names every ``add`` that reads a dequantized value: a quantized skip path.
@@ -134,7 +134,7 @@ def _storage(op: Op, makers: Mapping[str, Op]) -> str:
             return "computed"
         operands = {**{k: v[0] for k, v in maker.inputs.items()}, **maker.attributes}
         if maker.kind == "constexpr_lut_to_dense":
-            return f"palette of {_bits(operands)} bits"
+            return f"{_bits(operands)}-bit palette"
         keys = {
             "const": "val",
             "constexpr_affine_dequantize": "quantized_data",

@@ -174,6 +174,7 @@ def _rows(program: Program, name: str) -> list[_Row]:
         first = operation.outputs[0]
         shape = tuple(d or 0 for d in shapes[first.name])
         floats = len(shape) == 4 and first.type.dtype in ("fp16", "fp32")
+        floats = floats and not operation.kind.startswith("constexpr_")  # a weight is no map
         size = ((shape[1], shape[2]) if last else (shape[2], shape[3])) if floats else None
         rows.append(_Row(operation, shape, size, _macs(operation, shape, shapes)))
     return rows

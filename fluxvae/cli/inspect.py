@@ -117,8 +117,8 @@ def _print_evidence(evidence: Evidence) -> None:
     readers = ", ".join(f"{kind} {n}" for kind, n in evidence.consumers.items()) or "nothing"
     click.echo(f"    dequantized values are read by: {readers}")
     click.echo(
-        f"    8-bit inputs: {evidence.quantized_convs} of {evidence.convs} convolutions, "
-        f"{evidence.paired} with their own quantize and dequantize directly before them"
+        f"    convolutions with 8-bit inputs: {evidence.quantized_convs} of {evidence.convs}; "
+        f"their own quantize and dequantize directly before: {evidence.paired}"
     )
     adds = evidence.quantized_adds
     click.echo(f"    skip paths quantized: {len(adds) or 'none'}{': ' if adds else ''}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.options import (
     ARTIFACT,
     backend_option,
@@ -91,7 +92,8 @@ def command(
         shapes = tuple(s for g in program.signatures.values() for s in input_shapes(g))
         user = read_latents(latents, record.contract, shapes, record.recipe.layout)
         check_latents(user, program, record)
-    found = None if user else _find_encoder(record.recipe.variant, spec, encoder, offline)
+    variant = record.recipe.variant
+    found = None if user else choose_encoder(variant, spec, encoder, offline=offline)
     report = _run(artifact, loaded, found, user, backend, compute_units)
     departures = _intermediates(report, loaded, found, user) if intermediates else None
     stages = _budget(report, loaded, found, user) if budget else None
@@ -113,7 +115,7 @@ def check_draft(
     """
     from fluxvae.errors import ValidationError
 
-    found = _find_encoder(weights.variant, spec, encoder, offline)
+    found = choose_encoder(weights.variant, spec, encoder, offline=offline)
     report = _run(draft, weights, found, (), "auto", "all")
     _print_report(report, to_stderr=True)
     if not report.passed:
@@ -121,16 +123,6 @@ def check_draft(
         raise ValidationError(
             f"{draft.name} failed validation ({', '.join(failed)}) and was not saved"
         )
-
-
-def _find_encoder(
-    variant: str, spec: str | None, encoder: str | None, offline: bool
-) -> Weights | None:
-    from fluxvae.weights import find_encoder, load_weights
-
-    if encoder is not None:
-        return load_weights(variant, encoder, part="encoder", offline=offline)
-    return find_encoder(variant, spec, offline=offline)
 
 
 def _run(
