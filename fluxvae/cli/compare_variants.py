@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.catalog import CATALOG
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     json_option,
@@ -69,6 +70,13 @@ MEASURE = (
     help="What compression may look at: 16 crops of other photos, or your images or latents.",
 )
 @click.option(
+    "--qat",
+    "checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="The checkpoint of `fluxvae qat` for a -trained recipe, such as w8a8-trained.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("coreml_out/compare"),
@@ -89,6 +97,7 @@ def command(
     target: str | None,
     images: str,
     calibration: str,
+    checkpoint: Path | None,
     out: Path,
     markdown: bool,
     overwrite: bool,
@@ -118,8 +127,9 @@ def command(
 
     base = Recipe(variant, sizes=_one_size(size), target=target)
     wanted = parse_recipes(recipes, base)
+    _check_trained(wanted, checkpoint)
     compared = _compare(
-        wanted, weights, encoder, images, calibration, out, overwrite, offline, verbose
+        wanted, weights, encoder, images, calibration, checkpoint, out, overwrite, offline, verbose
     )
     if as_json:
         print_json(comparison_json(compared, calibration))
@@ -136,12 +146,22 @@ def _one_size(text: str) -> tuple[Any, ...]:
     return sizes
 
 
+def _check_trained(recipes: tuple[Recipe, ...], checkpoint: Path | None) -> None:
+    labels = [r.compression.label() for r in recipes
+              if r.compression and r.compression.method == "trained"]  # fmt: skip
+    if labels and checkpoint is None:
+        raise UsageError(f"{labels[0]} needs a checkpoint of `fluxvae qat`: pass --qat CHECKPOINT")
+    if len(labels) > 1 or (checkpoint is not None and not labels):
+        raise UsageError(f"--qat is one checkpoint for one -trained recipe; got {len(labels)}")
+
+
 def _compare(
     recipes: tuple[Recipe, ...],
     spec: str | None,
     encoder: str | None,
     images: str,
     calibration: str,
+    checkpoint: Path | None,
     out: Path,
     overwrite: bool,
     offline: bool,
@@ -149,7 +169,7 @@ def _compare(
 ) -> Comparison:
     from fluxvae.calibration import load_calibration
     from fluxvae.compare import compare_variants
-    from fluxvae.package import save_artifact
+    from fluxvae.compare_make import Maker
     from fluxvae.weights import load_weights
 
     variant = recipes[0].variant
@@ -157,29 +177,27 @@ def _compare(
     weights = load_weights(variant, spec, offline=offline)
     network = _encoder(variant, spec, encoder, offline)
     views = _views(weights, network, recipes[0], images)
-    allowed = load_calibration(calibration, variant, network, contract=weights.contract)
+    allowed = None
+    if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
+        allowed = load_calibration(calibration, variant, network, contract=weights.contract)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
-
-    def save(recipe: Recipe, path: Path) -> None:
-        save_artifact(
-            weights,
-            recipe,
-            path,
-            overwrite=overwrite,
-            check=lambda _: ctrl_c.check(),
-            verbose=verbose,
-        )
-
-    return compare_variants(weights, recipes, views, out, save=save, overwrite=overwrite, tell=say)
+    maker = Maker(weights, allowed, checkpoint, overwrite, verbose, ctrl_c.check, say)
+    return compare_variants(
+        weights,
+        recipes,
+        views,
+        out,
+        save=maker.save,
+        reusable=maker.made_alike,
+        overwrite=overwrite,
+        tell=say,
+    )
 
 
 def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights:
     from fluxvae.errors import WeightsError
-    from fluxvae.weights import find_encoder, load_weights
 
-    if encoder is not None:
-        return load_weights(variant, encoder, part="encoder", offline=offline)
-    found = find_encoder(variant, spec, offline=offline)
+    found = choose_encoder(variant, spec, encoder, offline=offline)
     if found is None:
         raise WeightsError(
             "pictures are measured as latents, and no encoder belongs to these weights: "

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fluxvae.compress.forms import Activation, CompressedDecoder, Quantized, to_float16
 from fluxvae.compress.sites import conv_sites
-from fluxvae.compress.write import write_compressed
 from fluxvae.models.build import build_decoder
 from fluxvae.package import save_artifact
 from fluxvae.recipes import Recipe
@@ -58,6 +57,4 @@ def save_simple(weights: Weights, recipe: Recipe, path: Path, latent: np.ndarray
     quantized = recipe.compression.kind == "w8a8"
     inputs = input_ranges(decoder, latent) if quantized else {}
     compressed = CompressedDecoder(decoder, int8_weights(decoder), inputs)
-    save_artifact(weights, recipe, path, overwrite=True)
-    write_compressed(path, compressed, recipe.precision)
-    return path
+    return save_artifact(weights, recipe, path, compressed=compressed, overwrite=True)
