@@ -8,6 +8,7 @@ whole tensor and int8 weights since iOS16; quantize and dequantize of activation
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 from fluxvae.errors import UsageError
 
@@ -30,6 +31,13 @@ _EXAMPLES = {
     "mixed": "channel-scale or tensor",
     "w8a8": "channel",
 }
+_LABEL = re.compile(
+    r"(?:pal(?P<bits>\d)|(?P<kind>int8|int4|w8a8|mixed)(?:(?<=mixed)-(?P<budget>[\d.]+[A-Za-z]+))?)"
+    r"(?:-(?P<granularity>tensor|channel-scale|channel|grouped\d{1,4}|block\d{1,4}))?"
+    r"(?:-(?P<method>compensated|plain))?"
+    r"(?:-(?P<activations>zero-point|symmetric))?"
+    r"(?:-(?P<share>\d+(?:\.\d+)?(?:e-\d+)?))?"
+)
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|dB)", re.IGNORECASE)
 
 
@@ -124,6 +132,35 @@ class Compression:
             if not math.isclose(self.int8_share, 0.95):
                 parts.append(f"{self.int8_share * 100:g}")
         return "-".join(parts)
+
+
+def parse_label(text: str) -> Compression:
+    """The inverse of ``Compression.label``: ``pal4-plain``, ``int4-block32``, ``w8a8-85``.
+
+    Raises UsageError for what is no label, and as Compression does.
+    """
+    match = _LABEL.fullmatch(text.strip())
+    if not match:
+        raise UsageError(
+            f"recipe {text.strip()!r} is not understood: expected a name such as pal4, "
+            "pal6-tensor, int8-plain, int4-block32, mixed-900KB, w8a8, w8a8-85 or w8a8-symmetric"
+        )
+    found = match.groupdict()
+    kind = found["kind"] or "palette"
+    if kind != "w8a8" and (found["activations"] or found["share"]):
+        raise UsageError(
+            f"recipe {text.strip()!r}: symmetric, zero-point and a share are for w8a8 only"
+        )
+    grain = re.sub(r"^(grouped|block)(?=\d)", r"\1:", found["granularity"] or "")
+    return Compression(
+        kind,
+        bits=int(found["bits"]) if found["bits"] else None,
+        granularity=grain or None,
+        method=found["method"] or "compensated",
+        budget=found["budget"],
+        activations=found["activations"] or "zero-point",
+        int8_share=float(Decimal(found["share"]) / 100) if found["share"] else 0.95,
+    )
 
 
 def parse_budget(text: str) -> Budget:
