@@ -147,7 +147,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors=tensors,
         )
     except (KeyError, TypeError, UsageError) as error:
-        raise CompressionError(f"{path}: an entry is missing or not understood ({error})") from error
+        raise CompressionError(
+            f"{path}: an entry is missing or not understood ({error})"
+        ) from error
 
 
 def load_checkpoint(
@@ -211,6 +213,12 @@ def to_arrays(compressed: CompressedDecoder) -> tuple[dict[str, np.ndarray], dic
         "notes": dict(compressed.notes),
     }
     return arrays, data
+
+
+def digest_of(compressed: CompressedDecoder) -> str:
+    """sha256 over all that a compressed decoder computes with: not its notes."""
+    arrays, data = to_arrays(compressed)
+    return _seal("compressed", arrays, {key: data[key] for key in ("forms", "activations")})
 
 
 def from_arrays(arrays: Arrays, data: Mapping[str, Any], weights: Weights) -> CompressedDecoder:

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fluxvae.compress.checkpoint import digest_of
 from fluxvae.compress.fake import simulate
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.qat_data import Pictures, crops, held_out_pieces, pieces
 from fluxvae.compress.qat_state import Point, Run, load_run, parameters_of, save_run
 from fluxvae.compress.qat_student import Rates, learning_rates, make_compressed, make_student
 from fluxvae.compress.qat_team import Team, agree, average_gradients, share
-from fluxvae.errors import UsageError
+from fluxvae.errors import CompressionError, UsageError
 from fluxvae.models.build import build_decoder, build_encoder
 from fluxvae.weights import Weights
 
@@ -50,7 +51,7 @@ class Settings:
     batch: int = 4
     crop: int = 128
     seed: int = 0
-    rates: Rates = Rates()
+    rates: Rates = field(default_factory=Rates)
     warmup: int = 20
     average: float = 0.98
     side: int = 256
@@ -181,6 +182,7 @@ def _identity(weights: Weights, encoder: Weights, bench: _Bench) -> dict[str, An
         "encoder": encoder.digest,
         "photos": bench.pictures.name,
         "photos_digest": bench.pictures.digest,
+        "start": digest_of(bench.start),
         "processes": bench.team.size,
         **asdict(bench.settings),
     }
@@ -239,7 +241,12 @@ def _step(bench: _Bench, run: Run, fraction: float) -> float:
     run.optimizer.zero_grad(set_to_none=True)
     loss = F.mse_loss(run.student(latent), target)
     loss.backward()
-    value = average_gradients(list(run.student.parameters()), loss.detach(), team)
+    value = float(average_gradients(list(run.student.parameters()), loss.detach(), team))
+    if not math.isfinite(value):
+        raise CompressionError(
+            f"the loss of step {run.step + 1} is {value}: the training diverged; "
+            "expected finite weights and photos, or lower learning rates"
+        )
     factor = min(1.0, (run.step + 1) / max(1, settings.warmup)) * (
         0.5 + 0.5 * math.cos(math.pi * fraction)
     )
@@ -251,7 +258,7 @@ def _step(bench: _Bench, run: Run, fraction: float) -> float:
     decay = min(settings.average, (1 + run.step) / (10 + run.step))
     for name, parameter in run.student.named_parameters():
         run.average[name].lerp_(parameter.detach(), 1 - decay)
-    return float(value)
+    return value
 
 
 def _judge(bench: _Bench, run: Run) -> Point | None:
@@ -294,15 +301,12 @@ def _export(bench: _Bench, parameters: dict[str, Tensor]) -> CompressedDecoder:
 
 
 def _result(bench: _Bench, run: Run, identity: dict[str, Any]) -> Trained:
-    settings = bench.settings
-    record = {
+    record: dict[str, Any] = {
         "steps": run.step,
         "best_step": run.best_step,
-        "identity": {k: v for k, v in identity.items() if v is not None},
+        "identity": identity,
         "curve": [point.to_dict() for point in run.curve],
     }
-    if settings.seconds is not None:
-        record["identity"].pop("steps", None)
     return Trained(
         compressed=_export(bench, run.best),
         curve=tuple(run.curve),

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from fluxvae.data import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, load_photo, photo_image
+from fluxvae.calibration import IMAGE_SUFFIXES, read_image
+from fluxvae.data import (
+    CALIBRATION_PHOTOS,
+    EVALUATION_PHOTOS,
+    crop_image,
+    load_photo,
+    photo_image,
+)
 from fluxvae.errors import CompressionError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _ONE_IN = 5  # photos kept to choose the best step by
 
 
@@ -45,15 +50,14 @@ def calibration_pictures() -> Pictures:
 
 def folder_pictures(folder: Path) -> Pictures:
     """All images of a folder, by name. Raises CompressionError when they cannot be used."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if (
-        folder.is_dir()
-    ) else []
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:
         raise CompressionError(
-            f"{folder}: expected a folder with images ({', '.join(SUFFIXES)}), found none; "
+            f"{folder}: expected a folder with images ({', '.join(IMAGE_SUFFIXES)}), found none; "
             "leave --images out to train on the shipped photos"
         )
-    return split(folder.name, [Picture(path.name, _read(path)) for path in paths])
+    return split(folder.resolve().name, [Picture(path.name, read_image(path)) for path in paths])
 
 
 def split(name: str, pictures: Sequence[Picture]) -> Pictures:
@@ -90,54 +94,27 @@ def crops(
 ) -> np.ndarray:
     """Float32 (B, 3, side, side) in [0, 1]: one random crop, turned and mirrored, for each place.
 
-    A picture is drawn with a chance in proportion to the area its crops come from.
+    Every picture is as likely as any other. Small ones are mirrored at their edges.
     """
-    rooms = np.array([_room(p.pixels, side) for p in pictures], np.float64)
-    chances = rooms.prod(axis=1) / rooms.prod(axis=1).sum()
     made = []
     for place in places:
         random = np.random.Generator(np.random.PCG64([seed, step, place]))
-        chosen = int(random.choice(len(pictures), p=chances))
-        top, left = (int(random.integers(0, int(room))) for room in rooms[chosen])
-        piece = _mirrored(pictures[chosen].pixels, side, side)[top : top + side, left : left + side]
-        piece = np.rot90(piece, int(random.integers(0, 4)))
-        made.append(piece[:, ::-1] if random.integers(0, 2) else piece)
-    return _planes(np.stack(made))
+        pixels = pictures[int(random.integers(len(pictures)))].pixels
+        top, left = (int(random.integers(max(1, n - side + 1))) for n in pixels.shape[:2])
+        piece = np.rot90(crop_image(pixels, top, left, side, side), int(random.integers(4)), (2, 3))
+        made.append(piece[..., ::-1] if random.integers(2) else piece)
+    return np.concatenate(made)
 
 
 def pieces(pictures: Sequence[Picture], side: int) -> tuple[np.ndarray, ...]:
-    """The middle of each picture: float32 (1, 3, side, side), or smaller by multiples of 8."""
-    made = []
-    for picture in pictures:
-        pixels = _mirrored(picture.pixels, 8, 8)
-        height, width = (min(side, size // 8 * 8) for size in pixels.shape[:2])
-        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-        made.append(_planes(pixels[None, top : top + height, left : left + width]))
-    return tuple(made)
+    """The middle of each picture, float32 (1, 3, side, side); small ones mirrored at the edges."""
+    middles = [[max(0, n - side) // 2 for n in p.pixels.shape[:2]] for p in pictures]
+    return tuple(
+        crop_image(picture.pixels, top, left, side, side)
+        for picture, (top, left) in zip(pictures, middles, strict=True)
+    )
 
 
 def held_out_pieces(side: int) -> tuple[np.ndarray, ...]:
     """The evaluation photos, float32 (1, 3, side, side)."""
     return tuple(photo_image(photo, side, side) for photo in EVALUATION_PHOTOS)
-
-
-def _room(pixels: np.ndarray, side: int) -> tuple[int, int]:
-    """How many places a crop can start at, in each direction."""
-    return max(1, pixels.shape[0] - side + 1), max(1, pixels.shape[1] - side + 1)
-
-
-def _mirrored(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    need = (max(0, height - pixels.shape[0]), max(0, width - pixels.shape[1]))
-    return np.pad(pixels, ((0, need[0]), (0, need[1]), (0, 0)), "symmetric") if any(need) else pixels
-
-
-def _planes(pixels: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255)
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise CompressionError(f"{path}: the image cannot be read ({error})") from error

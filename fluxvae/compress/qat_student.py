@@ -125,7 +125,9 @@ def make_student(compressed: CompressedDecoder) -> nn.Sequential:
             )
     extra = sorted(set(compressed.activations) - set(compressed.weights))
     if extra:
-        raise CompressionError(f"{extra[0]} rounds its input but not its weights: cannot be trained")
+        raise CompressionError(
+            f"{extra[0]} rounds its input but not its weights: cannot be trained"
+        )
     return student
 
 
