@@ -177,6 +177,8 @@ def load_checkpoint(
     if compression is not None:
         _expect_same(found, compression)
     made = from_arrays(found.tensors, found.data, weights)
+    if "curve" not in found.training:  # a start, nothing was trained yet
+        return made
     return dataclasses.replace(made, notes={**made.notes, "qat": dict(found.training)})
 
 
