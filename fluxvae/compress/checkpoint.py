@@ -77,7 +77,8 @@ def write_sealed(
     Equal contents make equal bytes. Raises OutputError when the place is taken or cannot be
     written.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    # (np.ascontiguousarray would make vectors of single numbers.)
+    arrays = {name: np.array(array, order="C") for name, array in tensors.items()}
     record = {"kind": kind, "version": VERSION, "seal": _seal(kind, arrays, data), "data": data}
     metadata = {_KEY: _canonical(record)}
     return write_file(path, lambda p: save_file(arrays, p, metadata), overwrite=overwrite)

@@ -20,6 +20,7 @@ from fluxvae.models.build import build_decoder
 from fluxvae.recipes.compression import Compression
 from fluxvae.weights import load_weights
 
+LEAST = float(np.finfo(np.float16).tiny)  # smaller scales have fewer digits
 W8A8 = Compression("w8a8", method="plain")
 
 
@@ -48,7 +49,8 @@ def minmax(decoder: nn.Sequential, latents: list[np.ndarray], stretch: float = 1
     weights, activations = {}, {}
     for site in sites:
         values = decoder.get_submodule(site.name).weight.detach().numpy()
-        scale = to_float16(stretch * np.abs(values).max(axis=(1, 2, 3), keepdims=True) / 127)
+        largest_weight = np.abs(values).max(axis=(1, 2, 3), keepdims=True)
+        scale = to_float16(np.maximum(stretch * largest_weight / 127, LEAST))
         data = np.clip(np.rint(values / scale), -128, 127).astype(np.int8)
         weights[site.name] = Quantized("int8", data, scale)
         step = to_float16(np.array([stretch * largest[site.name] / 127]))
