@@ -18,6 +18,10 @@ COMMANDS = {
     "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),
     "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),
     "weights": ("fluxvae.cli.weights", "List, fetch and look at decoder weights."),
+    "compare-variants": (
+        "fluxvae.cli.compare_variants",
+        "Compress a decoder in several ways; one table.",
+    ),
     "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc, on any OS."),
     "export-io": ("fluxvae.cli.export_io", "Write a latent and its image as plain files."),
     "validate-swift": ("fluxvae.cli.validate_swift", "Validate a compiled model through Swift."),

@@ -13,7 +13,7 @@ from decimal import Decimal
 from fluxvae.errors import UsageError
 
 KINDS = ("palette", "int8", "int4", "mixed", "w8a8")
-METHODS = ("compensated", "plain")
+METHODS = ("compensated", "plain", "trained")
 ACTIVATIONS = ("zero-point", "symmetric")
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 
@@ -56,8 +56,8 @@ class Compression:
     ``kind``: ``palette`` (tables of 2 ** bits values), ``int8``, ``int4``, ``mixed`` (bits by
     layer, within ``budget``) or ``w8a8`` (int8 weights and 8-bit activations; at least
     ``int8_share`` of the multiply-accumulates). ``method``: ``compensated`` (layer by layer, each
-    making up for the error before it; needs calibration latents) or ``plain`` (coremltools'
-    arithmetic; needs none but for w8a8). ``granularity`` None: the finest that the target and the
+    making up for the error before it), ``plain`` (coremltools' arithmetic) or ``trained`` (from a
+    checkpoint of ``fluxvae qat``). ``granularity`` None: the finest that the target and the
     kind allow at the same size. Raises UsageError for what cannot be made.
     """
 
@@ -94,6 +94,13 @@ class Compression:
         if not 0 < self.int8_share <= 1:
             raise UsageError(f"the int8 share is between 0 and 1, got {self.int8_share:g}")
 
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it is found by looking at latents."""
+        if self.method == "plain":
+            return self.kind in ("mixed", "w8a8")
+        return self.method == "compensated"
+
     def least_target(self) -> str:
         """The oldest release that can hold this; with ``granularity`` None, at its simplest."""
         if self.kind == "w8a8":
@@ -102,6 +109,12 @@ class Compression:
         if self.kind == "int4" or self.bits == 3 or not plain:
             return "iOS18"
         return "iOS16"
+
+    def wanted_target(self) -> str:
+        """The oldest release that holds this at its best: for a recipe that names no target."""
+        if self.kind in ("palette", "mixed") and self.granularity is None:
+            return "iOS18"  # scales for channels: about 3 dB at 4 bits, for 1 % of bytes
+        return self.least_target()
 
     def resolved_granularity(self, target: str) -> str:
         """``granularity``, or the finest default of the kind on ``target`` (``iOS16``, ...)."""
