@@ -37,6 +37,7 @@ from fluxvae.harness import (
     Run,
     parse_report,
 )
+from fluxvae.host import chip, os_build, this_host
 from fluxvae.iobundle import read_bundle
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature as MilFeature
@@ -198,14 +199,15 @@ def _feature(feature: MilFeature) -> Feature:
 
 
 def _environment(backend: str, before: Moment) -> Environment:
-    mac = sys.platform == "darwin"
+    host = this_host()
+    mac = host.system == "Darwin"
     return Environment(
         backend="coreml" if backend == "coreml" else "reference",
-        os="macOS" if mac else platform.system(),
-        os_version=platform.mac_ver()[0] if mac else platform.release(),
-        os_build=_sysctl("kern.osversion") if mac else platform.release(),
-        arch=platform.machine(),
-        chip=_sysctl("machdep.cpu.brand_string") if mac else _linux_chip(),
+        os="macOS" if mac else host.system,
+        os_version=host.release,
+        os_build=os_build(host),
+        arch=host.arch,
+        chip=chip(host),
         cores=os.cpu_count() or 0,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         swift=f"none: Python {platform.python_version()}",
@@ -213,21 +215,6 @@ def _environment(backend: str, before: Moment) -> Environment:
         before=before,
         after=_moment(),
     )
-
-
-def _sysctl(name: str) -> str | None:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        ran = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True)
-        return ran.stdout.strip() or None
-    return None
-
-
-def _linux_chip() -> str | None:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return None
 
 
 def _moment() -> Moment:

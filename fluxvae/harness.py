@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fluxvae.errors import ArtifactError, ToolError, UsageError
 from fluxvae.structure import StructureError, build
@@ -342,10 +342,3 @@ def _complaint(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
     return (errors or lines or ["no message"])[-1][:1000]
-
-
-def to_plain(value: Any) -> Any:
-    """A report's dataclass as JSON data: what ``dataclasses.asdict`` gives, tuples as lists."""
-    from dataclasses import asdict
-
-    return json.loads(json.dumps(asdict(value), allow_nan=False))

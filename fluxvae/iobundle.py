@@ -31,10 +31,8 @@ from fluxvae.convert import INPUT_NAME, OUTPUT_NAME
 from fluxvae.data import EVALUATION_PHOTOS, photo_image
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
 from fluxvae.iomanifest import (
-    FORMAT,
     MANIFEST,
     NUMPY_DTYPES,
-    VERSION,
     Manifest,
     TensorFile,
     parse_manifest,
@@ -289,16 +287,3 @@ def _read_tensor(folder: Path, tensor: TensorFile) -> np.ndarray:
             f"{tensor.sha256[:12]}…; export the bundle again"
         )
     return np.frombuffer(raw, dtype).reshape(tensor.shape)
-
-
-__all__ = [
-    "CASES",
-    "FORMAT",
-    "VERSION",
-    "Bundle",
-    "Request",
-    "check_target",
-    "decode_float64",
-    "export_bundle",
-    "read_bundle",
-]

@@ -18,6 +18,7 @@ from fluxvae.structure import StructureError, build
 
 FORMAT = "fluxvae-mac-report"
 VERSION = 1
+EACH = "each"  # units of a step that runs all four in one call: drift, which compares them
 Kind = Literal["convert", "compile", "executor", "validate", "bench", "plan", "drift"]
 # "done" is what a Mac's Core ML or the step itself did; "rehearsed" ran on the reference executor
 # in Core ML's place and says nothing about a Mac.
@@ -26,7 +27,10 @@ Status = Literal["done", "rehearsed", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Task:
-    """One step of one artifact. ``size`` and ``units`` are None where the step has none."""
+    """One step of one artifact. ``size`` and ``units`` are None where the step has none.
+
+    ``units`` is one of ``harness.UNITS``, or ``EACH``.
+    """
 
     artifact: str
     kind: Kind
@@ -52,16 +56,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One model of the report."""
+    """One model of the report. ``cases``: the inputs it was validated with through Swift."""
 
     name: str
     recipe: dict[str, Any]
     weights_digest: str
+    encoder_digest: str | None
+    cases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it ran. ``release`` is the version people know; ``chip`` is None off a Mac."""
+    """Where it ran. ``release`` is the version people know; ``chip`` is None if unknown."""
 
     system: str
     release: str

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fluxvae.catalog import CATALOG, find_decoder
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.options import (
     json_option,
     offline_option,
@@ -95,21 +96,17 @@ def command(
         photo = None
     else:
         request = Request(parsed[0], layout, case or CASES[0], seed, io_precision)
-        photo = _encoder(variant, weights, encoder, offline) if request.kind == "photo" else None
+        photo = (
+            choose_encoder(variant, weights, encoder, offline=offline)
+            if request.kind == "photo"
+            else None
+        )
     say(f"computing {request.case} at {parsed[0]} in float64")
     bundle = export_bundle(loaded, request, out, encoder=photo, overwrite=overwrite)
     if as_json:
         print_json({"path": str(bundle.path), "manifest": bundle.manifest.to_dict()})
     else:
         click.echo(str(bundle.path))
-
-
-def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights | None:
-    from fluxvae.weights import find_encoder, load_weights
-
-    if encoder is not None:
-        return load_weights(variant, encoder, part="encoder", offline=offline)
-    return find_encoder(variant, spec, offline=offline)
 
 
 def _latent(

@@ -1,0 +1,281 @@
+"""One convolution after another, each solved for the inputs the compressed decoder really has.
+
+The walk carries two runs over the calibration latents side by side: the float32 reference, and the
+decoder compressed so far. At each convolution it asks ``solve`` for weights that reproduce the
+reference's output from the compressed run's input, so that every layer makes up for the errors of
+those before it (Frantar et al., "Optimal Brain Compression", 2022, there with the reference's own
+inputs; here with the compressed decoder's). Where the output is added to a skip path, the target
+also holds what the skip path has lost.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fluxvae.compress.forms import CompressedWeight
+from fluxvae.compress.sites import Site, conv_sites
+from fluxvae.errors import CompressionError
+from fluxvae.models.tiny import Block, LatentClamp
+
+DAMPING = 0.01  # of the Gram matrix's mean diagonal
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One convolution, ready to be solved as least squares. K is I * kh * kw.
+
+    ``weight`` float32 (O, I, kh, kw): what best reproduces the target from the compressed
+    decoder's own inputs (least squares, damped towards ``original``), not rounded; ``original``:
+    the decoder's weight. ``gram`` float64 (K, K): mean product of the unfolded inputs of the
+    compressed decoder (after ``quantize_input``), about their mean where the convolution has a
+    bias, as the bias takes up the mean. The error of weights V to be made small is
+    ``trace((V - weight) gram (V - weight)^T)`` over rows (O, K). ``inputs_mean`` float64 (K,) and
+    ``target_mean`` float64 (O,).
+    """
+
+    site: Site
+    original: Tensor
+    weight: Tensor
+    has_bias: bool
+    gram: Tensor
+    inputs_mean: Tensor
+    target_mean: Tensor
+
+    def bias_for(self, weight: Tensor) -> Tensor | None:
+        """The bias (O,) that fits ``weight`` (O, I, kh, kw) best; None where there is none."""
+        if not self.has_bias:
+            return None
+        rows = weight.reshape(weight.shape[0], -1).double()
+        return (self.target_mean - rows @ self.inputs_mean).float()
+
+    def error(self, weight: Tensor) -> float:
+        """Mean squared error at one output that rounding to ``weight`` adds (best bias)."""
+        rows = (weight - self.weight).reshape(weight.shape[0], -1).double()
+        return float(((rows @ self.gram) * rows).sum() / rows.shape[0])
+
+
+@dataclass(frozen=True)
+class Solution:
+    """``weight`` float32 (O, I, kh, kw) as the form expands; ``form`` None: stays float.
+
+    ``bias`` None: the best one for ``weight``.
+    """
+
+    weight: Tensor
+    form: CompressedWeight | None
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Walked:
+    """``decoder`` with each solution's weight and bias; ``weights``: forms by module name."""
+
+    decoder: nn.Sequential
+    weights: Mapping[str, CompressedWeight] = field(default_factory=dict)
+
+
+Pair = tuple[Tensor, Tensor]  # a map (1, C, h, w) of the reference and of the compressed run
+
+
+@torch.no_grad()
+def compress_layerwise(
+    decoder: nn.Sequential,
+    latents: Iterable[np.ndarray],
+    solve: Callable[[Problem], Solution],
+    *,
+    quantize_input: Callable[[Site, Tensor], Tensor] | None = None,
+    positions: int = 40_000,
+    window: int = 128,
+    damping: float = DAMPING,
+) -> Walked:
+    """Solve every convolution of a tiny decoder in execution order.
+
+    ``latents``: float32 (1, C, h, w), sizes may differ. ``quantize_input`` rounds each
+    convolution's input in the compressed run. About ``positions`` output positions of all latents
+    together make up each problem, drawn evenly with a fixed seed. Above the latent's resolution
+    maps are cut to ``window`` pixels a side, both runs alike: that bounds time and memory (16
+    latents: under 1 GB). Raises CompressionError when there are no latents.
+    """
+    pairs = [(torch.from_numpy(np.ascontiguousarray(z)).float(),) * 2 for z in latents]
+    if not pairs:
+        raise CompressionError(
+            "error-compensated compression needs calibration latents, got none: give some, or use "
+            "the plain method"
+        )
+    walk = _Walk(
+        copy.deepcopy(decoder),
+        {site.name: site for site in conv_sites(decoder)},
+        solve,
+        quantize_input or (lambda _site, x: x),
+        positions,
+        damping,
+    )
+    for name, layer in walk.decoder.named_children():
+        if isinstance(layer, nn.Conv2d):
+            pairs = walk.conv(name, layer, pairs)
+        elif isinstance(layer, Block):
+            pairs = walk.block(name, layer, pairs)
+        elif isinstance(layer, nn.Upsample):
+            pairs = _cut(_both(layer, pairs), window)
+        elif isinstance(layer, nn.ReLU | LatentClamp):
+            pairs = _both(layer, pairs)
+        else:
+            raise CompressionError(f"layer {name}: no rule for a {type(layer).__name__}")
+    return Walked(walk.decoder, walk.forms)
+
+
+@dataclass
+class _Walk:
+    """The decoder being changed in place, and what the steps share."""
+
+    decoder: nn.Sequential
+    sites: Mapping[str, Site]
+    solve: Callable[[Problem], Solution]
+    quantize_input: Callable[[Site, Tensor], Tensor]
+    positions: int
+    damping: float
+    forms: dict[str, CompressedWeight] = field(default_factory=dict)
+
+    def block(self, name: str, block: Block, pairs: list[Pair]) -> list[Pair]:
+        if block.pool is not None:
+            pairs = self._branch(f"{name}.pool", block.pool, pairs)
+        return _both(block.fuse, self._branch(f"{name}.conv", block.conv, pairs))
+
+    def _branch(self, name: str, layers: nn.Sequential, skip: list[Pair]) -> list[Pair]:
+        """The branch's output plus its input, for both runs."""
+        pairs = skip
+        last = len(layers) - 1
+        for index, layer in enumerate(layers):
+            if isinstance(layer, nn.Conv2d):
+                added = skip if index == last else None
+                pairs = self.conv(f"{name}.{index}", layer, pairs, added)
+            else:
+                pairs = _both(layer, pairs)
+        return [(a + s, b + t) for (a, b), (s, t) in zip(pairs, skip, strict=True)]
+
+    def conv(
+        self, name: str, conv: nn.Conv2d, pairs: list[Pair], skip: Sequence[Pair] | None = None
+    ) -> list[Pair]:
+        """Solve one convolution, leave the solution in the decoder; the outputs of both runs."""
+        site = self.sites[name]
+        references = [conv(reference) for reference, _ in pairs]
+        inputs = [self.quantize_input(site, x) for _, x in pairs]
+        targets = references
+        if skip is not None:
+            targets = [y + s - t for y, (s, t) in zip(references, skip, strict=True)]
+        moments = _gather(conv, inputs, targets, self.positions)
+        problem = _problem(site, conv, moments, self.damping)
+        solution = self.solve(problem)
+        conv.weight.copy_(solution.weight)
+        if conv.bias is not None:
+            bias = solution.bias if solution.bias is not None else problem.bias_for(conv.weight)
+            assert bias is not None
+            conv.bias.copy_(bias)
+        if solution.form is not None:
+            self.forms[name] = solution.form
+        return [(y, conv(x)) for y, x in zip(references, inputs, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Sums over positions in float64: of X, of the error E of the present weight, X X^T, E X^T."""
+
+    count: int
+    inputs: Tensor  # (K,)
+    errors: Tensor  # (O,)
+    gram: Tensor  # (K, K)
+    cross: Tensor  # (O, K)
+
+    def __add__(self, other: "_Moments") -> "_Moments":
+        return _Moments(
+            self.count + other.count,
+            self.inputs + other.inputs,
+            self.errors + other.errors,
+            self.gram + other.gram,
+            self.cross + other.cross,
+        )
+
+
+def _gather(
+    conv: nn.Conv2d, inputs: Sequence[Tensor], targets: Sequence[Tensor], positions: int
+) -> _Moments:
+    """Moments over a share of the positions of every map."""
+    rows = conv.weight.reshape(conv.weight.shape[0], -1)
+    generator = np.random.Generator(np.random.PCG64(0))
+    per_map = max(1, -(-positions // len(inputs)))
+    total: _Moments | None = None
+    for x, target in zip(inputs, targets, strict=True):
+        height, width = target.shape[-2:]
+        chosen = np.arange(height * width)
+        if per_map < len(chosen):
+            chosen = np.sort(generator.permutation(height * width)[:per_map])
+        where = torch.from_numpy(chosen)
+        patches = _patches(x, conv.kernel_size, where, width)
+        wanted = target[0].flatten(1)[:, where]
+        missing = wanted - rows @ patches
+        if conv.bias is not None:
+            missing = missing - conv.bias[:, None]
+        part = _Moments(
+            len(chosen),
+            patches.sum(1, dtype=torch.float64),
+            missing.sum(1, dtype=torch.float64),
+            (patches @ patches.T).double(),
+            (missing @ patches.T).double(),
+        )
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _patches(x: Tensor, kernel: tuple[int, ...], where: Tensor, width: int) -> Tensor:
+    """Unfolded input (I * kh * kw, positions) of a same-padded convolution, at flat positions."""
+    kh, kw = kernel
+    padded = F.pad(x[0], (kw // 2, kw // 2, kh // 2, kh // 2))
+    rows, columns = where // width, where % width
+    taps = [padded[:, rows + dy, columns + dx] for dy in range(kh) for dx in range(kw)]
+    return torch.stack(taps, 1).flatten(0, 1)
+
+
+def _problem(site: Site, conv: nn.Conv2d, moments: _Moments, damping: float) -> Problem:
+    """The damped least squares solution and its normal matrix."""
+    count = moments.count
+    inputs, errors = moments.inputs / count, moments.errors / count
+    gram, cross = moments.gram / count, moments.cross / count
+    if conv.bias is not None:
+        gram = gram - torch.outer(inputs, inputs)
+        cross = cross - torch.outer(errors, inputs)
+    damped = gram + damping * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(
+        len(gram), dtype=torch.float64
+    )
+    original = conv.weight.detach().clone()
+    step = torch.linalg.solve(damped, cross.T).T.reshape(original.shape)
+    rows = original.flatten(1).double()
+    bias = 0 if conv.bias is None else conv.bias.double()
+    return Problem(
+        site=site,
+        original=original,
+        weight=(original.double() + step).float(),
+        has_bias=conv.bias is not None,
+        gram=gram,
+        inputs_mean=inputs,
+        target_mean=errors + rows @ inputs + bias,
+    )
+
+
+def _both(layer: nn.Module, pairs: Sequence[Pair]) -> list[Pair]:
+    return [(layer(a), layer(b)) for a, b in pairs]
+
+
+def _cut(pairs: Sequence[Pair], window: int) -> list[Pair]:
+    """The middle of each map, at most ``window`` a side, of both runs."""
+    result = []
+    for a, b in pairs:
+        top, left = (max(0, side - window) // 2 for side in a.shape[-2:])
+        where = (..., slice(top, top + window), slice(left, left + window))
+        result.append((a[where].clone(), b[where].clone()))
+    return result
