@@ -15,8 +15,6 @@ from fluxvae.recipes import Recipe
 from fluxvae.weights import Weights
 from fluxvae.weights.digest import file_sha256
 
-SOURCES = "found_from"  # key of an artifact's notes: the calibration's or the checkpoint's digest
-
 
 @dataclass(frozen=True)
 class Maker:
@@ -49,10 +47,9 @@ class Maker:
 
     def made_alike(self, record: Record) -> bool:
         """Whether an artifact was made by this version, from the same latents or checkpoint."""
-        found = record.compression.get(SOURCES, {})
-        return record.versions.get("fluxvae") == __version__ and found == self._source(
-            record.recipe
-        )
+        wanted = self._source(record.recipe)
+        found = {key: record.compression.get(key) for key in wanted}
+        return record.versions.get("fluxvae") == __version__ and found == wanted
 
     def _compress(self, recipe: Recipe) -> CompressedDecoder:
         compression = recipe.compression
@@ -63,14 +60,16 @@ class Maker:
         else:
             allowed = self.calibration if compression.needs_calibration else None
             found = compress_decoder(build_decoder(self.weights), recipe, allowed, log=self.log)
-        return replace(found, notes={**found.notes, SOURCES: self._source(recipe)})
+        return replace(found, notes={**found.notes, **self._source(recipe)})
 
-    def _source(self, recipe: Recipe) -> dict[str, str]:
+    def _source(self, recipe: Recipe) -> dict[str, object]:
+        """Notes that say what a recipe is found from; empty where nothing is looked at."""
         compression = recipe.compression
         if compression is None:
             return {}
         if compression.method == "trained" and self.checkpoint is not None:
             return {"checkpoint": file_sha256(self.checkpoint)}
         if compression.needs_calibration and self.calibration is not None:
-            return {"calibration": self.calibration.name, "digest": self.calibration.digest}
+            source = {"name": self.calibration.name, "digest": self.calibration.digest}
+            return {"calibration": source}
         return {}
