@@ -138,9 +138,7 @@ def _start(
     seen = {"calibration": job.calibration, "encoder": job.encoder.digest, "precision": precision}
     if team.rank == 0 and not path.exists():
         say(f"compressing without gradients, to start from: {job.start.label()}")
-        made = post_training(
-            job.start, job.weights, job.encoder, job.calibration, precision, say
-        )
+        made = post_training(job.start, job.weights, job.encoder, job.calibration, precision, say)
         save_checkpoint(path, made, job.weights, job.start, seen)
     wait(team)
     found = read_checkpoint(path)
