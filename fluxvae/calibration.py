@@ -1,1 +1,186 @@
-"""Latents to calibrate compression with: photos, or a folder of the user's."""
+"""Latents to calibrate compression with: photos, or a folder of the user's.
+
+The photos are disjoint from those that every figure is measured on.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fluxvae.catalog import LatentContract, find_decoder
+from fluxvae.data import CALIBRATION_PHOTOS, crop_image, photo_crops
+from fluxvae.errors import CompressionError, LatentError
+from fluxvae.latent_files import read_latents
+from fluxvae.models.build import build_encoder
+from fluxvae.weights import Weights
+
+SIDE = 256  # of a crop, in pixels
+MOST = 16  # crops taken from a folder's images: as many as the photos give
+LARGEST_IMAGE = 1024  # shorter side; camera pictures are soft at their own scale, unlike ours
+LARGEST_LATENT = 64  # sides of a latent file's middle that is used: a walk's memory grows with it
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+LATENT_SUFFIXES = (".safetensors", ".npy")  # a raw .bin does not say what it holds
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no useful ==; compare digests
+class Calibration:
+    """What compression may look at.
+
+    ``name`` is ``photos`` or the folder's name; ``latents`` float32, each (1, C, h, w), of sizes
+    that may differ; ``digest`` sha256 over their shapes and bytes, in order.
+    """
+
+    name: str
+    digest: str
+    latents: tuple[np.ndarray, ...]
+
+
+def load_calibration(
+    source: str, variant: str, encoder: Weights | None, *, contract: LatentContract | None = None
+) -> Calibration:
+    """What ``--calibration`` names: ``photos``, or a folder (``./photos`` for one of that name).
+
+    Raises CompressionError when photos need an encoder and there is none, and as
+    ``folder_calibration``.
+    """
+    if source != "photos":
+        return folder_calibration(Path(source), variant, encoder, contract=contract)
+    if encoder is None:
+        raise CompressionError(
+            "calibration photos need an encoder, and none belongs to these weights: pass "
+            "--encoder PATH, --calibration DIR with latent files (.safetensors or .npy), or --recipe plain"
+        )
+    return photo_calibration(encoder)
+
+
+def photo_calibration(encoder: Weights, *, side: int = SIDE) -> Calibration:
+    """16 latents (1, C, side / 8, side / 8) of ``CALIBRATION_PHOTOS``, by the given encoder."""
+    crops = [crop for photo in CALIBRATION_PHOTOS for crop in photo_crops(photo, side)]
+    return _calibration("photos", encode(encoder, crops))
+
+
+def folder_calibration(
+    folder: Path,
+    variant: str,
+    encoder: Weights | None,
+    *,
+    contract: LatentContract | None = None,
+    side: int = SIDE,
+) -> Calibration:
+    """Latents of a folder's images (by ``encoder``) and latent files, in the order of their names.
+
+    Images of any mode become RGB, turned as their EXIF says and reduced to ``LARGEST_IMAGE``; each
+    gives squares of ``side`` pixels, ``MOST`` in all (of more images than that, ``MOST`` spread
+    evenly). Latents must fit ``contract`` (default: the encoder's, or the catalogue's). Subfolders
+    and files of other kinds are passed over. Raises CompressionError when nothing is left, when
+    images have no encoder, and for any file that cannot be used.
+    """
+    files = _files(folder)
+    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
+    stored = [f for f in files if f.suffix.lower() in LATENT_SUFFIXES]
+    if not images and not stored:
+        raise CompressionError(_nothing(folder, files))
+    wanted = contract or (encoder.contract if encoder else find_decoder(variant).contract)
+    latents = [latent for file in stored for latent in _read_latents(file, wanted)]
+    if images:
+        if encoder is None:
+            raise CompressionError(
+                f"{folder} holds images, but no encoder belongs to these weights: pass --encoder "
+                "PATH, or a folder of latent files (.safetensors or .npy)"
+            )
+        latents += encode(encoder, _image_crops(images, side))
+    return _calibration(folder.resolve().name, latents)
+
+
+def encode(encoder: Weights, images: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Latents float32 (1, C, H/8, W/8) of images float32 (1, 3, H, W) in [0, 1]."""
+    network = build_encoder(encoder)
+    with torch.no_grad():
+        return [network(torch.from_numpy(image)).numpy() for image in images]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file of any mode as uint8 (H, W, 3) RGB, turned as its EXIF says.
+
+    Its shorter side is reduced to ``LARGEST_IMAGE`` where it is longer. Raises CompressionError.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise CompressionError(
+            f"{path} cannot be read as an image ({error}): mend it or take it out of the folder"
+        ) from error
+    if image.mode == "F":  # floats of an unknown range
+        raise CompressionError(f"{path} holds floats: save it with 8 or 16 bits a channel")
+    if image.mode.startswith("I"):  # 16 bits: Pillow would clip at 255
+        levels = np.asarray(image).astype(np.float64)
+        image = Image.fromarray(np.clip(np.rint(levels / 257), 0, 255).astype(np.uint8))
+    rgb = image.convert("RGB")
+    shrink = LARGEST_IMAGE / min(rgb.size)
+    if shrink < 1:
+        width, height = (max(1, round(length * shrink)) for length in rgb.size)
+        rgb = rgb.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(rgb)
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise CompressionError(
+            f"{folder} is no folder: --calibration takes 'photos', or a folder of images or "
+            "latent files"
+        )
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+
+
+def _nothing(folder: Path, files: list[Path]) -> str:
+    found = f"only {', '.join(f.name for f in files[:3])}" if files else "nothing"
+    known = ", ".join((*IMAGE_SUFFIXES, *LATENT_SUFFIXES))
+    return (
+        f"nothing to calibrate with in {folder} (found {found}): put images or latents there "
+        f"({known}), or use --calibration photos"
+    )
+
+
+def _read_latents(file: Path, contract: LatentContract) -> Iterator[np.ndarray]:
+    try:
+        found = read_latents(file, contract, (), "nchw")
+    except LatentError as error:
+        raise CompressionError(f"{error}; --calibration needs this decoder's latents") from error
+    for latent in found:
+        top, left = (max(0, side - LARGEST_LATENT) // 2 for side in latent.values.shape[2:])
+        middle = latent.values[:, :, top : top + LARGEST_LATENT, left : left + LARGEST_LATENT]
+        yield np.ascontiguousarray(middle, np.float32)
+
+
+def _image_crops(images: list[Path], side: int) -> Iterator[np.ndarray]:
+    """``MOST`` squares in all, the first images giving one more where it does not divide."""
+    count = min(len(images), MOST)
+    chosen = [images[i * len(images) // count] for i in range(count)]
+    for index, path in enumerate(chosen):
+        pixels = read_image(path)
+        several = MOST // count + (index < MOST % count)
+        for place in range(several):
+            part = (place + 0.5) / several  # along the diagonal
+            top, left = (round(part * max(0, length - side)) for length in pixels.shape[:2])
+            yield crop_image(pixels, top, left, side, side)
+
+
+def _calibration(name: str, latents: list[np.ndarray]) -> Calibration:
+    digest = hashlib.sha256()
+    for latent in latents:
+        if not np.isfinite(latent).all():
+            raise CompressionError(
+                f"the encoder makes NaN or infinity of the {name}: its weights are not sound"
+            )
+        digest.update(f"{latent.shape}".encode())
+        digest.update(np.ascontiguousarray(latent, "<f4").tobytes())
+    return Calibration(name, digest.hexdigest(), tuple(latents))

@@ -143,10 +143,16 @@ def _left_out(recipe: Recipe) -> set[str]:
     epsilon 1e-5 and variance 1, so each gain is off by -5e-6: 1.7e-5 and 1.3e-5 at the output of
     the two KL decoders (tests/test_convert_kl.py), seven times the error of float32 itself. We
     found no report of it upstream; remove when coremltools passes epsilon 0 there.
-    ``reduce_transposes`` would undo an NHWC graph.
+    ``reduce_transposes`` would undo an NHWC graph. ``fuse_conv_scale`` would move an image
+    output's factor of 255 into the last convolution's weight, which is to be replaced by its
+    compressed form.
     """
     passes = {"common::fuse_elementwise_to_batchnorm"}
-    return passes | {"common::reduce_transposes"} if recipe.nhwc_model else passes
+    if recipe.nhwc_model:
+        passes.add("common::reduce_transposes")
+    if recipe.compression is not None:
+        passes.add("common::fuse_conv_scale")
+    return passes
 
 
 def _export(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.catalog import CATALOG
-from fluxvae.host import Host, this_host
+from fluxvae.host import Host, sysctl, this_host
 from fluxvae.hubcache import cache_folder, look_up
 from fluxvae.known_trouble import find_trouble
 
@@ -107,8 +107,7 @@ def abilities(findings: list[Finding]) -> dict[str, bool]:
 
 def _system(host: Host) -> Finding:
     if host.system == "Darwin":
-        translated = host.run(["sysctl", "-n", "sysctl.proc_translated"])
-        if translated is not None and translated.out == "1":
+        if sysctl(host, "sysctl.proc_translated") == "1":
             return Finding(
                 "system",
                 WARN,

@@ -1,5 +1,6 @@
 """Facts about this machine, each asked for cheaply: no package of weight is imported."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -14,6 +15,7 @@ from fluxvae.compiler import Compiler, find_compilers
 
 _SECONDS = 60  # xcrun and swift are slow the first time after an update
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of cgroup v2, as containers have
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,28 @@ def ask(command: Sequence[str]) -> Answer | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return Answer(result.returncode, result.stdout.strip(), result.stderr.strip())
+
+
+def chip(host: Host) -> str | None:
+    """What the maker calls the processor, such as ``Apple M4``; None when the system hides it."""
+    if host.system == "Darwin":
+        return sysctl(host, "machdep.cpu.brand_string")
+    with contextlib.suppress(OSError):
+        for line in _CPU_INFO.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip() or None
+    return None
+
+
+def os_build(host: Host) -> str | None:
+    """The build of a Mac's system, such as ``24F74``; elsewhere the kernel's release."""
+    return sysctl(host, "kern.osversion") if host.system == "Darwin" else host.release
+
+
+def sysctl(host: Host, name: str) -> str | None:
+    """One value of a Mac's kernel; None when it has none of that name."""
+    answer = host.run(["sysctl", "-n", name])
+    return answer.out or None if answer is not None and answer.code == 0 else None
 
 
 def free_bytes(folder: Path) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fluxvae.evidence import Evidence, gather
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import BITS, Feature, Op, Program, Ref
@@ -52,6 +53,7 @@ class FunctionReport:
     macs: int
     stages: tuple[Stage, ...]
     placed: tuple[Placed, ...]
+    evidence: Evidence
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def _function_report(program: Program, name: str) -> FunctionReport:
             for index, r in enumerate(rows)
             if r.op.kind in ("transpose", "cast")
         ),
+        evidence=_evidence(program, name, rows),
     )
 
 
@@ -132,6 +135,16 @@ class _Row:
     shape: tuple[int, ...]
     map: tuple[int, int] | None
     macs: int
+
+
+def quantization_evidence(program: Program, function: str | None = None) -> Evidence:
+    """What one function of a saved model (the default one) does in integers."""
+    name = program.function(function).name
+    return _evidence(program, name, _rows(program, name))
+
+
+def _evidence(program: Program, name: str, rows: list[_Row]) -> Evidence:
+    return gather(program, name, {id(row.op): row.macs for row in rows})
 
 
 def _stages(rows: list[_Row]) -> tuple[Stage, ...]:
@@ -161,6 +174,7 @@ def _rows(program: Program, name: str) -> list[_Row]:
         first = operation.outputs[0]
         shape = tuple(d or 0 for d in shapes[first.name])
         floats = len(shape) == 4 and first.type.dtype in ("fp16", "fp32")
+        floats = floats and not operation.kind.startswith("constexpr_")  # a weight is no map
         size = ((shape[1], shape[2]) if last else (shape[2], shape[3])) if floats else None
         rows.append(_Row(operation, shape, size, _macs(operation, shape, shapes)))
     return rows

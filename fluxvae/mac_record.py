@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 from fluxvae.errors import OutputError
 from fluxvae.output import disk_trouble, write_file
-from fluxvae.structure import StructureError, build
+from fluxvae.structure import StructureError, build, parse_json
 
 FORMAT = "fluxvae-mac-report"
 VERSION = 1
+EACH = "each"  # units of a step that runs all four in one call: drift, which compares them
 Kind = Literal["convert", "compile", "executor", "validate", "bench", "plan", "drift"]
 # "done" is what a Mac's Core ML or the step itself did; "rehearsed" ran on the reference executor
 # in Core ML's place and says nothing about a Mac.
@@ -26,7 +27,10 @@ Status = Literal["done", "rehearsed", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Task:
-    """One step of one artifact. ``size`` and ``units`` are None where the step has none."""
+    """One step of one artifact. ``size`` and ``units`` are None where the step has none.
+
+    ``units`` is one of ``harness.UNITS``, or ``EACH``.
+    """
 
     artifact: str
     kind: Kind
@@ -52,16 +56,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One model of the report."""
+    """One model of the report. ``cases``: the inputs it was validated with through Swift."""
 
     name: str
     recipe: dict[str, Any]
     weights_digest: str
+    encoder_digest: str | None
+    cases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it ran. ``release`` is the version people know; ``chip`` is None off a Mac."""
+    """Where it ran. ``release`` is the version people know; ``chip`` is None if unknown."""
 
     system: str
     release: str
@@ -106,7 +112,7 @@ def keep_cell(out: Path, cell: Cell, key: str) -> None:
 def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
     """A finished cell with this very key, or None: absent, damaged, failed, or of another run."""
     try:
-        data = json.loads(cell_path(out, task).read_text(encoding="utf-8"))
+        data = parse_json(cell_path(out, task).read_text(encoding="utf-8"))
         cell = build(Cell, data["cell"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -121,7 +127,7 @@ def write_record(record: MacRecord, path: Path) -> None:
 def read_record(path: Path) -> MacRecord:
     """The inverse of ``write_record``. Raises OutputError in one sentence."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
         if found != (FORMAT, VERSION):
             raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")

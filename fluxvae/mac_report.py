@@ -18,6 +18,7 @@ from fluxvae import __version__
 from fluxvae.errors import FluxVAEError
 from fluxvae.harness import UNITS
 from fluxvae.mac_record import (
+    EACH,
     FORMAT,
     VERSION,
     Artifact,
@@ -31,11 +32,11 @@ from fluxvae.mac_record import (
     keep_cell,
     kept_cell,
 )
-from fluxvae.mac_steps import STEPS, Bench, Step
+from fluxvae.mac_steps import STEPS, Place, Step
 from fluxvae.recipes import Recipe, Size
 
 NEEDS_A_MAC = "needs a Mac"
-MEASURED: tuple[Kind, ...] = ("validate", "bench", "plan", "drift")
+MEASURED: tuple[Kind, ...] = ("validate", "bench", "plan")  # on one set of units after another
 REHEARSED_UNITS = ("cpuOnly",)
 Clock = Callable[[], float]
 
@@ -79,8 +80,12 @@ def stated_list(variants: Sequence[str], sizes: Sequence[Size]) -> tuple[Recipe,
     return tuple(recipes)
 
 
-def tasks_of(name: str, recipe: Recipe) -> Iterator[Task]:
-    """Every step of one artifact, in the order they are done."""
+def tasks_of(name: str, recipe: Recipe, *, rehearsal: bool = False) -> Iterator[Task]:
+    """Every step of one artifact, in the order they are done.
+
+    Drift runs once a size, on all units in one call, since it compares them with the CPU. A
+    rehearsal has the CPU alone and repeats on that besides.
+    """
     yield Task(name, "convert")
     yield Task(name, "compile")
     yield Task(name, "executor")
@@ -88,6 +93,8 @@ def tasks_of(name: str, recipe: Recipe) -> Iterator[Task]:
         for kind in MEASURED:
             for units in UNITS:
                 yield Task(name, kind, size, units)
+        for units in (*(REHEARSED_UNITS if rehearsal else ()), EACH):
+            yield Task(name, "drift", size, units)
 
 
 def needs_a_mac(task: Task) -> bool:
@@ -96,7 +103,7 @@ def needs_a_mac(task: Task) -> bool:
 
 
 def run_report(
-    places: Sequence[Bench],
+    places: Sequence[Place],
     machine: Machine,
     *,
     rehearsal: bool,
@@ -111,7 +118,11 @@ def run_report(
     next call takes up what is there.
     """
     named = [(place.package.stem, place) for place in places]
-    tasks = [(task, place) for name, place in named for task in tasks_of(name, place.recipe)]
+    tasks = [
+        (task, place)
+        for name, place in named
+        for task in tasks_of(name, place.recipe, rehearsal=rehearsal)
+    ]
     cells: list[Cell] = []
     progress = Progress()
     for number, (task, place) in enumerate(tasks, start=1):
@@ -139,13 +150,20 @@ def run_report(
         machine=machine,
         settings=asdict(places[0].settings),
         artifacts=tuple(
-            Artifact(name, place.recipe.to_dict(), place.weights.digest) for name, place in named
+            Artifact(
+                name,
+                place.recipe.to_dict(),
+                place.weights.digest,
+                None if place.encoder is None else place.encoder.digest,
+                place.cases,
+            )
+            for name, place in named
         ),
         cells=tuple(cells),
     )
 
 
-def _do(step: Step, place: Bench, task: Task, rehearsal: bool, clock: Clock) -> Cell:
+def _do(step: Step, place: Place, task: Task, rehearsal: bool, clock: Clock) -> Cell:
     start = clock()
     try:
         result = step(place, task)
@@ -156,17 +174,20 @@ def _do(step: Step, place: Bench, task: Task, rehearsal: bool, clock: Clock) -> 
     return Cell(task, status, None, clock() - start, result)
 
 
-def _files_are_there(place: Bench, task: Task) -> bool:
+def _files_are_there(place: Place, task: Task) -> bool:
     """A conversion or compilation is done only while what it made is there."""
     made = {"convert": place.package, "compile": place.compiled}.get(task.kind)
     return made is None or made.exists()
 
 
-def _key(place: Bench, task: Task, machine: Machine, rehearsal: bool) -> str:
+def _key(place: Place, task: Task, machine: Machine, rehearsal: bool) -> str:
+    judged = task.kind in ("executor", "validate")  # what the encoder's photos go through
     parts: dict[str, Any] = {
         "task": asdict(task),
         "recipe": place.recipe.to_dict(),
         "weights": place.weights.digest,
+        "encoder": place.encoder.digest if judged and place.encoder is not None else None,
+        "cases": place.cases if judged else (),
         "settings": asdict(place.settings) if task.units is not None else {},
         "machine": asdict(machine),
         "rehearsal": rehearsal,

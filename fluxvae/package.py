@@ -9,15 +9,18 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fluxvae import __version__
 from fluxvae.catalog import Decoder, LatentContract, find_decoder
+from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.guard import check_weights
+from fluxvae.compress.write import write_compressed
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
-from fluxvae.errors import ArtifactError, ConvertError, FluxVAEError, OutputError
+from fluxvae.errors import ArtifactError, CompressionError, ConvertError, FluxVAEError, OutputError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
@@ -32,23 +35,30 @@ RECORD_FORMAT = "1"
 
 @dataclass(frozen=True)
 class Record:
-    """What an artifact says of itself. ``versions`` names fluxvae, coremltools and torch."""
+    """What an artifact says of itself. ``versions`` names fluxvae, coremltools and torch.
+
+    ``compression`` is plain data: how the compressed weights were found; empty without any.
+    """
 
     recipe: Recipe
     source: WeightSource
     weights_digest: str
     contract: LatentContract
     versions: dict[str, str]
+    compression: dict[str, object] = field(default_factory=dict)
 
 
-def make_record(recipe: Recipe, weights: Weights) -> Record:
+def make_record(
+    recipe: Recipe, weights: Weights, compressed: CompressedDecoder | None = None
+) -> Record:
     """The record of an artifact made here and now."""
     versions = {
         "fluxvae": __version__,
         "coremltools": version("coremltools"),
         "torch": version("torch"),
     }
-    return Record(recipe, weights.source, weights.digest, weights.contract, versions)
+    notes = {} if compressed is None else json.loads(json.dumps(dict(compressed.notes)))
+    return Record(recipe, weights.source, weights.digest, weights.contract, versions, notes)
 
 
 def save_artifact(
@@ -56,25 +66,35 @@ def save_artifact(
     recipe: Recipe,
     path: Path,
     *,
+    compressed: CompressedDecoder | None = None,
     overwrite: bool = False,
     check: Callable[[Path], None] | None = None,
     verbose: bool = False,
 ) -> Path:
     """Convert, stamp, read again, run ``check``, and give the artifact its final name ``path``.
 
+    ``compressed`` is what the recipe's compression gave for these weights; None without any.
+
     Until the last step everything lives in a hidden folder beside ``path``, which is removed on
     any failure or interruption. Raises OutputError when ``path`` exists (without ``overwrite``),
     cannot be written or does not fit on the disk; ConvertError when conversion or the second
-    reading fails; whatever ``check`` raises.
+    reading fails; CompressionError when the saved weights are not those asked for; whatever
+    ``check`` raises.
     """
+    if (recipe.compression is None) != (compressed is None):
+        raise CompressionError("a recipe with compression needs its result, and no other does")
     refuse_existing(path, overwrite)
-    record = make_record(recipe, weights)
-    decoder = build_decoder(weights)
+    record = make_record(recipe, weights, compressed)
+    decoder = build_decoder(weights) if compressed is None else compressed.decoder
     with _staging(path) as folder:
         draft = folder / path.name
         write_model(decoder, recipe, weights.contract.channels, draft, verbose=verbose)
+        if compressed is not None:
+            write_compressed(draft, compressed, recipe.precision)
         _stamp(draft, record)
         _read_again(draft, record)
+        if recipe.format == "mlprogram":
+            check_weights(draft, compressed or decoder, recipe.precision)
         if check is not None:
             check(draft)
         publish(draft, path)
@@ -166,6 +186,7 @@ def _user_metadata(record: Record) -> dict[str, str]:
         f"{PREFIX}weights_digest": record.weights_digest,
         f"{PREFIX}latent_contract": plain(asdict(record.contract)),
         f"{PREFIX}versions": plain(record.versions),
+        **({f"{PREFIX}compression": plain(record.compression)} if record.compression else {}),
     }
 
 
@@ -193,6 +214,7 @@ def read_record(program: Program) -> Record | None:
             weights_digest=user[f"{PREFIX}weights_digest"],
             contract=LatentContract(**entry("latent_contract")),
             versions=entry("versions"),
+            compression=entry("compression") if f"{PREFIX}compression" in user else {},
         )
     except (KeyError, ValueError, TypeError, FluxVAEError) as error:
         raise ArtifactError(f"{program.path.name} has a damaged fluxvae record: {error}") from error

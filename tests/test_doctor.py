@@ -8,7 +8,7 @@ import pytest
 
 from fluxvae.compiler import Compiler
 from fluxvae.doctor import PACKAGES, TASKS, Finding, abilities, examine
-from fluxvae.host import Answer, Host, ask, free_bytes, this_host
+from fluxvae.host import Answer, Host, ask, chip, free_bytes, os_build, this_host
 from fluxvae.known_trouble import KNOWN_TROUBLE, parse_version
 
 VERSIONS = {
@@ -273,3 +273,38 @@ def test_facts_of_this_machine_can_be_had() -> None:
 def test_missing_program_gives_no_answer() -> None:
     assert ask(["no-such-program-anywhere"]) is None
     assert ask(["sh", "-c", "echo out; echo err >&2; exit 3"]) == Answer(3, "out", "err")
+
+
+def test_chip_and_build_of_a_mac_are_its_kernel_s() -> None:
+    asked: list[list[str]] = []
+
+    def run(command: Sequence[str]) -> Answer:
+        asked.append(list(command))
+        return Answer(0, {"machdep.cpu.brand_string": "Apple M4", "kern.osversion": "24F74"}[
+            command[-1]], "")  # fmt: skip
+
+    machine = replace(mac(), run=run)
+    assert (chip(machine), os_build(machine)) == ("Apple M4", "24F74")
+    assert [command[:2] for command in asked] == [["sysctl", "-n"]] * 2
+    for answer in (None, Answer(1, "", "unknown oid"), Answer(0, "", "")):
+        silent = replace(mac(), run=lambda _, answer=answer: answer)
+        assert (chip(silent), os_build(silent)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nmodel name\t: Abacus 9000 @ 1 Hz\nflags: x\n", "Abacus 9000 @ 1 Hz"),
+        ("processor\t: 0\nBogoMIPS: 2\n", None),  # as ARM kernels have it
+        (None, None),
+    ],
+)
+def test_chip_off_a_mac_is_what_linux_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: str | None
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr("fluxvae.host._CPU_INFO", file)
+    assert chip(host()) == expected
+    assert os_build(host()) == "6.1"

@@ -11,17 +11,24 @@ import pytest
 
 from fluxvae.errors import ArtifactError, OutputError
 from fluxvae.harness import UNITS, Harness
+from fluxvae.iobundle import Request
 from fluxvae.mac_record import Machine, MacRecord, Task, cell_path, read_record, write_record
 from fluxvae.mac_report import Progress, run_report, stated_list, tasks_of
-from fluxvae.mac_steps import STEPS, Bench, Settings
+from fluxvae.mac_steps import STEPS, Place, Settings
 from fluxvae.mac_table import NO_RECORD, report_page, table
 from fluxvae.recipes import Size, parse_sizes
-from fluxvae.weights import load_weights
+from fluxvae.weights import Weights, load_weights
+from tests.fake_harness import FakeHarness, metrics, report, validation
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINE = Machine("Linux", "6.1", "x86_64", None)
 MAC = Machine("macOS", "15.5", "arm64", "Apple M0 (made up for this test)")
 METRICS = {"psnr_db": 70.25, "passed": True}
+AGAINST_CPU = [
+    {"compute_units": "all", "bit_equal": False, "metrics": {"max_abs": 0.00125}},
+    {"compute_units": "cpuAndGPU", "bit_equal": True, "metrics": {"max_abs": 0}},
+    {"compute_units": "cpuAndNeuralEngine", "bit_equal": False, "metrics": {"max_abs": None}},
+]
 
 
 class Steps:
@@ -31,7 +38,7 @@ class Steps:
         self.done: list[str] = []
         self.wrong = wrong
 
-    def __call__(self, place: Bench, task: Task) -> dict[str, Any]:
+    def __call__(self, place: Place, task: Task) -> dict[str, Any]:
         if task.name in self.wrong:
             raise self.wrong[task.name]
         self.done.append(f"{task.artifact} {task.name}")
@@ -45,25 +52,25 @@ class Steps:
             "validate": {"verdict": "pass", "cases": [{"case": "normal", **METRICS}]},
             "bench": {"summaries": [{"median": 12.34}]},
             "plan": {"results": [{"operations": 80, "devices": {"neuralEngine": 78, "cpu": 2}}]},
-            "drift": {"runs": [{"bit_equal": True}]},
+            "drift": {"runs": [{"bit_equal": True}], "against_cpu": AGAINST_CPU},
         }[task.kind]
 
     @property
-    def table(self) -> dict[str, Callable[[Bench, Task], dict[str, Any]]]:
+    def table(self) -> dict[str, Callable[[Place, Task], dict[str, Any]]]:
         return dict.fromkeys(STEPS, self)
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> list[Bench]:
+def places(tmp_path: Path) -> list[Place]:
     weights = load_weights("flux2", "demo")
     harness = Harness(tmp_path / "no-harness", {})
     return [
-        Bench(recipe, weights, None, harness, tmp_path / "report", Settings())
+        Place(recipe, weights, None, harness, tmp_path / "report", Settings())
         for recipe in stated_list(["flux2"], parse_sizes("64,96"))
     ]
 
 
-def rehearse(places: list[Bench], steps: Steps, **more: Any) -> MacRecord:
+def rehearse(places: list[Place], steps: Steps, **more: Any) -> MacRecord:
     return run_report(places, MACHINE, rehearsal=True, steps=steps.table, **more)
 
 
@@ -80,7 +87,7 @@ def test_stated_list_has_layouts_precisions_and_shape_forms() -> None:
     assert len(stated_list(["flux1"], (Size(64, 64),))) == 3
 
 
-def test_rehearsal_runs_what_the_cpu_can_and_marks_the_rest(places: list[Bench]) -> None:
+def test_rehearsal_runs_what_the_cpu_can_and_marks_the_rest(places: list[Place]) -> None:
     steps = Steps()
     record = rehearse(places, steps)
     for cell in record.cells:
@@ -92,7 +99,7 @@ def test_rehearsal_runs_what_the_cpu_can_and_marks_the_rest(places: list[Bench])
     assert not any("NeuralEngine" in name or "plan" in name for name in steps.done)
 
 
-def test_on_a_mac_every_task_is_done(places: list[Bench]) -> None:
+def test_on_a_mac_every_task_is_done(places: list[Place]) -> None:
     steps = Steps()
     record = run_report(places, MAC, rehearsal=False, steps=steps.table)
     assert {c.status for c in record.cells} == {"done"}
@@ -100,9 +107,47 @@ def test_on_a_mac_every_task_is_done(places: list[Bench]) -> None:
     assert [c.task for c in record.cells] == wanted
     assert len(steps.done) == len(wanted)
     assert sum(t.kind == "plan" for t in wanted) == len(UNITS) * 8  # sizes of the six artifacts
+    drifts = [t for t in wanted if t.kind == "drift"]
+    assert [t.units for t in drifts] == ["each"] * 8
 
 
-def test_interrupted_run_goes_on_where_it_was(places: list[Bench]) -> None:
+@pytest.mark.parametrize("units", ["each", "cpuOnly"])
+def test_drift_asks_for_all_units_in_one_call(
+    places: list[Place], tmp_path: Path, units: str
+) -> None:
+    # What the harness does: it compares with cpuOnly what was run beside cpuOnly.
+    run = {"bit_equal": True, "differing": 0, "first_differing": None, "max_abs": 0.0}
+    asked = UNITS if units == "each" else (units,)
+    drift = {
+        "repeats": 20,
+        "runs": [{"compute_units": u, **run, "digest": "0" * 64} for u in asked],
+        "against_cpu": [
+            {"compute_units": u, "bit_equal": False, "metrics": metrics()}
+            for u in asked
+            if u != "cpuOnly"
+        ],
+    }
+    fake = FakeHarness(tmp_path, (0, report("drift", drift=drift), ""))
+    place = replace(places[0], harness=fake.harness)
+    result = STEPS["drift"](place, Task(place.package.stem, "drift", "64", units))
+    ((arguments, _),) = fake.calls
+    assert arguments[arguments.index("--compute-units") + 1] == units
+    assert arguments[arguments.index("--repeats") + 1] == "20"
+    compared = {c["compute_units"]: c["metrics"]["max_abs"] for c in result["against_cpu"]}
+    assert compared == dict.fromkeys(set(asked) - {"cpuOnly"}, 0.01)
+
+
+def test_drift_without_the_comparison_is_a_failure(places: list[Place], tmp_path: Path) -> None:
+    run = {"bit_equal": True, "differing": 0, "first_differing": None, "max_abs": 0.0}
+    runs = [{"compute_units": "cpuOnly", **run, "digest": "0" * 64}]
+    drift = {"repeats": 20, "runs": runs, "against_cpu": []}
+    fake = FakeHarness(tmp_path, (0, report("drift", drift=drift), ""))
+    place = replace(places[0], harness=fake.harness)
+    with pytest.raises(ArtifactError, match="compare all compute units"):
+        STEPS["drift"](place, Task(place.package.stem, "drift", "64", "each"))
+
+
+def test_interrupted_run_goes_on_where_it_was(places: list[Place]) -> None:
     first = Steps(**{"drift-64-cpuOnly": KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         rehearse(places, first)
@@ -119,14 +164,21 @@ def test_interrupted_run_goes_on_where_it_was(places: list[Bench]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["settings", "machine", "damaged cell", "model gone", "rehearsal"]
+    "change",
+    ["settings", "encoder", "other encoder", "machine", "damaged cell", "model gone", "rehearsal"],
 )
-def test_nothing_stale_is_taken_up(places: list[Bench], change: str) -> None:
-    rehearse(places[:1], Steps())
+def test_nothing_stale_is_taken_up(places: list[Place], change: str) -> None:
     place, machine, rehearsal = places[0], MACHINE, True
+    if change == "other encoder":
+        place = replace(place, encoder=load_weights("flux2", "random:1", part="encoder"))
+    rehearse([place], Steps())
     expected = {"validate-64-cpuOnly", "bench-64-cpuOnly", "drift-64-cpuOnly"}
     if change == "settings":
         place = replace(place, settings=Settings(iterations=7))
+    elif change.endswith("encoder"):
+        expected = {"executor", "validate-64-cpuOnly"}  # nothing else sees its photos
+        place = replace(place, encoder=load_weights("flux2", "demo", part="encoder"))
+        assert place.cases == ("chelsea", "normal")
     elif change == "machine":
         machine, expected = MAC, expected | {"convert", "compile", "executor"}
     elif change == "damaged cell":
@@ -144,7 +196,28 @@ def test_nothing_stale_is_taken_up(places: list[Bench], change: str) -> None:
     assert {name.split()[1] for name in steps.done} == expected
 
 
-def test_failure_is_recorded_tried_again_and_does_not_stop_the_rest(places: list[Bench]) -> None:
+def test_photo_of_another_encoder_is_another_bundle(
+    places: list[Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[tuple[str, Path]] = []
+
+    def export(weights: Weights, request: Request, folder: Path, **_: Any) -> None:
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+        exported.append((request.case, folder))
+
+    monkeypatch.setattr("fluxvae.mac_steps.export_bundle", export)
+    task = Task(places[0].package.stem, "validate", "64", "cpuOnly")
+    for spec in ("demo", "random:1", "demo"):
+        encoder = load_weights("flux2", spec, part="encoder")
+        fake = FakeHarness(tmp_path, (0, report("validate", validation=validation()), ""))
+        place = replace(places[0], encoder=encoder, harness=fake.harness)
+        assert len(STEPS["validate"](place, task)["cases"]) == 2
+    assert [case for case, _ in exported] == ["chelsea", "normal", "chelsea"]
+    assert len({folder for _, folder in exported}) == 3
+
+
+def test_failure_is_recorded_tried_again_and_does_not_stop_the_rest(places: list[Place]) -> None:
     steps = Steps(**{"bench-64-cpuOnly": ArtifactError("the model fell over")})
     record = rehearse(places, steps)
     failed = [c for c in record.cells if c.status == "failed"]
@@ -166,7 +239,7 @@ def test_time_left_is_of_the_kinds_seen_so_far() -> None:
     assert progress.after(bench, 10.0).left([convert, bench, bench]) == 23.0
 
 
-def test_record_survives_its_file_and_fits_its_schema(places: list[Bench], tmp_path: Path) -> None:
+def test_record_survives_its_file_and_fits_its_schema(places: list[Place], tmp_path: Path) -> None:
     record = rehearse(places, Steps())
     path = tmp_path / "record.json"
     write_record(record, path)
@@ -178,7 +251,7 @@ def test_record_survives_its_file_and_fits_its_schema(places: list[Bench], tmp_p
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "other format"])
 def test_damaged_record_gives_one_sentence(
-    places: list[Bench], tmp_path: Path, damage: str
+    places: list[Place], tmp_path: Path, damage: str
 ) -> None:
     path = tmp_path / "record.json"
     write_record(rehearse(places[:1], Steps()), path)
@@ -193,7 +266,7 @@ def test_damaged_record_gives_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_rehearsed_figures_never_stand_in_a_mac_s_cells(places: list[Bench]) -> None:
+def test_rehearsed_figures_never_stand_in_a_mac_s_cells(places: list[Place]) -> None:
     head, _, *rows = (r for r in table(rehearse(places, Steps())) if r.startswith("|"))
     names = [c.strip() for c in head.strip("|").split("|")]
     for row in rows:
@@ -205,10 +278,11 @@ def test_rehearsed_figures_never_stand_in_a_mac_s_cells(places: list[Bench]) -> 
     assert len(rows) == 8
 
 
-def test_mac_s_figures_stand_in_their_cells(places: list[Bench]) -> None:
+def test_mac_s_figures_stand_in_their_cells(places: list[Place]) -> None:
     record = run_report(places[:1], MAC, rehearsal=False, steps=Steps().table)
     _, _, row = (r for r in table(record) if r.startswith("|"))
-    expected = ["64", "2.82", "71.4", *["70.2"] * 4, *["12.3"] * 4, "78/80", "yes"]
+    against_cpu = ["0", "not finite", "1.3e-03"]  # CPU+GPU, CPU+NE, all
+    expected = ["64", "2.82", "71.4", *["70.2"] * 4, *["12.3"] * 4, "78/80", "yes", *against_cpu]
     assert [c.strip() for c in row.strip("|").split("|")][1:] == expected
 
 

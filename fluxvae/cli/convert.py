@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from fluxvae.catalog import CATALOG
+from fluxvae.cli.compression import CompressionRequest, compress, compression_options
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     compiler_option,
@@ -80,6 +81,7 @@ ENUMERATED_NOTE = (
     type=click.Choice((*TARGETS, *MAC_TARGETS), case_sensitive=False),
     help="Oldest system to run on. [default: the oldest that can]",
 )
+@compression_options
 @click.option("--compile", "compile_too", is_flag=True, help="Also compile to .mlmodelc.")
 @compiler_option
 @click.option("--validate", "validate_too", is_flag=True, help="Save only if validation passes.")
@@ -107,6 +109,7 @@ def command(
     output: str,
     model_format: str,
     target: str | None,
+    request: CompressionRequest,
     compile_too: bool,
     compiler: str,
     validate_too: bool,
@@ -124,6 +127,8 @@ def command(
       fluxvae convert --variant flux2
       fluxvae convert --variant flux1 --size 768,1024 --shapes multifunction --validate
       fluxvae convert --variant flux2 --weights demo --size 256 --output image
+      fluxvae convert --variant flux2 --palettize 4 --validate
+      fluxvae convert --variant flux2 --w8a8
     """
     parsed = parse_sizes(sizes)
     network = model_format == "neuralnetwork"
@@ -139,12 +144,15 @@ def command(
         output=output,
         format=model_format,
         target=_target(target),
+        compression=request.recipe_compression(),
     )
     if recipe.shapes == "enumerated":
         say(ENUMERATED_NOTE)
     if compile_too and not dry_run:
         _check_compiler(recipe, compiler, weights, out, overwrite)
-    path = _make(recipe, weights, encoder, out, overwrite, offline, validate_too, dry_run, verbose)
+    path = _make(
+        recipe, request, weights, encoder, out, overwrite, offline, validate_too, dry_run, verbose
+    )
     result: dict[str, object] = {"path": str(path), "recipe": recipe.to_dict(), "dry_run": dry_run}
     if compile_too and not dry_run:
         from fluxvae.compiler import compile_model
@@ -195,6 +203,7 @@ def _place(recipe: Recipe, spec: str | None, out: Path | None) -> Path:
 
 def _make(
     recipe: Recipe,
+    request: CompressionRequest,
     spec: str | None,
     encoder: str | None,
     out: Path | None,
@@ -217,6 +226,7 @@ def _make(
 
     say(f"loading {spec or 'pinned'} weights of {recipe.variant}")
     weights = load_weights(recipe.variant, spec, offline=offline)
+    compressed = compress(request, recipe, weights, spec, encoder, offline)
     say(f"converting {path.name}")
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
 
@@ -227,4 +237,12 @@ def _make(
             check_draft(draft, weights, spec, encoder, offline)
         ctrl_c.check()
 
-    return save_artifact(weights, recipe, path, overwrite=overwrite, check=check, verbose=verbose)
+    return save_artifact(
+        weights,
+        recipe,
+        path,
+        compressed=compressed,
+        overwrite=overwrite,
+        check=check,
+        verbose=verbose,
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fluxvae.catalog import CATALOG, find_decoder
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.options import (
     json_option,
     offline_option,
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
     help="normal (seeded noise), chelsea or coffee (photos through the encoder); with --latents, "
     "one of the file's. [default: normal]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of the noise.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), help="Of the noise. [default: 0]")
 @click.option(
     "--latents",
     type=click.Path(path_type=Path),
@@ -63,7 +63,7 @@ def command(
     layout: str,
     size: str,
     case: str | None,
-    seed: int,
+    seed: int | None,
     latents: Path | None,
     io_precision: str,
     out: Path,
@@ -84,32 +84,33 @@ def command(
     parsed = parse_sizes(size)
     if len(parsed) != 1:
         raise UsageError(f"an I/O bundle has one size, got {size}: export one for each")
-    from fluxvae.iobundle import CASES, Request, check_target, export_bundle
+    from fluxvae.iobundle import NORMAL, Request, check_target, export_bundle
     from fluxvae.weights import load_weights
 
+    noise = latents is None and case in (None, NORMAL)
+    if seed is not None and not noise:
+        raise UsageError("--seed is of the noise: leave it out for a photo or your own latents")
+    if encoder is not None and (noise or latents is not None):
+        raise UsageError("--encoder makes a photo's latent: add --case chelsea, or leave it out")
     check_target(out, overwrite)
     loaded = load_weights(variant, weights, offline=offline)
     if latents is not None:
         latent, digest = _latent(latents, loaded, parsed[0], layout, case)
-        request = Request(parsed[0], layout, latent.name, seed, io_precision, latent, digest)
+        request = Request(parsed[0], layout, latent.name, 0, io_precision, latent, digest)
         photo = None
     else:
-        request = Request(parsed[0], layout, case or CASES[0], seed, io_precision)
-        photo = _encoder(variant, weights, encoder, offline) if request.kind == "photo" else None
+        request = Request(parsed[0], layout, case or NORMAL, seed or 0, io_precision)
+        photo = (
+            choose_encoder(variant, weights, encoder, offline=offline)
+            if request.kind == "photo"
+            else None
+        )
     say(f"computing {request.case} at {parsed[0]} in float64")
     bundle = export_bundle(loaded, request, out, encoder=photo, overwrite=overwrite)
     if as_json:
         print_json({"path": str(bundle.path), "manifest": bundle.manifest.to_dict()})
     else:
         click.echo(str(bundle.path))
-
-
-def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights | None:
-    from fluxvae.weights import find_encoder, load_weights
-
-    if encoder is not None:
-        return load_weights(variant, encoder, part="encoder", offline=offline)
-    return find_encoder(variant, spec, offline=offline)
 
 
 def _latent(

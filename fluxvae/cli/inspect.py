@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.cli.options import ARTIFACT, json_option, print_json
-from fluxvae.cli.text import size_text
+from fluxvae.cli.text import hanging, size_text
 
 if TYPE_CHECKING:
+    from fluxvae.evidence import Evidence
     from fluxvae.inspection import FunctionReport, Inspection
     from fluxvae.mil.program import Feature
 
@@ -25,7 +26,7 @@ def command(artifact: Path, as_json: bool) -> None:
     """Say what is inside a saved model.
 
     Inputs and outputs, functions, operations, weight bytes, multiply-accumulates, where transposes
-    and casts stand, and the metadata.
+    and casts stand, what is compressed and computed in 8 bits, and the metadata.
 
     \b
     Example:
@@ -98,6 +99,33 @@ def _print_function(function: FunctionReport, default: bool) -> None:
             f"{size_text(stage.activation_bytes):>11}"
         )
     _print_placed(function)
+    _print_evidence(function.evidence)
+
+
+def _print_evidence(evidence: Evidence) -> None:
+    """How weights are stored and what computes with 8-bit values, in words and counts."""
+    click.echo(f"  compression: {evidence.classification}")
+    if evidence.classification in ("not compressed", "not known"):
+        return
+    stored = ", ".join(f"{kind} {n}" for kind, n in evidence.weights.items())
+    click.echo(f"    weights stored as: {hanging(stored, 23)}")
+    expanding = ", ".join(f"{kind} {n}" for kind, n in evidence.constexpr.items()) or "none"
+    click.echo(f"    expanded when loaded by: {hanging(expanding, 29)}")
+    click.echo(f"    quantize {evidence.quantize}, dequantize {evidence.dequantize}")
+    if not evidence.dequantize:
+        return
+    readers = ", ".join(f"{kind} {n}" for kind, n in evidence.consumers.items()) or "nothing"
+    click.echo(f"    dequantized values are read by: {readers}")
+    click.echo(
+        f"    convolutions with 8-bit inputs: {evidence.quantized_convs} of {evidence.convs}; "
+        f"their own quantize and dequantize directly before: {evidence.paired}"
+    )
+    adds = evidence.quantized_adds
+    click.echo(f"    skip paths quantized: {len(adds) or 'none'}{': ' if adds else ''}"
+               f"{hanging(', '.join(adds[:SHOWN]), 6)}")  # fmt: skip
+    click.echo(
+        f"    multiply-accumulates with 8-bit weights and activations: {evidence.int8_macs:.1%}"
+    )
 
 
 def _print_placed(function: FunctionReport) -> None:

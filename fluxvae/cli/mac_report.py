@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fluxvae.catalog import CATALOG
-from fluxvae.cli.harness import find_harness, harness_option
+from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.harness import cooldown_option, find_harness, harness_option
 from fluxvae.cli.options import json_option, offline_option, print_json, say, weights_option
-from fluxvae.errors import ToolError
+from fluxvae.errors import OutputError, ToolError
 from fluxvae.recipes import Size, parse_sizes
 
 if TYPE_CHECKING:
     from fluxvae.harness import Harness
     from fluxvae.mac_record import Machine, MacRecord
-    from fluxvae.mac_steps import Bench, Settings
+    from fluxvae.mac_steps import Place, Settings
 
 
 @click.command("mac-report")
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
               help="Predictions before them.")  # fmt: skip
 @click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True,
               help="Fresh processes for each figure.")  # fmt: skip
-@click.option("--cooldown", type=click.FloatRange(min=0), default=10.0, show_default=True,
-              metavar="SECONDS", help="Rest between two processes.")  # fmt: skip
+@cooldown_option(10.0)
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True,
               help="Predictions that are bit-compared.")  # fmt: skip
 @harness_option
@@ -78,7 +77,11 @@ def command(
     from fluxvae.mac_report import run_report
     from fluxvae.mac_steps import Settings
     from fluxvae.mac_table import report_page
+    from fluxvae.output import require_writable
 
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; expected a folder for the report")
+    require_writable(out / "record.json")
     parsed = parse_sizes(sizes)
     settings = Settings(iterations, warmup, runs, cooldown, repeats)
     harness = find_harness(program)
@@ -108,18 +111,16 @@ def _places(
     harness: Harness,
     out: Path,
     settings: Settings,
-) -> list[Bench]:
+) -> list[Place]:
     from fluxvae.mac_report import stated_list
-    from fluxvae.mac_steps import Bench
-    from fluxvae.weights import find_encoder, load_weights
+    from fluxvae.mac_steps import Place
+    from fluxvae.weights import load_weights
 
     say(f"loading {spec or 'pinned'} weights of {variant}")
     weights = load_weights(variant, spec, offline=offline)
-    encoder = find_encoder(variant, spec, offline=offline)
-    if encoder is not None:  # a photo first: noise flatters fp16
-        settings = replace(settings, cases=("chelsea", *settings.cases))
+    encoder = choose_encoder(variant, spec, None, offline=offline)
     return [
-        Bench(recipe, weights, encoder, harness, out, settings)
+        Place(recipe, weights, encoder, harness, out, settings)
         for recipe in stated_list([variant], sizes)
     ]
 
@@ -134,12 +135,8 @@ def _verdict(record: MacRecord) -> str:
 
 
 def _machine() -> Machine:
-    from fluxvae.host import this_host
+    from fluxvae.host import chip, this_host
     from fluxvae.mac_record import Machine
 
     host = this_host()
-    answer = None
-    if host.system == "Darwin":
-        answer = host.run(["sysctl", "-n", "machdep.cpu.brand_string"])
-    chip = answer.out if answer is not None and answer.code == 0 else None
-    return Machine(host.system, host.release, host.arch, chip)
+    return Machine(host.system, host.release, host.arch, chip(host))

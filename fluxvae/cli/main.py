@@ -13,10 +13,15 @@ from fluxvae.errors import FluxVAEError
 # command -> (module, one-line help). The module is imported only when its command runs.
 COMMANDS = {
     "convert": ("fluxvae.cli.convert", "Turn a decoder into a Core ML model."),
+    "qat": ("fluxvae.cli.qat", "Train a decoder for int8 or small tables: a checkpoint."),
     "validate": ("fluxvae.cli.validate", "Hold a saved model against the PyTorch decoder."),
     "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),
     "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),
     "weights": ("fluxvae.cli.weights", "List, fetch and look at decoder weights."),
+    "compare-variants": (
+        "fluxvae.cli.compare_variants",
+        "Compress a decoder in several ways; one table.",
+    ),
     "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc, on any OS."),
     "export-io": ("fluxvae.cli.export_io", "Write a latent and its image as plain files."),
     "validate-swift": ("fluxvae.cli.validate_swift", "Validate a compiled model through Swift."),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.options import (
     ARTIFACT,
     backend_option,
@@ -20,9 +21,10 @@ from fluxvae.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from fluxvae.budget import Budget
     from fluxvae.intermediates import Departure, Intermediates
     from fluxvae.latent_files import Latent
-    from fluxvae.validate import CaseResult, Report
+    from fluxvae.validate import Report
     from fluxvae.weights import Weights
 
 
@@ -44,6 +46,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Name the first operation that departs from the float32 program.",
 )
+@click.option(
+    "--budget",
+    is_flag=True,
+    help="Say how much error conversion, precision and compression add (converts two twins).",
+)
 @backend_option
 @compute_units_option
 @offline_option
@@ -54,6 +61,7 @@ def command(
     encoder: str | None,
     latents: Path | None,
     intermediates: bool,
+    budget: bool,
     backend: str,
     compute_units: str,
     offline: bool,
@@ -74,6 +82,10 @@ def command(
 
     program = read_package(artifact)
     record = require_record(program)
+    if intermediates:
+        from fluxvae.intermediates import require_comparable
+
+        require_comparable(artifact, record.recipe)
     loaded, spec = resolve_weights(record, weights, offline=offline)
     user: tuple[Latent, ...] = ()
     if latents is not None:
@@ -84,13 +96,17 @@ def command(
         shapes = tuple(s for g in program.signatures.values() for s in input_shapes(g))
         user = read_latents(latents, record.contract, shapes, record.recipe.layout)
         check_latents(user, program, record)
-    found = None if user else _find_encoder(record.recipe.variant, spec, encoder, offline)
+    variant = record.recipe.variant
+    found = None if user else choose_encoder(variant, spec, encoder, offline=offline)
     report = _run(artifact, loaded, found, user, backend, compute_units)
     departures = _intermediates(report, loaded, found, user) if intermediates else None
+    stages = _budget(report, loaded, found, user) if budget else None
     if as_json:
-        print_json(report_json(report, departures))
+        from fluxvae.cli.validate_json import report_json
+
+        print_json(report_json(report, departures, stages))
     else:
-        _print_report(report, departures)
+        _print_report(report, departures, stages)
     return 0 if report.passed else 3
 
 
@@ -103,24 +119,14 @@ def check_draft(
     """
     from fluxvae.errors import ValidationError
 
-    found = _find_encoder(weights.variant, spec, encoder, offline)
+    found = choose_encoder(weights.variant, spec, encoder, offline=offline)
     report = _run(draft, weights, found, (), "auto", "all")
-    _print_report(report, None, to_stderr=True)
+    _print_report(report, to_stderr=True)
     if not report.passed:
         failed = dict.fromkeys(f"{c.case} at {c.size}" for c in report.cases if not c.passed)
         raise ValidationError(
             f"{draft.name} failed validation ({', '.join(failed)}) and was not saved"
         )
-
-
-def _find_encoder(
-    variant: str, spec: str | None, encoder: str | None, offline: bool
-) -> Weights | None:
-    from fluxvae.weights import find_encoder, load_weights
-
-    if encoder is not None:
-        return load_weights(variant, encoder, part="encoder", offline=offline)
-    return find_encoder(variant, spec, offline=offline)
 
 
 def _run(
@@ -157,71 +163,29 @@ def _intermediates(
     return compare_intermediates(report.path, report.record, weights, case.latent, size)
 
 
-def report_json(report: Report, departures: Intermediates | None) -> dict[str, Any]:
-    """The record of a validation, as docs/validate.schema.json describes it."""
-    record = report.record
-    return {
-        "artifact": report.path.name,
-        "path": str(report.path),
-        "verdict": "pass" if report.passed else "fail",
-        "backend": report.backend,
-        "compute_units": report.compute_units,
-        "recipe": record.recipe.to_dict(),
-        "weights": {"source": record.source.name, "digest": record.weights_digest},
-        "latent_space": record.contract.space,
-        "versions": record.versions,
-        "cases": [_case_json(c) for c in report.cases],
-        "intermediates": None if departures is None else _departures_json(departures),
-        "notes": list(report.notes),
-    }
+def _budget(
+    report: Report, weights: Weights, encoder: Weights | None, latents: tuple[Latent, ...]
+) -> Budget:
+    from fluxvae.budget import error_budget
 
-
-def _case_json(case: CaseResult) -> dict[str, Any]:
-    m = case.metrics
-    return {
-        "case": case.case,
-        "kind": case.kind,
-        "function": case.function,
-        "size": str(case.size),
-        "max_abs": _number(m.max_abs),
-        "mae": _number(m.mae),
-        "rmse": _number(m.rmse),
-        "psnr_db": _number(m.psnr_db),
-        "cosine": _number(m.cosine),
-        "nan": m.nan,
-        "inf": m.inf,
-        "worst": list(m.worst),
-        "limit": {"metric": case.limit.metric, "bound": case.limit.bound},
-        "pass": case.passed,
-    }
-
-
-def _departures_json(departures: Intermediates) -> dict[str, Any]:
-    def row(d: Departure) -> dict[str, Any]:
-        return {
-            "index": d.index,
-            "kind": d.kind,
-            "name": d.name,
-            "shape": list(d.shape),
-            "max_abs": _number(d.max_abs),
-            "snr_db": _number(d.snr_db),
-            "largest": _number(d.largest),
-        }
-
-    return {
-        "bound_db": departures.bound_db,
-        "first": None if departures.first is None else row(departures.first),
-        "operations": [row(d) for d in departures.rows],
-    }
-
-
-def _number(value: float) -> float | None:
-    """JSON has neither NaN nor infinity: both become null."""
-    return value if math.isfinite(value) else None
+    say("converting the same decoder without compression, and at float32")
+    return error_budget(
+        report.path,
+        report.record,
+        weights,
+        encoder=encoder,
+        latents=latents,
+        backend=report.backend,
+        compute_units=report.compute_units or "all",
+    )
 
 
 def _print_report(
-    report: Report, departures: Intermediates | None, *, to_stderr: bool = False
+    report: Report,
+    departures: Intermediates | None = None,
+    budget: Budget | None = None,
+    *,
+    to_stderr: bool = False,
 ) -> None:
     def line(text: str = "") -> None:
         click.echo(text, err=to_stderr)
@@ -245,6 +209,8 @@ def _print_report(
     line()
     if departures is not None:
         _print_departures(departures, line)
+    if budget is not None:
+        _print_budget(budget, line)
     for note in report.notes:
         line(f"note: {note}")
     judge = "Core ML" if report.backend == "coreml" else "the reference executor"
@@ -268,4 +234,16 @@ def _print_departures(departures: Intermediates, line: Callable[[str], None]) ->
     worst = sorted(departures.rows, key=lambda d: -math.inf if math.isnan(d.snr_db) else d.snr_db)
     for d in worst[:5]:
         line(row(d))
+    line("")
+
+
+def _print_budget(budget: Budget, line: Callable[[str], None]) -> None:
+    line(f"error budget at {budget.size}: PSNR in dB against the float32 PyTorch decoder;")
+    line("each stage includes those before it")
+    wide = max(len(row.case) for row in budget.cases)
+    line("  ".join((f"{'case':<{wide}}", *(f"{name:>10}" for name in budget.stages))))
+    for row in budget.cases:
+        figures = zip(budget.stages, row.metrics, strict=True)
+        cells = (f"{m.psnr_db:>{max(10, len(name))}.1f}" for name, m in figures)
+        line("  ".join((f"{row.case:<{wide}}", *cells)))
     line("")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.harness import (
     find_harness,
     function_option,
@@ -81,7 +82,9 @@ def command(
     from fluxvae.swift_validate import require_compiled
 
     if bundle is not None and (cases or weights or encoder or size):
-        raise UsageError("--io brings latent and image: leave --case, --size, --weights out")
+        raise UsageError(
+            "--io brings latent and image: leave --case, --size, --weights and --encoder out"
+        )
     require_compiled(model)
     harness = find_harness(program)
     if bundle is not None:
@@ -127,16 +130,13 @@ def _exported(
     from fluxvae.mil.package import read_package
     from fluxvae.swift_validate import plan_jobs, validate_swift
     from fluxvae.validate import require_record, resolve_weights
-    from fluxvae.weights import find_encoder, load_weights
 
     program = read_package(model)
     record = require_record(program)
     weights, chosen = resolve_weights(record, spec, offline=offline)
-    variant, photo = record.recipe.variant, None
-    if encoder is not None:
-        photo = load_weights(variant, encoder, part="encoder", offline=offline)
-    elif set(cases) != {NORMAL}:
-        photo = find_encoder(variant, chosen, offline=offline)
+    photo = None
+    if encoder is not None or set(cases) != {NORMAL}:
+        photo = choose_encoder(record.recipe.variant, chosen, encoder, offline=offline)
     wanted = cases or ((NORMAL,) if photo is None else ("chelsea", NORMAL))
     jobs = list(plan_jobs(program, record, folder, function=function, sizes=size, cases=wanted))
     return list(validate_swift(harness, model, weights, photo, iter(jobs), units, say=say))

@@ -14,7 +14,7 @@ import numpy as np
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles
 from fluxvae.mil.bundle_data import parse_data
-from fluxvae.mil.features import read_metadata, read_signatures
+from fluxvae.mil.features import ml_program
 from fluxvae.mil.program import (
     FLOATS,
     Constant,
@@ -54,18 +54,7 @@ def read_bundle(path: Path) -> Program:
         raise ArtifactError(f"{path.name}: model.mil is damaged: {error}") from error
     document = parse_text(text, f"{path.name}/model.mil")
     functions = document_functions(document, WeightFiles(path))
-    if not functions:
-        raise ArtifactError(f"{path.name} holds an ML Program without functions")
-    signatures, default = read_signatures(description, functions, path.name)
-    return Program(
-        kind="mlprogram",
-        specification=data.specification,
-        functions=functions,
-        signatures=signatures,
-        default_function=default,
-        metadata=read_metadata(description),
-        path=path,
-    )
+    return ml_program(description, data.specification, functions, path)
 
 
 def document_functions(document: Document, weights: WeightFiles) -> dict[str, Function]:

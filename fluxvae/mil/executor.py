@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil import ops as ops  # fills the registry
+from fluxvae.mil.features import check_shape
 from fluxvae.mil.numerics import Rounder, to_tensor
 from fluxvae.mil.program import Constant, Feature, Op, Program, Ref, TensorType
 from fluxvae.mil.registry import REGISTRY, Bools, Ints, OpSpec, Parameter, Tensors
@@ -300,24 +301,6 @@ class Session:
         if feature.color == "BGR":
             planes = planes[::-1]
         return np.ascontiguousarray(planes.transpose(1, 2, 0))
-
-
-def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:
-    """Raise LatentError when ``shape`` is not one the feature declares."""
-    if feature.shapes:
-        fits = shape in feature.shapes
-        wanted = " or ".join(str(list(s)) for s in feature.shapes)
-    elif feature.ranges:
-        fits = len(shape) == len(feature.ranges) and all(
-            low <= d and (high < 0 or d <= high)
-            for d, (low, high) in zip(shape, feature.ranges, strict=True)
-        )
-        wanted = f"within {list(feature.ranges)}"
-    else:
-        fits = shape == feature.shape
-        wanted = str(list(feature.shape))
-    if not fits:
-        raise LatentError(f"input {feature.name!r} wants the shape {wanted}, got {list(shape)}")
 
 
 def convert(parameter: Parameter, found: tuple[Any, ...], name: str, where: Op) -> Any:

@@ -1,14 +1,39 @@
-"""A model's description (protobuf) to Signature and Metadata: what an app sees of a model."""
+"""A model's description (protobuf) to Signature and Metadata: what an app sees of a model.
+
+``ml_program`` puts it together with the functions, however those were stored.
+"""
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
-from fluxvae.errors import ArtifactError
-from fluxvae.mil.program import Feature, Metadata, Signature
+from fluxvae.errors import ArtifactError, LatentError
+from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
 # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
 _ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
+
+
+def ml_program(
+    description: Any, specification: int, functions: dict[str, Function], path: Path
+) -> Program:
+    """An ML Program from its description (protobuf ModelDescription) and its functions.
+
+    Raises ArtifactError when there are none, or when the description is of others.
+    """
+    if not functions:
+        raise ArtifactError(f"{path.name} holds an ML Program without functions")
+    signatures, default = read_signatures(description, functions, path.name)
+    return Program(
+        kind="mlprogram",
+        specification=specification,
+        functions=functions,
+        signatures=signatures,
+        default_function=default,
+        metadata=read_metadata(description),
+        path=path,
+    )
 
 
 def read_metadata(description: Any) -> Metadata:
@@ -48,6 +73,24 @@ def read_signature(description: Any) -> Signature:
         tuple(_feature(f) for f in description.input),
         tuple(_feature(f) for f in description.output),
     )
+
+
+def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:
+    """Raise LatentError when ``shape`` is not one the feature declares."""
+    if feature.shapes:
+        fits = shape in feature.shapes
+        wanted = " or ".join(str(list(s)) for s in feature.shapes)
+    elif feature.ranges:
+        fits = len(shape) == len(feature.ranges) and all(
+            low <= d and (high < 0 or d <= high)
+            for d, (low, high) in zip(shape, feature.ranges, strict=True)
+        )
+        wanted = f"within {list(feature.ranges)}"
+    else:
+        fits = shape == feature.shape
+        wanted = str(list(feature.shape))
+    if not fits:
+        raise LatentError(f"input {feature.name!r} wants the shape {wanted}, got {list(shape)}")
 
 
 def _feature(feature: Any) -> Feature:

@@ -13,7 +13,7 @@ import numpy as np
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles, inside, unpack_bits
 from fluxvae.mil.bundle import read_bundle
-from fluxvae.mil.features import read_metadata, read_signatures
+from fluxvae.mil.features import ml_program
 from fluxvae.mil.network import network_program
 from fluxvae.mil.program import (
     OPSET_TARGETS,
@@ -113,19 +113,7 @@ def _ml_program(model: Any, path: Path, folder: Path) -> Program:
         name: reader.function(name, function)
         for name, function in sorted(model.mlProgram.functions.items())
     }
-    if not functions:
-        raise ArtifactError(f"{path.name} holds an ML Program without functions")
-    description = model.description
-    signatures, default = read_signatures(description, functions, path.name)
-    return Program(
-        kind="mlprogram",
-        specification=model.specificationVersion,
-        functions=functions,
-        signatures=signatures,
-        default_function=default,
-        metadata=read_metadata(description),
-        path=path,
-    )
+    return ml_program(model.description, model.specificationVersion, functions, path)
 
 
 class _Reader:

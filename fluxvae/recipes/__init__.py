@@ -6,6 +6,7 @@ from fluxvae.recipes.compression import (
     METHODS,
     PALETTE_BITS,
     Compression,
+    parse_label,
 )
 from fluxvae.recipes.recipe import (
     FORMATS,
@@ -43,5 +44,6 @@ __all__ = [
     "Size",
     "artifact_name",
     "latent_shape",
+    "parse_label",
     "parse_sizes",
 ]

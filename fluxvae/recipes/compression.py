@@ -8,11 +8,12 @@ whole tensor and int8 weights since iOS16; quantize and dequantize of activation
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 from fluxvae.errors import UsageError
 
 KINDS = ("palette", "int8", "int4", "mixed", "w8a8")
-METHODS = ("compensated", "plain")
+METHODS = ("compensated", "plain", "trained")
 ACTIVATIONS = ("zero-point", "symmetric")
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 
@@ -30,6 +31,13 @@ _EXAMPLES = {
     "mixed": "channel-scale or tensor",
     "w8a8": "channel",
 }
+_LABEL = re.compile(
+    r"(?:pal(?P<bits>\d)|(?P<kind>int8|int4|w8a8|mixed)(?:(?<=mixed)-(?P<budget>[\d.]+[A-Za-z]+))?)"
+    r"(?:-(?P<granularity>tensor|channel-scale|channel|grouped\d{1,4}|block\d{1,4}))?"
+    r"(?:-(?P<method>compensated|plain|trained))?"
+    r"(?:-(?P<activations>zero-point|symmetric))?"
+    r"(?:-(?P<share>\d+(?:\.\d+)?(?:e-\d+)?))?"
+)
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|dB)", re.IGNORECASE)
 
 
@@ -48,8 +56,8 @@ class Compression:
     ``kind``: ``palette`` (tables of 2 ** bits values), ``int8``, ``int4``, ``mixed`` (bits by
     layer, within ``budget``) or ``w8a8`` (int8 weights and 8-bit activations; at least
     ``int8_share`` of the multiply-accumulates). ``method``: ``compensated`` (layer by layer, each
-    making up for the error before it; needs calibration latents) or ``plain`` (coremltools'
-    arithmetic; needs none but for w8a8). ``granularity`` None: the finest that the target and the
+    making up for the error before it), ``plain`` (coremltools' arithmetic) or ``trained`` (from a
+    checkpoint of ``fluxvae qat``). ``granularity`` None: the finest that the target and the
     kind allow at the same size. Raises UsageError for what cannot be made.
     """
 
@@ -86,6 +94,13 @@ class Compression:
         if not 0 < self.int8_share <= 1:
             raise UsageError(f"the int8 share is between 0 and 1, got {self.int8_share:g}")
 
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it is found by looking at latents."""
+        if self.method == "plain":
+            return self.kind in ("mixed", "w8a8")
+        return self.method == "compensated"
+
     def least_target(self) -> str:
         """The oldest release that can hold this; with ``granularity`` None, at its simplest."""
         if self.kind == "w8a8":
@@ -94,6 +109,12 @@ class Compression:
         if self.kind == "int4" or self.bits == 3 or not plain:
             return "iOS18"
         return "iOS16"
+
+    def wanted_target(self) -> str:
+        """The oldest release that holds this at its best: for a recipe that names no target."""
+        if self.kind in ("palette", "mixed") and self.granularity is None:
+            return "iOS18"  # scales for channels: about 3 dB at 4 bits, for 1 % of bytes
+        return self.least_target()
 
     def resolved_granularity(self, target: str) -> str:
         """``granularity``, or the finest default of the kind on ``target`` (``iOS16``, ...)."""
@@ -124,6 +145,35 @@ class Compression:
             if not math.isclose(self.int8_share, 0.95):
                 parts.append(f"{self.int8_share * 100:g}")
         return "-".join(parts)
+
+
+def parse_label(text: str) -> Compression:
+    """The inverse of ``Compression.label``: ``pal4-plain``, ``int4-block32``, ``w8a8-85``.
+
+    Raises UsageError for what is no label, and as Compression does.
+    """
+    match = _LABEL.fullmatch(text.strip())
+    if not match:
+        raise UsageError(
+            f"recipe {text.strip()!r} is not understood: expected a name such as pal4, "
+            "pal6-tensor, int8-plain, int4-block32, mixed-900KB, w8a8, w8a8-85 or w8a8-symmetric"
+        )
+    found = match.groupdict()
+    kind = found["kind"] or "palette"
+    if kind != "w8a8" and (found["activations"] or found["share"]):
+        raise UsageError(
+            f"recipe {text.strip()!r}: symmetric, zero-point and a share are for w8a8 only"
+        )
+    grain = re.sub(r"^(grouped|block)(?=\d)", r"\1:", found["granularity"] or "")
+    return Compression(
+        kind,
+        bits=int(found["bits"]) if found["bits"] else None,
+        granularity=grain or None,
+        method=found["method"] or "compensated",
+        budget=found["budget"],
+        activations=found["activations"] or "zero-point",
+        int8_share=float(Decimal(found["share"]) / 100) if found["share"] else 0.95,
+    )
 
 
 def parse_budget(text: str) -> Budget:

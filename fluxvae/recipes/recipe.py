@@ -155,10 +155,14 @@ class Recipe:
 
     @property
     def deployment_target(self) -> str | None:
-        """The chosen target, or the oldest that can hold this recipe; None for networks."""
+        """The chosen target, or the oldest that holds this recipe at its best; None for networks.
+
+        "At its best": palettes get scales for their channels unless an older target is chosen.
+        """
         if self.format == "neuralnetwork":
             return None
-        return self.target or self._least_target()
+        wanted = "iOS15" if self.compression is None else self.compression.wanted_target()
+        return self.target or max(self._least_target(), wanted, key=TARGETS.index)
 
     def _needs(self) -> tuple[tuple[str, str, str], ...]:
         """What asks for which release: (release, what, another way)."""

@@ -53,7 +53,7 @@ def test_rehearsal_killed_half_way_goes_on_and_ends_with_the_table(
     rows = [line for line in ran.out.splitlines() if line.startswith("| flux1")]
     assert len(rows) == 3
     for row in rows:
-        assert row.count("not run") == 10  # four qualities, four latencies, plan, same bits
+        assert row.count("not run") == 13  # qualities, latencies, plan, same bits, three drifts
     record = read_record(out / "record.json")
     assert record.rehearsal
     statuses = {c.status for c in record.cells if c.task.units == "cpuOnly"}

@@ -1,0 +1,341 @@
+"""``fluxvae compare-variants``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fluxvae.catalog import CATALOG
+from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.interrupt import CtrlC
+from fluxvae.cli.options import (
+    json_option,
+    offline_option,
+    overwrite_option,
+    print_json,
+    say,
+    verbose_option,
+    weights_option,
+)
+from fluxvae.cli.text import hanging
+from fluxvae.errors import UsageError
+from fluxvae.recipes import TARGETS, Recipe, parse_sizes
+
+if TYPE_CHECKING:
+    from fluxvae.compare import Comparison, Row, View
+    from fluxvae.evidence import Evidence
+    from fluxvae.weights import Weights
+
+RECIPES = "fp16,int8,pal6,pal4,w8a8"
+MEASURE = (
+    "PSNR: unclamped output of the saved package, run by the reference executor, against the "
+    "float32 PyTorch decoder; mean over {count} pictures ({names}), none of which calibration saw."
+)
+
+
+@click.command("compare-variants")
+@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@weights_option
+@click.option("--encoder", metavar="PATH", help="Encoder that makes the pictures' latents.")
+@click.option(
+    "--recipes",
+    default=RECIPES,
+    show_default=True,
+    metavar="NAMES",
+    help="Comma-separated: pal4, pal6-tensor, int8-plain, int4-block32, mixed-900KB, w8a8-85, ... "
+    "-plain is coremltools' arithmetic, without calibration.",
+)
+@click.option("--size", default="512", show_default=True, help="Image size in pixels.")
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    help="Oldest system to run on; before iOS18 palettes are stored per tensor, which costs dB. "
+    "[default: each recipe's best]",
+)
+@click.option(
+    "--images",
+    default="photos",
+    show_default=True,
+    metavar="photos|DIR",
+    help="What to measure on: two held-out photos, or your images.",
+)
+@click.option(
+    "--calibration",
+    default="photos",
+    show_default=True,
+    metavar="photos|DIR",
+    help="What compression may look at: 16 crops of other photos, or your images or latents.",
+)
+@click.option(
+    "--qat",
+    "checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="The checkpoint of `fluxvae qat` for a -trained recipe, such as w8a8-trained.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("coreml_out/compare"),
+    show_default=True,
+    help="Folder for the artifacts. Those that are there already are measured, not made, again.",
+)
+@click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
+@overwrite_option
+@offline_option
+@json_option
+@verbose_option
+def command(
+    variant: str,
+    weights: str | None,
+    encoder: str | None,
+    recipes: str,
+    size: str,
+    target: str | None,
+    images: str,
+    calibration: str,
+    checkpoint: Path | None,
+    out: Path,
+    markdown: bool,
+    overwrite: bool,
+    offline: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Compress one decoder in several ways: bytes, PSNR, SSIM and int8 arithmetic in one table.
+
+    Each recipe is converted, saved, and its package run on the same pictures. The first row is
+    float16 without compression: what precision alone costs.
+
+    \b
+    Examples:
+      fluxvae compare-variants --variant flux2
+      fluxvae compare-variants --variant flux1 --recipes int8,int8-plain,pal4,pal4-tensor-plain
+      fluxvae compare-variants --variant flux2 --weights demo --size 256 --recipes w8a8,w8a8-85
+    """
+    if as_json and markdown:
+        raise UsageError("--json and --markdown both print the table: choose one")
+    if images != "photos" and images == calibration:
+        raise UsageError(
+            f"--images and --calibration are both {images}: figures on pictures that compression "
+            "looked at say little; give another folder, or use photos for one of them"
+        )
+    from fluxvae.compare import parse_recipes
+
+    base = Recipe(variant, sizes=_one_size(size), target=target)
+    wanted = parse_recipes(recipes, base)
+    _check_trained(wanted, checkpoint)
+    compared = _compare(
+        wanted, weights, encoder, images, calibration, checkpoint, out, overwrite, offline, verbose
+    )
+    if as_json:
+        print_json(comparison_json(compared, calibration))
+    elif markdown:
+        click.echo(markdown_table(compared))
+    else:
+        click.echo(plain_table(compared))
+
+
+def _one_size(text: str) -> tuple[Any, ...]:
+    sizes = parse_sizes(text)
+    if len(sizes) != 1:
+        raise UsageError(f"compare-variants measures at one size; got {text!r}")
+    return sizes
+
+
+def _check_trained(recipes: tuple[Recipe, ...], checkpoint: Path | None) -> None:
+    labels = [r.compression.label() for r in recipes
+              if r.compression and r.compression.method == "trained"]  # fmt: skip
+    if labels and checkpoint is None:
+        raise UsageError(f"{labels[0]} needs a checkpoint of `fluxvae qat`: pass --qat CHECKPOINT")
+    if len(labels) > 1 or (checkpoint is not None and not labels):
+        raise UsageError(f"--qat is one checkpoint for one -trained recipe; got {len(labels)}")
+
+
+def _compare(
+    recipes: tuple[Recipe, ...],
+    spec: str | None,
+    encoder: str | None,
+    images: str,
+    calibration: str,
+    checkpoint: Path | None,
+    out: Path,
+    overwrite: bool,
+    offline: bool,
+    verbose: bool,
+) -> Comparison:
+    from fluxvae.calibration import load_calibration
+    from fluxvae.compare import compare_variants
+    from fluxvae.compare_make import Maker
+    from fluxvae.weights import load_weights
+
+    variant = recipes[0].variant
+    say(f"loading {spec or 'pinned'} weights of {variant}")
+    weights = load_weights(variant, spec, offline=offline)
+    network = _encoder(variant, spec, encoder, offline)
+    views = _views(weights, network, recipes[0], images)
+    allowed = None
+    if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
+        allowed = load_calibration(calibration, variant, network, contract=weights.contract)
+    ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
+    maker = Maker(weights, allowed, checkpoint, overwrite, verbose, ctrl_c.check, say)
+    return compare_variants(
+        weights,
+        recipes,
+        views,
+        out,
+        save=maker.save,
+        reusable=maker.made_alike,
+        overwrite=overwrite,
+        tell=say,
+    )
+
+
+def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights:
+    from fluxvae.errors import WeightsError
+
+    found = choose_encoder(variant, spec, encoder, offline=offline)
+    if found is None:
+        raise WeightsError(
+            "pictures are measured as latents, and no encoder belongs to these weights: "
+            "pass --encoder PATH"
+        )
+    return found
+
+
+def _views(weights: Weights, encoder: Weights, recipe: Recipe, images: str) -> tuple[View, ...]:
+    from fluxvae.compare import folder_views, photo_views
+
+    (size,) = recipe.sizes
+    say(f"decoding the held-out pictures at {size} with the float32 PyTorch decoder")
+    if images == "photos":
+        return photo_views(weights, encoder, size)
+    return folder_views(weights, encoder, size, Path(images))
+
+
+def comparison_json(compared: Comparison, calibration: str) -> dict[str, Any]:
+    """The record of a comparison: what was measured on what, and ``rows``."""
+    weights = compared.weights
+    return {
+        "variant": weights.variant,
+        "weights": {"source": weights.source.name, "digest": weights.digest},
+        "size": str(compared.size),
+        "images": [view.name for view in compared.rows[0].views],
+        "calibration": calibration,
+        "rows": [_row_json(row) for row in compared.rows],
+        "notes": [_measure_note(compared), *_advice(compared)],
+    }
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    return {
+        "recipe": row.label,
+        "granularity": row.recipe.granularity,
+        "target": row.recipe.deployment_target,
+        "bytes": row.bytes,
+        "package_bytes": row.package_bytes,
+        "fraction": row.fraction,
+        "psnr_db": _number(row.psnr_db),
+        "ssim": _number(row.ssim),
+        "int8_macs": row.evidence.int8_macs,
+        "evidence": evidence_words(row.evidence),
+        "path": str(row.path),
+        "made": not row.kept,
+        "photos": [
+            {
+                "name": view.name,
+                "psnr_db": _number(view.psnr_db),
+                "ssim": _number(view.ssim),
+                "max_abs": _number(view.max_abs),
+            }
+            for view in row.views
+        ],
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has neither NaN nor infinity: both become null."""
+    return value if math.isfinite(value) else None
+
+
+def plain_table(compared: Comparison) -> str:
+    """Aligned text within 100 columns: figures, evidence, what they mean."""
+    wide = max(len(row.label) for row in compared.rows)
+    lines = [
+        f"{'recipe':<{wide}}  {'granularity':<13}  {'bytes':>8}  {'of fp16':>7}  {'PSNR dB':>7}  "
+        f"{'worst':>5}  {'SSIM':>6}  {'int8 MACs':>9}"
+    ]
+    for row in compared.rows:
+        lines.append(
+            f"{row.label:<{wide}}  {row.recipe.granularity or '-':<13}  {row.bytes:>8}  "
+            f"{row.fraction:>7.3f}  {row.psnr_db:>7.2f}  {_worst(row):>5.1f}  {row.ssim:>6.4f}  "
+            f"{row.evidence.int8_macs:>9.1%}"
+        )
+    lines.append("")
+    for row in compared.rows[1:]:
+        lines.append(f"{row.label:<{wide}}  {hanging(evidence_words(row.evidence), wide + 2)}")
+    notes = (_precision_note(compared), _measure_note(compared), *_advice(compared))
+    folder = f"artifacts are in {compared.rows[0].path.parent}"
+    return "\n".join([*lines, "", *(hanging(f"note: {n}", 0) for n in notes), folder])
+
+
+def markdown_table(compared: Comparison) -> str:
+    """The same figures as a Markdown table, its notes below."""
+    lines = [
+        "| recipe | granularity | weights, bytes | of fp16 | PSNR dB | worst picture | SSIM "
+        "| MACs in int8 |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in compared.rows:
+        lines.append(
+            f"| {row.label} | {row.recipe.granularity or ''} | {row.bytes:,} | {row.fraction:.3f} "
+            f"| {row.psnr_db:.1f} | {_worst(row):.1f} | {row.ssim:.4f} "
+            f"| {row.evidence.int8_macs:.0%} |"
+        )
+    weights = compared.weights
+    source = f"{weights.variant}, {weights.source.name}, {compared.size} px."
+    return "\n".join([*lines, "", hanging(f"{source} {_measure_note(compared)}", 0)])
+
+
+def evidence_words(evidence: Evidence) -> str:
+    """What a saved program says of itself: stored weights, 8-bit inputs, the skip path."""
+    stored = ", ".join(f"{kind} ({count})" for kind, count in evidence.weights.items())
+    words = f"{evidence.classification}: stored as {stored}"
+    if not evidence.dequantize:
+        return words
+    skips = len(evidence.quantized_adds)
+    return (
+        f"{words}; 8-bit inputs at {evidence.quantized_convs} of {evidence.convs} convolutions, "
+        f"{evidence.paired} with a quantize and dequantize of their own, "
+        f"{skips or 'none'} on the skip path"
+    )
+
+
+def _worst(row: Row) -> float:
+    """The lowest PSNR of a row; NaN when any is NaN."""
+    values = [view.psnr_db for view in row.views]
+    return math.nan if any(map(math.isnan, values)) else min(values)
+
+
+def _measure_note(compared: Comparison) -> str:
+    names = [view.name for view in compared.rows[0].views]
+    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return MEASURE.format(count=len(names), names=shown)
+
+
+def _precision_note(compared: Comparison) -> str:
+    plain = compared.rows[0]
+    return (
+        f"float16 alone costs {plain.psnr_db:.1f} dB; what a compressed row has below that is the "
+        "compression's."
+    )
+
+
+def _advice(compared: Comparison) -> tuple[str, ...]:
+    from fluxvae.compress.advice import advice_on_time
+
+    recipes = [row.recipe.compression for row in compared.rows]
+    return advice_on_time([c for c in recipes if c is not None])
