@@ -46,8 +46,9 @@ def kmeans(
 
     ``weights``: not negative, as ``values``. ``proved`` False leaves out the passes that make sure
     of the least error: where tens of thousands of values are distinct they are most of the work,
-    and what came before is within a thousandth of it. With no more distinct values than ``count``,
-    each is a centre. Raises CompressionError for NaN, infinity, no values or no positive weight.
+    and on the tiny decoders' weights what comes before is within 5 %. With no more distinct values
+    than ``count``, each is a centre. Raises CompressionError for NaN, infinity, no values or no
+    positive weight.
     """
     flat = np.asarray(values, np.float64).ravel()
     bad = int((~np.isfinite(flat)).sum())
@@ -65,7 +66,9 @@ def kmeans(
     if len(distinct) <= count:
         return Clusters(distinct, where.reshape(np.shape(values)), 0.0)
     sums = _Sums.of(distinct, masses)
-    bounds = _improved(sums, _lloyd(sums, _seed(sums, count), LLOYD_STEPS), proved)
+    bounds = np.array([0, len(distinct)])
+    if count > 1:
+        bounds = _improved(sums, _lloyd(sums, _seed(sums, count), LLOYD_STEPS), proved)
     labels = np.repeat(np.arange(count), np.diff(bounds))
     centres = sums.means(bounds) + sums.offset
     error = float((masses * (distinct - centres[labels]) ** 2).sum())

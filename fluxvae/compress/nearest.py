@@ -9,6 +9,7 @@ import numpy as np
 from fluxvae.compress.forms import CompressedWeight, Palettized, Quantized, to_float16
 from fluxvae.compress.kmeans import kmeans
 from fluxvae.compress.schemes import Scheme
+from fluxvae.errors import CompressionError
 
 # coremltools' default weight_threshold: it leaves constants of fewer elements as they are.
 SMALLEST = 2048
@@ -19,9 +20,14 @@ def plain_form(weight: np.ndarray, scheme: Scheme) -> CompressedWeight:
 
     Raises CompressionError where the weight is not finite.
     """
-    if scheme.kind == "palette":
-        return _palettized(weight.astype(np.float16), scheme)
-    return _quantized(weight.astype(np.float16), scheme)
+    with np.errstate(over="ignore"):
+        half = weight.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise CompressionError(
+            "weights must be finite and within float16's range to be compressed; check them with "
+            "fluxvae weights"
+        )
+    return _palettized(half, scheme) if scheme.kind == "palette" else _quantized(half, scheme)
 
 
 def _palettized(weight: np.ndarray, scheme: Scheme) -> Palettized:
