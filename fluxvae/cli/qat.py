@@ -71,7 +71,7 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto",
               show_default=True, help="auto takes CUDA where it is.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path),
-              help="The checkpoint. [default: coreml_out/qat/VARIANT_START.safetensors]")  # fmt: skip
+              help="The checkpoint. [default: coreml_out/qat/NAME.safetensors]")  # fmt: skip
 @overwrite_option
 @offline_option
 @json_option

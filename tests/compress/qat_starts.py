@@ -24,9 +24,9 @@ LEAST = float(np.finfo(np.float16).tiny)  # smaller scales have fewer digits
 W8A8 = Compression("w8a8", method="plain")
 
 
-def minmax(decoder: nn.Sequential, latents: list[np.ndarray], stretch: float = 1) -> (
-    CompressedDecoder
-):
+def minmax(
+    decoder: nn.Sequential, latents: list[np.ndarray], stretch: float = 1
+) -> CompressedDecoder:
     """int8 weights by their largest value, inputs by the range seen; the last convolution float.
 
     ``stretch`` above 1 makes every scale too large, so that there is something to learn.
@@ -58,9 +58,9 @@ def minmax(decoder: nn.Sequential, latents: list[np.ndarray], stretch: float = 1
     return CompressedDecoder(decoder, weights, activations, {"start": "min-max"})
 
 
-def tables(decoder: nn.Sequential, bits: int, *, groups: int = 1, scaled: bool = True) -> (
-    CompressedDecoder
-):
+def tables(
+    decoder: nn.Sequential, bits: int, *, groups: int = 1, scaled: bool = True
+) -> CompressedDecoder:
     """Each weight at the nearest of evenly spaced values, in tables with a scale per channel."""
     weights = {}
     for site in conv_sites(decoder):
@@ -82,7 +82,7 @@ def noise_latents(channels: int, side: int, count: int = 2) -> list[np.ndarray]:
     return [random.normal(size=(1, channels, side, side)).astype(np.float32) for _ in range(count)]
 
 
-def demo_start(folder: Path, stretch: float = 3.0) -> Path:
+def demo_start(folder: Path, stretch: float = 8.0) -> Path:
     """A checkpoint of flux2's demo decoder in int8, not trained yet."""
     weights = load_weights("flux2", "demo")
     start = minmax(build_decoder(weights), noise_latents(32, 8), stretch)

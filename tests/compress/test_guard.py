@@ -252,23 +252,6 @@ def test_factor_of_an_image_output_is_known(tmp_path: Path) -> None:
         check_weights(package, small_decoder(), "float16")
 
 
-def test_every_function_is_checked(bases: Bases, asked: CompressedDecoder, tmp_path: Path) -> None:
-    package = bases.written(
-        asked, tmp_path, "iOS18", "float32", sizes="64,128", shapes="multifunction"
-    )
-    check_weights(package, asked, "float32")
-    with edited(package) as model:
-        function = model.mlProgram.functions["hw64"]
-        block = function.block_specializations[function.opset]
-        made = {o.outputs[0].name: o for o in block.operations}
-        found = [o for o in block.operations if o.type == "conv"]
-        weights = [made[reads(found[SITES.index(site)], "weight")] for site in "79"]
-        for name in ("data", "scale"):
-            exchange(*(operand(w, name) for w in weights))
-    with pytest.raises(CompressionError, match=r"convolution 7 \(.* of function 'hw64'\)"):
-        check_weights(package, asked, "float32")
-
-
 def test_truncated_weight_file_is_an_artifact_error(
     good: Path, asked: CompressedDecoder, tmp_path: Path
 ) -> None:

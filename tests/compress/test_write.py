@@ -32,7 +32,7 @@ from tests.compress.packages import (
     small_decoder,
     weight_of,
 )
-from tests.packages import MODEL, WEIGHTS
+from tests.packages import MODEL, WEIGHTS, edited
 
 OLD = cycled("pal1", "pal2", "int8-channel", "pal4", "", "pal6", "int8-tensor", "pal8")
 NEW = cycled(
@@ -183,6 +183,13 @@ def test_functions_share_their_blobs(bases: Bases, tmp_path: Path) -> None:
         for how in (FORMS["multifunction"], {})
     )
     assert (several / WEIGHTS).stat().st_size == (single / WEIGHTS).stat().st_size
+    # and the guard looks at each of them
+    with edited(several) as model:
+        function = model.mlProgram.functions["hw64"]
+        operations = function.block_specializations[function.opset].operations
+        del next(o for o in operations if o.type == "conv").inputs["bias"]
+    with pytest.raises(CompressionError, match=r"bias of convolution 1 .* function 'hw64'"):
+        check_weights(several, compressed, "float32")
 
 
 def test_weight_file_holds_what_the_forms_take_and_nothing_else(

@@ -225,3 +225,14 @@ def test_every_type_of_blob_is_one_our_reader_names() -> None:
     from fluxvae.compress.write_blobs import BLOB_DTYPES
 
     assert set(BLOB_DTYPES) <= set(DTYPES.values())
+
+
+@pytest.mark.parametrize("elements", [100, 10**6])  # fails when it is closed, and at once
+def test_full_disk_is_an_os_error(elements: int) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system, the stand-in for a full disk")
+    store = WeightWriter(full, "w")
+    with pytest.raises(OSError, match="No space left"):  # noqa: PT012
+        store.value(np.zeros(elements, np.float32), "fp32")
+        store.close()
