@@ -15,6 +15,7 @@ b(i+1) it moves them towards b, and what it passes over holds no better partitio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -44,9 +45,9 @@ def kmeans(
     """At most ``count`` clusters of finite numbers of any shape; deterministic.
 
     ``weights``: not negative, as ``values``. ``proved`` False leaves out the passes that make sure
-    of the least error, many times the work of those that get within a few parts in ten thousand of
-    it where there are tens of thousands of distinct values. With no more distinct values than ``count``, each is
-    a centre. Raises CompressionError for NaN, infinity, no values or no positive weight.
+    of the least error: where tens of thousands of values are distinct they are most of the work,
+    and what came before is within a thousandth of it. With no more distinct values than ``count``,
+    each is a centre. Raises CompressionError for NaN, infinity, no values or no positive weight.
     """
     flat = np.asarray(values, np.float64).ravel()
     bad = int((~np.isfinite(flat)).sum())
@@ -214,7 +215,7 @@ def _move(sums: _Sums, bounds: np.ndarray, windows: Sequence[np.ndarray]) -> np.
     """The best boundaries among the places in each one's window."""
     best = sums.gains(bounds[:1], windows[0])
     choices = []
-    for before, after in zip(windows[:-1], windows[1:], strict=True):
+    for before, after in pairwise(windows):
         best, choice = _stage(sums, best, before, after)
         choices.append(choice)
     return _path(sums, bounds, windows, best, choices)
