@@ -33,7 +33,7 @@ from fluxvae.harness import (
     run_harness,
 )
 from fluxvae.output import write_file
-from fluxvae.structure import StructureError, build
+from fluxvae.structure import StructureError, build, parse_json
 
 FORMAT = "fluxvae-bench"
 VERSION = 1
@@ -293,16 +293,19 @@ def read_record(path: Path) -> Record:
     its own samples is refused.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
         if found != (FORMAT, VERSION):
             raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")
         record = build(Record, data)
     except OSError as error:
-        raise BenchError(f"{path} cannot be read: {error.strerror}") from error
+        raise BenchError(
+            f"{path} cannot be read: {error.strerror}; give a record of `fluxvae bench --out`"
+        ) from error
     except ValueError as error:
         raise BenchError(
-            f"{path} is no record of `fluxvae bench --out`, or a damaged one: {error}"
+            f"{path} is no record of `fluxvae bench --out`, or a damaged one ({error}): give such "
+            "a record, or measure again"
         ) from error
     _check_figures(record, path)
     return record

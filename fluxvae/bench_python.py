@@ -42,7 +42,7 @@ from fluxvae.iobundle import read_bundle
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature as MilFeature
 from fluxvae.mil.program import Program
-from fluxvae.recipes import SCALE, parse_sizes
+from fluxvae.recipes import SCALE, Size, parse_sizes
 from fluxvae.structure import build
 
 _DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
@@ -63,7 +63,11 @@ class Request:
 
 
 def start_python(request: Request, environment: Mapping[str, str]) -> HarnessReport:
-    """Run ``request`` in a fresh process. Raises ArtifactError with its line when it fails."""
+    """Run ``request`` in a fresh process.
+
+    Raises with its line when it fails: UsageError for options that do not fit, ToolError when it
+    was ended by a signal, else ArtifactError.
+    """
     ran = subprocess.run(
         [sys.executable, "-m", "fluxvae.bench_python", json.dumps(asdict(request))],
         capture_output=True,
@@ -76,7 +80,8 @@ def start_python(request: Request, environment: Mapping[str, str]) -> HarnessRep
         lines = [line for line in ran.stderr.splitlines() if line.strip()] or ["no message"]
         if ran.returncode < 0:
             raise ToolError(f"the Python driver was ended by signal {-ran.returncode}: {lines[-1]}")
-        raise ArtifactError(f"the Python driver: {lines[-1]}")
+        kind = UsageError if ran.returncode == UsageError.exit_code else ArtifactError
+        raise kind(f"the Python driver: {lines[-1]}")
     return parse_report(ran.stdout)
 
 
@@ -139,10 +144,17 @@ def _function(program: Program, request: Request) -> str:
     if request.function is not None:
         return program.function(request.function).name
     if request.size is not None:
-        (size,) = parse_sizes(request.size)
+        size = _size(request.size)
         if size.function in program.functions:
             return size.function
     return program.default_function
+
+
+def _size(text: str) -> Size:
+    sizes = parse_sizes(text)
+    if len(sizes) != 1:
+        raise UsageError(f"one size is timed at a time, got --size {text}")
+    return sizes[0]
 
 
 def _input(request: Request, latent: MilFeature) -> tuple[np.ndarray, Input]:
@@ -164,7 +176,7 @@ def _shape(request: Request, latent: MilFeature) -> tuple[int, ...]:
     shapes = latent.shapes or (latent.shape,)
     if request.size is None:
         return latent.shape
-    (size,) = parse_sizes(request.size)
+    size = _size(request.size)
     sides = (size.height // SCALE, size.width // SCALE)
     for shape in shapes:
         if sides in (shape[2:], shape[1:3]):
@@ -229,14 +241,14 @@ def _moment() -> Moment:
 
 
 def main(arguments: list[str]) -> int:
-    """One run, its report on stdout; one line on stderr and code 1 for an error."""
+    """One run, its report on stdout; one line on stderr and the error's code for an error."""
     try:
         data: Any = json.loads(arguments[0])
         with contextlib.redirect_stdout(sys.stderr):  # coremltools prints
             report = measure(build(Request, data))
     except FluxVAEError as error:
         print(error, file=sys.stderr)
-        return 1
+        return error.exit_code
     print(json.dumps(asdict(report), sort_keys=True, allow_nan=False))
     return 0
 

@@ -16,8 +16,11 @@ from fluxvae.backends import make_runner
 from fluxvae.calibration import IMAGE_SUFFIXES, encode, read_image
 from fluxvae.data import EVALUATION_PHOTOS, crop_image, photo_image
 from fluxvae.errors import CompressionError, OutputError, UsageError
+from fluxvae.evidence import Evidence
+from fluxvae.inspection import quantization_evidence
 from fluxvae.metrics import compare
 from fluxvae.mil.package import read_package
+from fluxvae.mil.program import Program
 from fluxvae.models.build import build_decoder
 from fluxvae.package import Record, read_record
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
@@ -44,14 +47,6 @@ class ViewResult:
     psnr_db: float
     max_abs: float
     ssim: float
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What of a saved program computes in integers: share of the MACs in [0, 1], and in words."""
-
-    int8_macs: float
-    words: str
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,6 @@ def compare_variants(
     folder: Path,
     *,
     save: Callable[[Recipe, Path], object],
-    judge: Callable[[Path], Evidence],
     reusable: Callable[[Record], bool] = lambda _: True,
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda _: None,
@@ -128,7 +122,7 @@ def compare_variants(
 
     ``recipes`` start with the uncompressed one and have one size. ``save`` makes an artifact at a
     path; an artifact that is there already, of the same recipe and weights and ``reusable``, is
-    measured again and not made again, unless ``overwrite``. ``judge`` reads a saved package.
+    measured again and not made again, unless ``overwrite``.
     Raises OutputError when a place is taken by another artifact, and what ``save`` raises.
     """
     paths = [folder / artifact_name(recipe, weights.source.kind) for recipe in recipes]
@@ -140,7 +134,7 @@ def compare_variants(
         tell(f"{label}: {'already there' if there else 'converting'}")
         if not there:
             save(recipe, path)
-        rows.append(_row(label, recipe, path, there, views, judge, rows[0] if rows else None))
+        rows.append(_row(label, recipe, path, there, views, rows[0] if rows else None))
         tell(f"{label}: {rows[-1].psnr_db:.2f} dB, {rows[-1].bytes} bytes")
     return Comparison(weights, recipes[0].sizes[0], tuple(rows))
 
@@ -170,10 +164,10 @@ def _row(
     path: Path,
     kept: bool,
     views: Sequence[View],
-    judge: Callable[[Path], Evidence],
     plain: Row | None,
 ) -> Row:
-    results = tuple(_measure(path, recipe, views))
+    program = read_package(path)
+    results = tuple(_measure(program, recipe, views))
     size = weight_bytes(path)
     return Row(
         label=label,
@@ -185,13 +179,13 @@ def _row(
         fraction=size / plain.bytes if plain else 1.0,
         psnr_db=math.fsum(r.psnr_db for r in results) / len(results),
         ssim=math.fsum(r.ssim for r in results) / len(results),
-        evidence=judge(path),
+        evidence=quantization_evidence(program),
         views=results,
     )
 
 
-def _measure(path: Path, recipe: Recipe, views: Sequence[View]) -> Iterable[ViewResult]:
-    runner = make_runner(read_package(path), None, recipe.layout, "reference")
+def _measure(program: Program, recipe: Recipe, views: Sequence[View]) -> Iterable[ViewResult]:
+    runner = make_runner(program, None, recipe.layout, "reference")
     for view in views:
         image = runner(view.latent)
         metrics = compare(image, view.reference)

@@ -4,7 +4,6 @@ The report's fields are those of docs/harness.schema.json, name for name; that f
 means. A field that a machine cannot know is None.
 """
 
-import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from fluxvae.errors import ArtifactError, ToolError, UsageError
-from fluxvae.structure import StructureError, build
+from fluxvae.structure import StructureError, build, parse_json
 
 FORMAT = "fluxvae-harness"
 VERSION = 1
@@ -278,14 +277,15 @@ _PART = {"validate": "validation", "bench": "runs", "plan": "plan", "drift": "dr
 def parse_report(text: str) -> HarnessReport:
     """The report in what the harness printed. Raises ToolError when there is none in it."""
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
         if found != (FORMAT, VERSION):
             raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")
         report = build(HarnessReport, data)
     except ValueError as error:  # of JSON, or a StructureError
         raise ToolError(
-            f"fluxvae-harness printed no report that this fluxvae understands: {error}"
+            f"fluxvae-harness printed no report that this fluxvae understands ({error}): leave "
+            "--harness out, and the right one is built"
         ) from error
     if getattr(report, _PART[report.command]) is None:
         raise ToolError(f"fluxvae-harness printed no result of {report.command}")
@@ -341,4 +341,4 @@ def _complaint(stderr: str) -> str:
     """The ``error:`` line of what the harness printed, else its last line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
-    return (errors or lines or ["no message"])[-1][:1000]
+    return (errors or lines or ["fluxvae-harness gave no message"])[-1][:1000]

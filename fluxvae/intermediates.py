@@ -1,7 +1,9 @@
 """Where an artifact starts to depart from float32: every operation against a float32 twin.
 
-The twin is the same recipe at float32, converted afresh from the same weights. Both programs
-advance operation by operation, so that only two live sets of values exist at a time.
+The twin is the same recipe at float32 and without compression, converted afresh from the same
+weights. Both programs advance operation by operation, so that only two live sets of values exist at
+a time. What only a compressed program has (operations that expand weights, and the rounding of
+convolutions' inputs) is passed over: its effect shows in the convolution after it.
 """
 
 import math
@@ -21,7 +23,7 @@ from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Op
 from fluxvae.models.build import build_decoder
 from fluxvae.package import Record
-from fluxvae.recipes import Size
+from fluxvae.recipes import Recipe, Size
 from fluxvae.weights import Weights
 
 # An operation departs when its signal-to-noise ratio falls below this, in dB. Measured on photo
@@ -29,6 +31,9 @@ from fluxvae.weights import Weights
 # of TAEF1 (a late ReLU) and 46.7 of TAEF2. A sound float32 artifact is its twin's equal, bit for
 # bit, so its bound only has to be far above any damage.
 DEPARTS_BELOW = {"float16": 40.0, "float32": 100.0}
+# Of a compressed artifact: an error a third of the signal. Compression is meant to cost, so this
+# tells a broken weight from a rounded one, where there are bits enough (4 or more).
+COMPRESSED_DEPARTS_BELOW = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,37 @@ class Intermediates:
     bound_db: float
 
 
+def require_comparable(path: Path, recipe: Recipe) -> None:
+    """Raise ArtifactError when the values inside cannot be those of a float32 program."""
+    compression = recipe.compression
+    if compression is None or compression.kind != "w8a8" or compression.method == "plain":
+        return
+    raise ArtifactError(
+        f"the operations of {path.name} cannot be compared one by one: W8A8 rescales the channels "
+        "between its convolutions (equalization), so that only the image is the same; "
+        "use --budget, which compares images"
+    )
+
+
 def compare_intermediates(
     path: Path, record: Record, weights: Weights, latent: np.ndarray, size: Size
 ) -> Intermediates:
     """Run the artifact and its float32 twin on one latent (1, C, h, w).
 
-    Raises ArtifactError when the two programs are not made of the same operations.
+    Raises ArtifactError when the two programs are not made of the same operations, or scale their
+    channels differently.
     """
     recipe = record.recipe
+    require_comparable(path, recipe)
     several = recipe.shapes == "multifunction"
     session = Session(read_package(path), size.function if several else None)
     twin_recipe = replace(
-        recipe, precision="float32", io_precision="auto", sizes=(size,), shapes="fixed"
+        recipe,
+        precision="float32",
+        io_precision="auto",
+        sizes=(size,),
+        shapes="fixed",
+        compression=None,
     )
     with tempfile.TemporaryDirectory(prefix="fluxvae-twin-") as folder:
         twin_path = Path(folder) / f"twin{twin_recipe.suffix}"
@@ -72,19 +96,24 @@ def compare_intermediates(
         twin = Session(read_package(twin_path))
         array = latent.transpose(0, 2, 3, 1) if recipe.layout == "nhwc" else latent
         rows = tuple(_rows(_compute(session, array), _compute(twin, array)))
-    bound = DEPARTS_BELOW[recipe.precision]
+    compressed = recipe.compression is not None
+    bound = COMPRESSED_DEPARTS_BELOW if compressed else DEPARTS_BELOW[recipe.precision]
     first = next((r for r in rows if not r.snr_db >= bound), None)  # NaN departs too
     return Intermediates(rows, first, bound)
 
 
-# Casts exist in one program only; shape arithmetic only in flexible ones.
-_SKIPPED = ("cast", "shape", "slice_by_size", "slice_by_index", "concat", "gather")
+# Casts exist in one program only; shape arithmetic only in flexible ones, rounding of inputs only
+# in quantized ones.
+_SKIPPED = (
+    *("cast", "shape", "slice_by_size", "slice_by_index", "concat", "gather"),
+    *("quantize", "dequantize"),
+)
 
 
 def _compute(session: Session, array: np.ndarray) -> Iterator[tuple[Op, Tensor]]:
     (feature,) = session.signature.inputs
     for operation, outputs in session.iterate({feature.name: array}):
-        if operation.kind not in _SKIPPED:
+        if operation.kind not in _SKIPPED and not operation.kind.startswith("constexpr_"):
             yield operation, next(iter(outputs.values()))
 
 

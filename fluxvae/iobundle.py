@@ -39,9 +39,10 @@ from fluxvae.iomanifest import (
 )
 from fluxvae.latent_files import Latent
 from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.output import disk_trouble, parent_folder, refuse_existing
+from fluxvae.output import disk_trouble, parent_folder, refuse_existing, require_writable
 from fluxvae.package import make_record, publish
 from fluxvae.recipes import PRECISIONS, SCALE, Recipe, Size
+from fluxvae.structure import parse_json
 from fluxvae.validate import limit_for
 from fluxvae.weights import Weights
 
@@ -126,8 +127,12 @@ def export_bundle(
 
 
 def check_target(out: Path, overwrite: bool) -> None:
-    """Raise OutputError when ``out`` is taken. Only a bundle, or an empty folder, is replaced."""
+    """Raise OutputError when ``out`` is taken, or its folder cannot be written.
+
+    Only a bundle, or an empty folder, is replaced.
+    """
     refuse_existing(out, overwrite)
+    require_writable(out)
     harmless = out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))
     if out.exists() and not harmless:
         raise OutputError(
@@ -255,14 +260,17 @@ def read_bundle(folder: Path) -> Bundle:
     """
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
-        content = json.loads(text)
+        content = parse_json(text)
     except OSError as error:
         raise BundleError(
             f"{folder} is no I/O bundle: its {MANIFEST} cannot be read ({error.strerror}); "
             "make one with fluxvae export-io"
         ) from error
     except ValueError as error:
-        raise BundleError(f"{folder / MANIFEST} is no JSON: {error}") from error
+        raise BundleError(
+            f"{folder / MANIFEST} is no JSON ({error}): make the bundle again with fluxvae "
+            "export-io --overwrite"
+        ) from error
     manifest = parse_manifest(content, str(folder / MANIFEST))
     latent, image = (_read_tensor(folder, t) for t in (manifest.input, manifest.output))
     return Bundle(folder, manifest, latent, image)
@@ -273,12 +281,16 @@ def _read_tensor(folder: Path, tensor: TensorFile) -> np.ndarray:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror}): make the bundle again with fluxvae "
+            "export-io --overwrite"
+        ) from error
     dtype = np.dtype(NUMPY_DTYPES[tensor.dtype])
     expected = dtype.itemsize * math.prod(tensor.shape)
     if len(raw) != expected:
         raise BundleError(
-            f"{path} has {len(raw)} bytes; {list(tensor.shape)} as {tensor.dtype} needs {expected}"
+            f"{path} has {len(raw)} bytes; {list(tensor.shape)} as {tensor.dtype} needs "
+            f"{expected}: make the bundle again with fluxvae export-io --overwrite"
         )
     digest = hashlib.sha256(raw).hexdigest()
     if digest != tensor.sha256:

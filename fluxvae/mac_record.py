@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from fluxvae.errors import OutputError
 from fluxvae.output import disk_trouble, write_file
-from fluxvae.structure import StructureError, build
+from fluxvae.structure import StructureError, build, parse_json
 
 FORMAT = "fluxvae-mac-report"
 VERSION = 1
@@ -112,7 +112,7 @@ def keep_cell(out: Path, cell: Cell, key: str) -> None:
 def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
     """A finished cell with this very key, or None: absent, damaged, failed, or of another run."""
     try:
-        data = json.loads(cell_path(out, task).read_text(encoding="utf-8"))
+        data = parse_json(cell_path(out, task).read_text(encoding="utf-8"))
         cell = build(Cell, data["cell"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -127,7 +127,7 @@ def write_record(record: MacRecord, path: Path) -> None:
 def read_record(path: Path) -> MacRecord:
     """The inverse of ``write_record``. Raises OutputError in one sentence."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
         if found != (FORMAT, VERSION):
             raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")

@@ -20,6 +20,18 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{parent} is a file; expected a folder to write {path.name} into")
 
 
+def require_writable(path: Path) -> None:
+    """Raise OutputError when nothing can be made at ``path``: before long work, not after it."""
+    place = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".fluxvae-", dir=place):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{disk_trouble(error, path)}: nothing can be made in {place}; pass another --out"
+        ) from error
+
+
 def write_file(path: Path, write: Callable[[Path], object], *, overwrite: bool) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then give it its final name."""
     refuse_existing(path, overwrite)

@@ -6,6 +6,7 @@ Imports nothing of ours.
 """
 
 import dataclasses
+import json
 import types
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,14 @@ T = TypeVar("T")
 
 class StructureError(ValueError):
     """Data that does not have the structure; the message begins with the place."""
+
+
+def parse_json(text: str) -> Any:
+    """JSON as plain data. Raises ValueError, also for what is nested too deeply to read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise StructureError("it is nested too deeply") from error
 
 
 def build(kind: type[T], data: Any, where: str = "") -> T:

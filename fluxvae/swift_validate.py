@@ -55,12 +55,21 @@ def require_compiled(path: Path) -> None:
     """Raise ArtifactError when ``path`` is no compiled model: Core ML loads nothing else."""
     if not path.exists():
         raise ArtifactError(f"{path} does not exist; give a compiled model (.mlmodelc)")
-    if path.suffix == ".mlmodelc":
-        return
-    raise ArtifactError(
-        f"{path} is not compiled, and Core ML loads compiled models only: run "
-        f"fluxvae compile {path}, then give the .mlmodelc"
-    )
+    if path.suffix in (".mlpackage", ".mlmodel"):
+        raise ArtifactError(
+            f"{path} is not compiled, and Core ML loads compiled models only: run "
+            f"fluxvae compile {path}, then give the .mlmodelc"
+        )
+    if path.suffix != ".mlmodelc" or not path.is_dir():
+        raise ArtifactError(
+            f"{path} is no compiled model: expected an .mlmodelc folder, as fluxvae compile makes "
+            "it from an .mlpackage"
+        )
+    if not (path / "coremldata.bin").is_file():  # which every kind of model has
+        raise ArtifactError(
+            f"{path} is no compiled model, or an incomplete one: it has no coremldata.bin; compile "
+            "its .mlpackage again with fluxvae compile --overwrite"
+        )
 
 
 def plan_jobs(
@@ -87,10 +96,12 @@ def plan_jobs(
     every = list(functions_and_sizes(program, record))
     chosen = [(f, s) for f, s in every if function in (None, f) and (wanted is None or s in wanted)]
     if not chosen:
+        asked = [f"--function {function}"] if function else []
+        asked += [f"--size {sizes}"] if sizes else []
         raise UsageError(
             f"{program.path.name} has "
             + ", ".join(f"{s} in function {f}" for f, s in every)
-            + "; nothing of that was asked for"
+            + f"; {' '.join(asked)} asks for none of that"
         )
     for name, size in chosen:
         for case in cases:

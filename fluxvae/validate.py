@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from fluxvae.backends import choose_backend, make_runner
 from fluxvae.data import EVALUATION_PHOTOS, photo_image
@@ -154,10 +155,12 @@ def validate(
     record = require_record(program)
     chosen = choose_backend(backend)
     decoder = build_decoder(weights)
-    results = []
+    network = None if encoder is None or latents else build_encoder(encoder)
+    results: list[CaseResult] = []
     for function, size in functions_and_sizes(program, record):
-        runner = make_runner(program, function, record.recipe.layout, chosen, compute_units)
-        for case in build_cases(record, size, encoder, latents):
+        if not results or results[-1].function != function:  # one runner for all its sizes
+            runner = make_runner(program, function, record.recipe.layout, chosen, compute_units)
+        for case in build_cases(record, size, network, latents):
             with torch.no_grad():
                 reference = decoder(torch.from_numpy(case.latent)).numpy()
             if record.recipe.output == "image":
@@ -206,9 +209,12 @@ def functions_and_sizes(program: Program, record: Record) -> Iterator[tuple[str,
 
 
 def build_cases(
-    record: Record, size: Size, encoder: Weights | None, latents: tuple[Latent, ...]
+    record: Record, size: Size, encoder: Weights | nn.Module | None, latents: tuple[Latent, ...]
 ) -> Iterator[Case]:
-    """The inputs for one size: photos (or the user's latents), noise, then nasty ones."""
+    """The inputs for one size: photos (or the user's latents), noise, then nasty ones.
+
+    ``encoder`` as weights is built here; who asks for several sizes builds it once.
+    """
     channels = record.contract.channels
     shape = (1, channels, size.height // SCALE, size.width // SCALE)
     if latents:
@@ -216,7 +222,7 @@ def build_cases(
             if latent.values.shape == shape:
                 yield Case(latent.name, "user", latent.values)
     elif encoder is not None:
-        network = build_encoder(encoder)
+        network = build_encoder(encoder) if isinstance(encoder, Weights) else encoder
         for photo in EVALUATION_PHOTOS:
             image = torch.from_numpy(photo_image(photo, size.height, size.width))
             with torch.no_grad():

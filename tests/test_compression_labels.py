@@ -24,6 +24,7 @@ NAMED = {
     "w8a8": Compression("w8a8"),
     "w8a8-85": Compression("w8a8", int8_share=0.85),
     "w8a8-plain": Compression("w8a8", method="plain"),
+    "w8a8-trained": Compression("w8a8", method="trained"),
     "w8a8-symmetric": Compression("w8a8", activations="symmetric"),
     "w8a8-plain-symmetric-99.5": Compression(
         "w8a8", method="plain", activations="symmetric", int8_share=0.995

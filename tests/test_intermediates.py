@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 
 from fluxvae.errors import ArtifactError
-from fluxvae.intermediates import DEPARTS_BELOW, Intermediates, compare_intermediates
+from fluxvae.intermediates import (
+    COMPRESSED_DEPARTS_BELOW,
+    DEPARTS_BELOW,
+    Intermediates,
+    compare_intermediates,
+    require_comparable,
+)
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Constant, Op, Ref
 from fluxvae.package import make_record, read_record
-from fluxvae.recipes import Recipe
+from fluxvae.recipes import Compression, Recipe
 from fluxvae.weights import Weights, load_weights
 from tests.artifacts import normal_latent, recipe, save
+from tests.compress.simple import save_simple
 
 FORMS: dict[str, dict[str, Any]] = {
     "float16": {},
@@ -141,3 +148,53 @@ def test_program_of_other_operations_is_refused(tmp_path: Path, fields: dict[str
     latent = normal_latent(16, other.sizes[0])
     with pytest.raises(ArtifactError, match="not the same program"):
         compare_intermediates(path, make_record(other, weights), weights, latent, other.sizes[0])
+
+
+@pytest.mark.parametrize("kind", ["int8", "w8a8"])
+def test_compressed_artifact_is_compared_where_both_programs_compute(
+    tmp_path: Path, kind: str
+) -> None:
+    """Sound, no operation departs; with the signs of one convolution turned, that one does."""
+    compression = Compression(kind, method="plain")
+    made, weights = recipe("flux1", "64", compression=compression), load_weights("flux1", "demo")
+    latent = normal_latent(16, made.sizes[0])
+    path = save_simple(weights, made, tmp_path / "model.mlpackage", latent)
+    sound = compare(path, weights, made)
+    assert sound.first is None
+    assert sound.bound_db == COMPRESSED_DEPARTS_BELOW
+    kinds = {row.kind for row in sound.rows}
+    assert "conv" in kinds
+    assert not any(k.startswith("constexpr") or "quantize" in k for k in kinds)
+    name = _turn_signs(path, 4)
+    found = compare(path, weights, made)
+    assert found.first is not None
+    assert (found.first.kind, found.first.name) == ("conv", name)
+
+
+def _turn_signs(path: Path, index: int) -> str:
+    """Negate every stored int8 weight of one convolution; its name."""
+    operations = read_package(path).function().ops
+    convolution = [o for o in operations if o.kind == "conv"][index]
+    (weight,) = convolution.inputs["weight"]
+    assert isinstance(weight, Ref)
+    (maker,) = (o for o in operations if o.outputs[0].name == weight.name)
+    operands = {**{k: v[0] for k, v in maker.inputs.items()}, **maker.attributes}
+    data = operands.get("data", operands.get("quantized_data"))
+    if isinstance(data, Ref):
+        (const,) = (o for o in operations if o.outputs[0].name == data.name)
+        data = const.attributes["val"]
+    assert isinstance(data, Constant)
+    assert data.blob is not None
+    _, size, start = data.blob.file.record(data.blob.offset)
+    with data.blob.file.path.open("r+b") as file:
+        file.seek(start)
+        values = np.frombuffer(file.read(size), np.int8)
+        file.seek(start)
+        file.write((-values).astype(np.int8).tobytes())
+    return convolution.name
+
+
+def test_equalized_artifact_is_refused_in_words(tmp_path: Path) -> None:
+    made = recipe("flux2", "64", compression=Compression("w8a8"))
+    with pytest.raises(ArtifactError, match=r"cannot be compared one by one.*use --budget"):
+        require_comparable(tmp_path / "model.mlpackage", made)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import fluxvae.validate
 from fluxvae.errors import ArtifactError, LatentError, ToolError, WeightsError
 from fluxvae.latent_files import Latent
 from fluxvae.metrics import Metrics
@@ -168,7 +169,16 @@ def test_latents_that_fit_nowhere_are_refused_with_both_shapes(demo_package: Pat
 
 
 @pytest.mark.parametrize("shapes", ["multifunction", "enumerated"])
-def test_every_size_is_validated(demo_artifact: Callable[..., Path], shapes: str) -> None:
+def test_every_size_is_validated_and_every_function_loaded_once(
+    demo_artifact: Callable[..., Path], shapes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    for name in ("make_runner", "build_encoder"):
+        real = getattr(fluxvae.validate, name)
+        monkeypatch.setattr(
+            f"fluxvae.validate.{name}",
+            lambda *a, real=real, name=name: (built.append(name), real(*a))[1],
+        )
     package = demo_artifact("flux1", "64,128", shapes=shapes)
     report = validate(
         package,
@@ -181,6 +191,7 @@ def test_every_size_is_validated(demo_artifact: Callable[..., Path], shapes: str
     assert rows == list(zip(functions, ["64", "128"], strict=True))
     assert len(report.cases) == 2 * len(ALL)
     assert report.passed
+    assert built == ["build_encoder", *["make_runner"] * len(set(functions))]
 
 
 def test_image_output_is_held_against_a_clamped_image(demo_artifact: Callable[..., Path]) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.cli.harness import (
+    check_bundle,
+    cooldown_option,
     find_harness,
     function_option,
     harness_environment,
@@ -18,6 +20,7 @@ from fluxvae.cli.harness import (
 )
 from fluxvae.cli.options import ARTIFACT, json_option, overwrite_option, print_json, say
 from fluxvae.cli.text import size_text
+from fluxvae.errors import OutputError
 
 if TYPE_CHECKING:
     from fluxvae.bench import Record, Settings, Start
@@ -61,8 +64,7 @@ def command() -> None:
               help="Predictions before them, kept apart.")  # fmt: skip
 @click.option("--runs", type=click.IntRange(min=1), default=7, show_default=True,
               help="Fresh processes for each set of compute units.")  # fmt: skip
-@click.option("--cooldown", type=click.FloatRange(min=0), default=0.0, show_default=True,
-              metavar="SECONDS", help="Rest between two processes.")  # fmt: skip
+@cooldown_option(0.0)
 @units_option
 @click.option("--driver", type=click.Choice(tuple(DRIVERS)), default="swift", show_default=True,
               help="Swift's harness, Python (coremltools on a Mac, our executor elsewhere), "
@@ -100,12 +102,16 @@ def run(
     stay in.
     """
     from fluxvae.bench import Settings, bench, expand_units, write_record
-    from fluxvae.output import refuse_existing
+    from fluxvae.output import refuse_existing, require_writable
     from fluxvae.swift_validate import require_compiled
 
     require_compiled(model)
     if out is not None:
+        if out.is_dir():
+            raise OutputError(f"{out} is a folder; expected the name of a file for the record")
         refuse_existing(out, overwrite)
+        require_writable(out)
+    check_bundle(bundle, size)
     settings = Settings(
         iterations=iterations,
         warmup=warmup,

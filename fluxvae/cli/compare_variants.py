@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.catalog import CATALOG
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     json_option,
@@ -24,7 +25,8 @@ from fluxvae.errors import UsageError
 from fluxvae.recipes import TARGETS, Recipe, parse_sizes
 
 if TYPE_CHECKING:
-    from fluxvae.compare import Comparison, Evidence, Row, View
+    from fluxvae.compare import Comparison, Row, View
+    from fluxvae.evidence import Evidence
     from fluxvae.weights import Weights
 
 RECIPES = "fp16,int8,pal6,pal4,w8a8"
@@ -50,9 +52,8 @@ MEASURE = (
 @click.option(
     "--target",
     type=click.Choice(TARGETS),
-    default="iOS18",
-    show_default=True,
-    help="Oldest system to run on. Before iOS18 palettes are stored per tensor, which costs dB.",
+    help="Oldest system to run on; before iOS18 palettes are stored per tensor, which costs dB. "
+    "[default: each recipe's best]",
 )
 @click.option(
     "--images",
@@ -67,6 +68,13 @@ MEASURE = (
     show_default=True,
     metavar="photos|DIR",
     help="What compression may look at: 16 crops of other photos, or your images or latents.",
+)
+@click.option(
+    "--qat",
+    "checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="The checkpoint of `fluxvae qat` for a -trained recipe, such as w8a8-trained.",
 )
 @click.option(
     "--out",
@@ -86,9 +94,10 @@ def command(
     encoder: str | None,
     recipes: str,
     size: str,
-    target: str,
+    target: str | None,
     images: str,
     calibration: str,
+    checkpoint: Path | None,
     out: Path,
     markdown: bool,
     overwrite: bool,
@@ -118,8 +127,9 @@ def command(
 
     base = Recipe(variant, sizes=_one_size(size), target=target)
     wanted = parse_recipes(recipes, base)
+    _check_trained(wanted, checkpoint)
     compared = _compare(
-        wanted, weights, encoder, images, calibration, out, overwrite, offline, verbose
+        wanted, weights, encoder, images, calibration, checkpoint, out, overwrite, offline, verbose
     )
     if as_json:
         print_json(comparison_json(compared, calibration))
@@ -136,12 +146,22 @@ def _one_size(text: str) -> tuple[Any, ...]:
     return sizes
 
 
+def _check_trained(recipes: tuple[Recipe, ...], checkpoint: Path | None) -> None:
+    labels = [r.compression.label() for r in recipes
+              if r.compression and r.compression.method == "trained"]  # fmt: skip
+    if labels and checkpoint is None:
+        raise UsageError(f"{labels[0]} needs a checkpoint of `fluxvae qat`: pass --qat CHECKPOINT")
+    if len(labels) > 1 or (checkpoint is not None and not labels):
+        raise UsageError(f"--qat is one checkpoint for one -trained recipe; got {len(labels)}")
+
+
 def _compare(
     recipes: tuple[Recipe, ...],
     spec: str | None,
     encoder: str | None,
     images: str,
     calibration: str,
+    checkpoint: Path | None,
     out: Path,
     overwrite: bool,
     offline: bool,
@@ -149,7 +169,7 @@ def _compare(
 ) -> Comparison:
     from fluxvae.calibration import load_calibration
     from fluxvae.compare import compare_variants
-    from fluxvae.package import save_artifact
+    from fluxvae.compare_make import Maker
     from fluxvae.weights import load_weights
 
     variant = recipes[0].variant
@@ -157,35 +177,27 @@ def _compare(
     weights = load_weights(variant, spec, offline=offline)
     network = _encoder(variant, spec, encoder, offline)
     views = _views(weights, network, recipes[0], images)
-    allowed = load_calibration(calibration, variant, network, contract=weights.contract)
+    allowed = None
+    if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
+        allowed = load_calibration(calibration, variant, network, contract=weights.contract)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
-
-    def save(recipe: Recipe, path: Path) -> None:
-        save_artifact(
-            weights,
-            recipe,
-            path,
-            overwrite=overwrite,
-            check=lambda _: ctrl_c.check(),
-            verbose=verbose,
-        )
-
+    maker = Maker(weights, allowed, checkpoint, overwrite, verbose, ctrl_c.check, say)
     return compare_variants(
-        weights, recipes, views, out, save=save, judge=_judge, overwrite=overwrite, tell=say
+        weights,
+        recipes,
+        views,
+        out,
+        save=maker.save,
+        reusable=maker.made_alike,
+        overwrite=overwrite,
+        tell=say,
     )
-
-
-def _judge(package: Path) -> Evidence:
-    raise NotImplementedError(package)
 
 
 def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights:
     from fluxvae.errors import WeightsError
-    from fluxvae.weights import find_encoder, load_weights
 
-    if encoder is not None:
-        return load_weights(variant, encoder, part="encoder", offline=offline)
-    found = find_encoder(variant, spec, offline=offline)
+    found = choose_encoder(variant, spec, encoder, offline=offline)
     if found is None:
         raise WeightsError(
             "pictures are measured as latents, and no encoder belongs to these weights: "
@@ -229,7 +241,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "psnr_db": _number(row.psnr_db),
         "ssim": _number(row.ssim),
         "int8_macs": row.evidence.int8_macs,
-        "evidence": row.evidence.words,
+        "evidence": evidence_words(row.evidence),
         "path": str(row.path),
         "made": not row.kept,
         "photos": [
@@ -264,7 +276,7 @@ def plain_table(compared: Comparison) -> str:
         )
     lines.append("")
     for row in compared.rows[1:]:
-        lines.append(f"{row.label:<{wide}}  {hanging(row.evidence.words, wide + 2)}")
+        lines.append(f"{row.label:<{wide}}  {hanging(evidence_words(row.evidence), wide + 2)}")
     notes = (_precision_note(compared), _measure_note(compared), *_advice(compared))
     folder = f"artifacts are in {compared.rows[0].path.parent}"
     return "\n".join([*lines, "", *(hanging(f"note: {n}", 0) for n in notes), folder])
@@ -286,6 +298,20 @@ def markdown_table(compared: Comparison) -> str:
     weights = compared.weights
     source = f"{weights.variant}, {weights.source.name}, {compared.size} px."
     return "\n".join([*lines, "", hanging(f"{source} {_measure_note(compared)}", 0)])
+
+
+def evidence_words(evidence: Evidence) -> str:
+    """What a saved program says of itself: stored weights, 8-bit inputs, the skip path."""
+    stored = ", ".join(f"{kind} ({count})" for kind, count in evidence.weights.items())
+    words = f"{evidence.classification}: stored as {stored}"
+    if not evidence.dequantize:
+        return words
+    skips = len(evidence.quantized_adds)
+    return (
+        f"{words}; 8-bit inputs at {evidence.quantized_convs} of {evidence.convs} convolutions, "
+        f"{evidence.paired} with a quantize and dequantize of their own, "
+        f"{skips or 'none'} on the skip path"
+    )
 
 
 def _worst(row: Row) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fluxvae.cli.harness import (
+    check_bundle,
     find_harness,
     function_option,
     harness_option,
@@ -53,6 +54,7 @@ def command(
     from fluxvae.swift_validate import require_compiled
 
     require_compiled(model)
+    check_bundle(bundle, size)
     arguments = ["drift", str(model), "--repeats", str(repeats), "--compute-units", units]
     for option, value in (("--io", bundle), ("--function", function), ("--size", size)):
         if value is not None:

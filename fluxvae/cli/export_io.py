@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     help="normal (seeded noise), chelsea or coffee (photos through the encoder); with --latents, "
     "one of the file's. [default: normal]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of the noise.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), help="Of the noise. [default: 0]")
 @click.option(
     "--latents",
     type=click.Path(path_type=Path),
@@ -64,7 +63,7 @@ def command(
     layout: str,
     size: str,
     case: str | None,
-    seed: int,
+    seed: int | None,
     latents: Path | None,
     io_precision: str,
     out: Path,
@@ -85,17 +84,22 @@ def command(
     parsed = parse_sizes(size)
     if len(parsed) != 1:
         raise UsageError(f"an I/O bundle has one size, got {size}: export one for each")
-    from fluxvae.iobundle import CASES, Request, check_target, export_bundle
+    from fluxvae.iobundle import NORMAL, Request, check_target, export_bundle
     from fluxvae.weights import load_weights
 
+    noise = latents is None and case in (None, NORMAL)
+    if seed is not None and not noise:
+        raise UsageError("--seed is of the noise: leave it out for a photo or your own latents")
+    if encoder is not None and (noise or latents is not None):
+        raise UsageError("--encoder makes a photo's latent: add --case chelsea, or leave it out")
     check_target(out, overwrite)
     loaded = load_weights(variant, weights, offline=offline)
     if latents is not None:
         latent, digest = _latent(latents, loaded, parsed[0], layout, case)
-        request = Request(parsed[0], layout, latent.name, seed, io_precision, latent, digest)
+        request = Request(parsed[0], layout, latent.name, 0, io_precision, latent, digest)
         photo = None
     else:
-        request = Request(parsed[0], layout, case or CASES[0], seed, io_precision)
+        request = Request(parsed[0], layout, case or NORMAL, seed or 0, io_precision)
         photo = (
             choose_encoder(variant, weights, encoder, offline=offline)
             if request.kind == "photo"

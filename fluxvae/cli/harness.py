@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +16,7 @@ from fluxvae.cli.options import say
 if TYPE_CHECKING:
     from fluxvae.harness import Harness
 
+F = TypeVar("F", bound=Callable[..., Any])
 UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine", "each")
 
 harness_option = click.option(
@@ -32,6 +35,27 @@ units_option = click.option(
     show_default=True,
     help="What Core ML may use; 'each' for all four in turn.",
 )
+
+
+def _finite(_: click.Context, option: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):  # which click's range lets through
+        raise click.BadParameter(f"expected a number of seconds, got {value}", param=option)
+    return value
+
+
+def cooldown_option(default: float) -> Callable[[F], F]:
+    """``--cooldown SECONDS``."""
+    return click.option(
+        "--cooldown",
+        type=click.FloatRange(min=0),
+        default=default,
+        show_default=True,
+        callback=_finite,
+        metavar="SECONDS",
+        help="Rest between two processes.",
+    )
+
+
 function_option = click.option("--function", help="Function of a multifunction model.")
 
 
@@ -67,6 +91,22 @@ def find_harness(program: Path | None) -> Harness:
     elif not program.is_file():
         raise ToolError(f"{program} does not exist; expected a built fluxvae-harness")
     return Harness(program.absolute(), environment)
+
+
+def check_bundle(folder: Path | None, size: str | None) -> None:
+    """Read the bundle of ``--io`` before anything is run with it.
+
+    Raises BundleError when it is damaged, UsageError when ``--size`` says another size.
+    """
+    if folder is None:
+        return
+    from fluxvae.errors import UsageError
+    from fluxvae.iobundle import read_bundle
+    from fluxvae.recipes import parse_sizes
+
+    held = read_bundle(folder).manifest.size
+    if size is not None and parse_sizes(size) != (held,):
+        raise UsageError(f"--size {size} is not that of {folder}, which holds {held}: leave it out")
 
 
 def number(value: float | None, form: str) -> str:

@@ -10,9 +10,9 @@ import click
 
 from fluxvae.catalog import CATALOG
 from fluxvae.cli.encoders import choose_encoder
-from fluxvae.cli.harness import find_harness, harness_option
+from fluxvae.cli.harness import cooldown_option, find_harness, harness_option
 from fluxvae.cli.options import json_option, offline_option, print_json, say, weights_option
-from fluxvae.errors import ToolError
+from fluxvae.errors import OutputError, ToolError
 from fluxvae.recipes import Size, parse_sizes
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
               help="Predictions before them.")  # fmt: skip
 @click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True,
               help="Fresh processes for each figure.")  # fmt: skip
-@click.option("--cooldown", type=click.FloatRange(min=0), default=10.0, show_default=True,
-              metavar="SECONDS", help="Rest between two processes.")  # fmt: skip
+@cooldown_option(10.0)
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True,
               help="Predictions that are bit-compared.")  # fmt: skip
 @harness_option
@@ -78,7 +77,11 @@ def command(
     from fluxvae.mac_report import run_report
     from fluxvae.mac_steps import Settings
     from fluxvae.mac_table import report_page
+    from fluxvae.output import require_writable
 
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; expected a folder for the report")
+    require_writable(out / "record.json")
     parsed = parse_sizes(sizes)
     settings = Settings(iterations, warmup, runs, cooldown, repeats)
     harness = find_harness(program)

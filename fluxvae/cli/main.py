@@ -13,6 +13,7 @@ from fluxvae.errors import FluxVAEError
 # command -> (module, one-line help). The module is imported only when its command runs.
 COMMANDS = {
     "convert": ("fluxvae.cli.convert", "Turn a decoder into a Core ML model."),
+    "qat": ("fluxvae.cli.qat", "Train a decoder for int8 or small tables: a checkpoint."),
     "validate": ("fluxvae.cli.validate", "Hold a saved model against the PyTorch decoder."),
     "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),
     "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),

@@ -82,6 +82,10 @@ def command(
 
     program = read_package(artifact)
     record = require_record(program)
+    if intermediates:
+        from fluxvae.intermediates import require_comparable
+
+        require_comparable(artifact, record.recipe)
     loaded, spec = resolve_weights(record, weights, offline=offline)
     user: tuple[Latent, ...] = ()
     if latents is not None:

@@ -82,7 +82,9 @@ def command(
     from fluxvae.swift_validate import require_compiled
 
     if bundle is not None and (cases or weights or encoder or size):
-        raise UsageError("--io brings latent and image: leave --case, --size, --weights out")
+        raise UsageError(
+            "--io brings latent and image: leave --case, --size, --weights and --encoder out"
+        )
     require_compiled(model)
     harness = find_harness(program)
     if bundle is not None:

@@ -123,11 +123,11 @@ def dense(form: CompressedWeight, precision: str) -> np.ndarray:
         )
         if form.scale is None:
             return values.astype(np.float32)
-        return _rounded(values * form.scale[:, None, None, None], precision)
+        return as_stored(values * form.scale[:, None, None, None], precision)
     scale = form.scale
     for axis, (have, want) in enumerate(zip(scale.shape, form.data.shape, strict=True)):
         scale = np.repeat(scale, want // have, axis)
-    return _rounded(form.data.astype(np.float32) * scale, precision)
+    return as_stored(form.data.astype(np.float32) * scale, precision)
 
 
 def stored_bytes(form: CompressedWeight, precision: str) -> int:
@@ -146,7 +146,8 @@ def to_float16(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float32).astype(np.float16).astype(np.float32)
 
 
-def _rounded(values: np.ndarray, precision: str) -> np.ndarray:
+def as_stored(values: np.ndarray, precision: str) -> np.ndarray:
+    """float32 values as a package of ``precision`` holds them, as float32."""
     return to_float16(values) if precision == "float16" else values.astype(np.float32)
 
 

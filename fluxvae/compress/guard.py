@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from fluxvae.compress.forms import Activation, CompressedDecoder, dense, to_float16
+from fluxvae.compress.forms import Activation, CompressedDecoder, as_stored, dense
 from fluxvae.compress.sites import conv_sites
 from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
@@ -22,6 +22,8 @@ from fluxvae.mil.program import Feature, Function, Op, Program, Ref, Signature
 # coremltools 9.0 makes values that fp16 would flush to zero the smallest number it has, in tensors
 # below 400 elements (_check_underflow_to_zero): so a bias can be.
 _LIFTED = float(np.finfo(np.float16).smallest_subnormal)
+# An image output's factor, which coremltools moves into the last convolution where it is let.
+_LEVELS = 255.0
 _WAY_OUT = "the package must not be used; convert again, and report this if it happens twice"
 
 
@@ -46,36 +48,48 @@ def check_weights(package: Path, asked: CompressedDecoder | nn.Sequential, preci
     """
     compressed = asked if isinstance(asked, CompressedDecoder) else CompressedDecoder(asked, {})
     wanted = _wanted(compressed, precision)
+    merged = _wanted(compressed, precision, factor=_LEVELS)
     program = read_package(package)
     for name in sorted(program.functions):
-        _check_function(program, program.functions[name], wanted)
+        _check_function(program, program.functions[name], wanted, merged[-1])
 
 
-def _wanted(compressed: CompressedDecoder, precision: str) -> tuple[_Asked, ...]:
+def _wanted(
+    compressed: CompressedDecoder, precision: str, *, factor: float = 1
+) -> tuple[_Asked, ...]:
+    """What each convolution must hold; ``factor`` multiplies the last one's, if it has no form."""
+    sites = conv_sites(compressed.decoder)
     result = []
-    for site in conv_sites(compressed.decoder):
+    for site in sites:
         module = compressed.decoder.get_submodule(site.name)
         assert isinstance(module, nn.Conv2d)
         form = compressed.weights.get(site.name)
-        plain = _rounded(module.weight.detach().numpy(), precision)
-        bias = None if module.bias is None else _rounded(module.bias.detach().numpy(), precision)
-        weight = plain if form is None else dense(form, precision)
+        times = np.float32(factor if site is sites[-1] and form is None else 1)
+        weight, bias = (
+            None if t is None else as_stored(t.detach().cpu().numpy() * times, precision)
+            for t in (module.weight, module.bias)
+        )
+        assert weight is not None
+        weight = weight if form is None else dense(form, precision)
         result.append(_Asked(site.name, weight, bias, compressed.activations.get(site.name)))
     return tuple(result)
 
 
-def _rounded(values: np.ndarray, precision: str) -> np.ndarray:
-    return to_float16(values) if precision == "float16" else np.asarray(values, np.float32)
-
-
-def _check_function(program: Program, function: Function, wanted: tuple[_Asked, ...]) -> None:
+def _check_function(
+    program: Program, function: Function, wanted: tuple[_Asked, ...], merged: _Asked
+) -> None:
+    """``merged``: the last convolution with an image output's factor in it."""
     convolutions = [op for op in function.ops if op.kind == "conv"]
     if len(convolutions) != len(wanted):
         raise CompressionError(
             f"the saved function {function.name!r} has {len(convolutions)} convolutions; "
             f"{len(wanted)} were asked for"
         )
-    stored = _expanded(program, function, convolutions)
+    stored = _expanded(program, function)
+    last = _argument(convolutions[-1], "weight", stored)
+    image = program.signatures[function.name].outputs[0].kind == "image"
+    if image and last is not None and _equal(last, merged.weight):
+        wanted = (*wanted[:-1], merged)
     makers = {v.name: op for op in function.ops for v in op.outputs}
     for op, asked in zip(convolutions, wanted, strict=True):
         where = f"convolution {asked.site} ({op.name!r} of function {function.name!r})"
@@ -93,14 +107,12 @@ def _check_function(program: Program, function: Function, wanted: tuple[_Asked, 
         found = _activation(op, makers, stored)
         if found != asked.activation:
             raise CompressionError(
-                f"the input of {where} is rounded as {_words(found)}; "
-                f"asked was {_words(asked.activation)}: {_WAY_OUT}"
+                f"the input of {where} is {_words(found, 'not rounded to 8 bits')}; "
+                f"asked was {_words(asked.activation, 'none of that')}: {_WAY_OUT}"
             )
 
 
-def _expanded(
-    program: Program, function: Function, convolutions: list[Op]
-) -> Mapping[str, np.ndarray]:
+def _expanded(program: Program, function: Function) -> Mapping[str, np.ndarray]:
     """Values of constants as the executor expands them: weights, biases, scales, zero points.
 
     Runs the function cut down to the operations that need no input.
@@ -179,12 +191,11 @@ def _maker(op: Op, argument: str, makers: Mapping[str, Op], kind: str) -> Op | N
     return maker if maker is not None and maker.kind == kind else None
 
 
-def _words(activation: Activation | None) -> str:
+def _words(activation: Activation | None, without: str) -> str:
     if activation is None:
-        return "it is, not to 8 bits"
-    return (
-        f"{activation.dtype} of scale {activation.scale:g} and zero point {activation.zero_point}"
-    )
+        return without
+    scale, point = activation.scale, activation.zero_point
+    return f"rounded to {activation.dtype} of scale {scale:g} and zero point {point}"
 
 
 def _difference(found: np.ndarray | None, wanted: np.ndarray | None) -> str:

@@ -19,8 +19,8 @@ from fluxvae.compress.forms import (
     Activation,
     CompressedDecoder,
     CompressedWeight,
+    as_stored,
     dense,
-    to_float16,
 )
 from fluxvae.compress.sites import conv_sites
 from fluxvae.compress.write_blobs import WeightWriter
@@ -110,11 +110,6 @@ def place(function: Function, compressed: CompressedDecoder, precision: str) -> 
     return tuple(found)
 
 
-def rounded(values: np.ndarray, precision: str) -> np.ndarray:
-    """float32 values as a package of ``precision`` holds them, as float32."""
-    return to_float16(values) if precision == "float16" else np.asarray(values, np.float32)
-
-
 def _expect_known(compressed: CompressedDecoder, names: set[str]) -> None:
     for what, given in (("weight", compressed.weights), ("activation", compressed.activations)):
         unknown = sorted(set(given) - names)
@@ -133,7 +128,7 @@ def _expect_weight(
             f"the weight of convolution {site} ({name!r}) is stored as {stored.type.dtype}; "
             f"expected {FLOAT_TYPES[precision]}"
         )
-    wanted = rounded(module.weight.detach().numpy(), precision)
+    wanted = as_stored(module.weight.detach().cpu().numpy(), precision)
     found = np.asarray(stored.value(), np.float32)
     if found.shape != wanted.shape or not np.array_equal(found, wanted):
         raise CompressionError(

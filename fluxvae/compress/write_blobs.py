@@ -4,6 +4,7 @@ Apple's writes, ours (``fluxvae.mil.blobs``) reads.
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ class WeightWriter:
         from coremltools.libmilstoragepython import _BlobStorageWriter
 
         self._messages = message_module("MIL_pb2")
-        self._writer = _BlobStorageWriter(str(path))
-        self._folder = path.parent
+        self._path = path
+        self._end = 0
+        self._writer = self._on_disk(lambda: _BlobStorageWriter(str(path)))
         self._name = name
         self._copied: dict[tuple[Path, int], int] = {}
 
@@ -67,22 +69,34 @@ class WeightWriter:
         return self._copied[place]
 
     def close(self) -> None:
-        """Nothing can be added afterwards; the file is complete."""
-        self._writer = None  # the C++ object closes its file when it goes
+        """Nothing can be added afterwards; the file is complete, or OSError is raised."""
+        self._writer = None  # the C++ object closes its file when it goes, whatever comes of it
+        if self._path.stat().st_size < self._end:
+            raise _full(self._path)
 
     def _write(self, array: np.ndarray, dtype: str) -> int:
         raw = np.ascontiguousarray(array, NUMPY.get(dtype, array.dtype)).reshape(-1)
         write = getattr(self._writer, _METHODS.get(dtype, f"write_{dtype}_data"), None)
         if write is None:
             raise CompressionError(f"coremltools' blob writer knows no elements of type {dtype}")
+        offset: int = self._on_disk(lambda: write(raw.view(_HANDED_AS.get(dtype, raw.dtype))))
+        # a record of 64 bytes, and the elements after it
+        self._end = max(self._end, offset + 64 + array.size * BITS[dtype] // 8)
+        return offset
+
+    def _on_disk(self, call: Callable[[], Any]) -> Any:
+        """Apple's writer says "Unknown error" of a full disk, and leaves out the number."""
         try:
-            offset: int = write(raw.view(_HANDED_AS.get(dtype, raw.dtype)))
+            return call()
         except RuntimeError as error:
             if "[MIL FileWriter]" not in str(error):
                 raise
-            number = errno.ENOSPC  # it says "Unknown error" of a full disk
-            raise OSError(number, os.strerror(number), str(self._folder)) from error
-        return offset
+            raise _full(self._path) from error
+
+
+def _full(path: Path) -> OSError:
+    number = errno.ENOSPC if path.parent.is_dir() else errno.ENOENT
+    return OSError(number, os.strerror(number), str(path.parent))
 
 
 def fill_type(value_type: Any, declared: TensorType) -> None:

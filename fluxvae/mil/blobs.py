@@ -35,7 +35,8 @@ class BlobFile:
         try:
             self._bytes = np.memmap(path, np.uint8, "r")
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"the weight file {path} cannot be read: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            raise ArtifactError(f"the weight file {path} cannot be read: {why}") from error
         header = bytes(self._bytes[:8])
         if len(header) < 8 or struct.unpack("<I", header[4:])[0] != 2:
             raise ArtifactError(f"{path} is not a Core ML weight file of version 2")

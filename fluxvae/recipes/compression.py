@@ -34,7 +34,7 @@ _EXAMPLES = {
 _LABEL = re.compile(
     r"(?:pal(?P<bits>\d)|(?P<kind>int8|int4|w8a8|mixed)(?:(?<=mixed)-(?P<budget>[\d.]+[A-Za-z]+))?)"
     r"(?:-(?P<granularity>tensor|channel-scale|channel|grouped\d{1,4}|block\d{1,4}))?"
-    r"(?:-(?P<method>compensated|plain))?"
+    r"(?:-(?P<method>compensated|plain|trained))?"
     r"(?:-(?P<activations>zero-point|symmetric))?"
     r"(?:-(?P<share>\d+(?:\.\d+)?(?:e-\d+)?))?"
 )

@@ -16,6 +16,7 @@ Capture = pytest.CaptureFixture[str]
 def model(tmp_path: Path) -> str:
     """A folder that looks like a compiled model: the fake harness reads nothing of it."""
     (tmp_path / "m.mlmodelc").mkdir()
+    (tmp_path / "m.mlmodelc" / "coremldata.bin").write_bytes(b"")
     return str(tmp_path / "m.mlmodelc")
 
 

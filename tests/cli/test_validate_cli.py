@@ -9,7 +9,10 @@ from typing import Any
 import jsonschema
 import pytest
 
+from fluxvae.budget import Budget, BudgetCase
+from fluxvae.metrics import Metrics
 from fluxvae.package import save_artifact
+from fluxvae.recipes import Size
 from fluxvae.weights import load_weights
 from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write
@@ -54,6 +57,7 @@ def test_json_is_one_object_that_keeps_to_the_schema(
         # the two definitions of one figure agree: PSNR = 20 log10(1 / rmse)
         assert case["psnr_db"] == pytest.approx(-20 * math.log10(case["rmse"]), abs=1e-9)
     assert ran.json["intermediates"] is None
+    assert ran.json["budget"] is None
 
 
 def test_intermediates_are_in_table_and_schema(
@@ -67,6 +71,41 @@ def test_intermediates_are_in_table_and_schema(
     assert ran.json["intermediates"]["first"] is None
     ran = run(capsys, "validate", str(demo_package), "--intermediates")
     assert "no operation is below 40 dB against float32; worst:" in ran.out
+
+
+def test_budget_is_in_table_and_schema(
+    demo_package: Path, capsys: Capture, schema: dict[str, Any]
+) -> None:
+    ran = run(capsys, "validate", str(demo_package), "--budget", "--json")
+    assert ran.code == 0
+    jsonschema.validate(ran.json, schema)
+    budget = ran.json["budget"]
+    assert budget["size"] == "64"
+    for row, case in zip(budget["cases"], ran.json["cases"], strict=True):
+        assert [stage["stage"] for stage in row["stages"]] == ["conversion", "precision"]
+        last = row["stages"][-1]
+        assert (row["case"], last) == (
+            case["case"],
+            {"stage": "precision", **{k: case[k] for k in ("max_abs", "rmse", "psnr_db")}},
+        )
+
+
+def test_budget_lines_up_under_its_stages(
+    demo_package: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def figure(psnr: float) -> Metrics:
+        return Metrics(0.1, 0.1, 0.1, psnr, 1.0, 0, 0, (0, 0, 0, 0))
+
+    stages = ("conversion", "precision", "compression and 8 bits")
+    metrics = tuple(map(figure, (140.04, 66.66, 33.33)))
+    made = Budget(Size(64, 64), stages, (BudgetCase("coffee", "photo", metrics),))
+    monkeypatch.setattr("fluxvae.budget.error_budget", lambda *_, **__: made)
+    lines = run(capsys, "validate", str(demo_package), "--budget").out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("error budget at 64"))
+    assert lines[start + 2 : start + 4] == [
+        "case    conversion   precision  compression and 8 bits",
+        "coffee       140.0        66.7                    33.3",
+    ]
 
 
 def test_changed_artifact_fails_with_exit_code_three_and_the_worst_place(

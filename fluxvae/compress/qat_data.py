@@ -1,0 +1,120 @@
+"""What training looks at: random crops of photos, and fixed pieces to judge by.
+
+Photos are used at their own scale (resampling would change the statistics of their detail). A crop
+depends on nothing but the seed, the step and its place in the batch, so a resumed run, and a run
+split over several processes, sees the same crops as an unbroken one.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fluxvae.calibration import IMAGE_SUFFIXES, read_image
+from fluxvae.data import (
+    CALIBRATION_PHOTOS,
+    EVALUATION_PHOTOS,
+    crop_image,
+    load_photo,
+    photo_image,
+)
+from fluxvae.errors import CompressionError
+
+_ONE_IN = 5  # photos kept to choose the best step by
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One photo: uint8 (height, width, 3) RGB."""
+
+    name: str
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Photos to train on, photos to choose the best step by, and the digest of all."""
+
+    name: str
+    digest: str
+    training: tuple[Picture, ...]
+    validation: tuple[Picture, ...]
+
+
+def calibration_pictures() -> Pictures:
+    """The shipped calibration photos (``data.CALIBRATION_PHOTOS``)."""
+    return split("photos", [Picture(p.name, load_photo(p)) for p in CALIBRATION_PHOTOS])
+
+
+def folder_pictures(folder: Path) -> Pictures:
+    """All images of a folder, by name. Raises CompressionError when they cannot be used."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not paths:
+        raise CompressionError(
+            f"{folder}: expected a folder with images ({', '.join(IMAGE_SUFFIXES)}), found none; "
+            "leave --images out to train on the shipped photos"
+        )
+    return split(folder.resolve().name, [Picture(path.name, read_image(path)) for path in paths])
+
+
+def split(name: str, pictures: Sequence[Picture]) -> Pictures:
+    """Every fifth picture, and at least one, is kept to choose by; the others are trained on.
+
+    Raises CompressionError for fewer than two, and for one that is held out for evaluation.
+    """
+    if len(pictures) < 2:
+        raise CompressionError(
+            f"{name}: training needs at least two images, found {len(pictures)}: "
+            "one is kept to choose the best step by"
+        )
+    held_out = {photo.sha256: photo.name for photo in EVALUATION_PHOTOS}
+    digest = hashlib.sha256()
+    for picture in pictures:
+        own = hashlib.sha256(np.ascontiguousarray(picture.pixels).tobytes()).hexdigest()
+        if own in held_out:
+            raise CompressionError(
+                f"{picture.name} is the evaluation photo {held_out[own]}, which must never be "
+                "trained on: take it out of the folder"
+            )
+        digest.update(f"{picture.pixels.shape} {own}\n".encode())
+    chosen = set(range(1, len(pictures), _ONE_IN))
+    return Pictures(
+        name=name,
+        digest=digest.hexdigest(),
+        training=tuple(p for i, p in enumerate(pictures) if i not in chosen),
+        validation=tuple(p for i, p in enumerate(pictures) if i in chosen),
+    )
+
+
+def crops(
+    pictures: Sequence[Picture], side: int, seed: int, step: int, places: Iterable[int]
+) -> np.ndarray:
+    """Float32 (B, 3, side, side) in [0, 1]: one random crop, turned and mirrored, for each place.
+
+    Every picture is as likely as any other. Small ones are mirrored at their edges.
+    """
+    made = []
+    for place in places:
+        random = np.random.Generator(np.random.PCG64([seed, step, place]))
+        pixels = pictures[int(random.integers(len(pictures)))].pixels
+        top, left = (int(random.integers(max(1, n - side + 1))) for n in pixels.shape[:2])
+        piece = np.rot90(crop_image(pixels, top, left, side, side), int(random.integers(4)), (2, 3))
+        made.append(piece[..., ::-1] if random.integers(2) else piece)
+    return np.concatenate(made)
+
+
+def pieces(pictures: Sequence[Picture], side: int) -> tuple[np.ndarray, ...]:
+    """The middle of each picture, float32 (1, 3, side, side); small ones mirrored at the edges."""
+    middles = [[max(0, n - side) // 2 for n in p.pixels.shape[:2]] for p in pictures]
+    return tuple(
+        crop_image(picture.pixels, top, left, side, side)
+        for picture, (top, left) in zip(pictures, middles, strict=True)
+    )
+
+
+def held_out_pieces(side: int) -> tuple[np.ndarray, ...]:
+    """The evaluation photos, float32 (1, 3, side, side)."""
+    return tuple(photo_image(photo, side, side) for photo in EVALUATION_PHOTOS)
