@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.catalog import CATALOG
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     json_option,
@@ -163,12 +164,10 @@ def _place(variant: str, spec: str | None, start: Compression | Path) -> Path:
 def _load(
     variant: str, spec: str | None, encoder: str | None, offline: bool
 ) -> tuple[Weights, Weights]:
-    from fluxvae.weights import find_encoder, load_weights
+    from fluxvae.weights import load_weights
 
     weights = load_weights(variant, spec, offline=offline)
-    if encoder is not None:
-        return weights, load_weights(variant, encoder, part="encoder", offline=offline)
-    found = find_encoder(variant, spec, offline=offline)
+    found = choose_encoder(variant, spec, encoder, offline=offline)
     if found is None:
         raise CompressionError(
             "training needs latents of photos, and no encoder belongs to these weights: "

@@ -120,7 +120,7 @@ def post_training(
     if compression.kind == "w8a8":
         from fluxvae.compress.w8a8 import quantize_w8a8
 
-        return quantize_w8a8(decoder, compression, precision, seen)
+        return quantize_w8a8(decoder, compression, precision, seen, say)
     from fluxvae.compress.plain import compress_weights
 
     granularity = compression.resolved_granularity(NEWEST)
