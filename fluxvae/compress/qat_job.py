@@ -23,13 +23,12 @@ from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.qat import Progress, Settings, Trained, train
 from fluxvae.compress.qat_data import Pictures, calibration_pictures, folder_pictures
 from fluxvae.compress.qat_team import Team, wait
+from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.errors import CompressionError, OutputError, UsageError
 from fluxvae.models.build import build_decoder
 from fluxvae.output import disk_trouble, refuse_existing
-from fluxvae.recipes.compression import Compression
+from fluxvae.recipes import Compression, Recipe
 from fluxvae.weights import Weights
-
-NEWEST = "iOS18"  # a start is made as fine as any target allows
 
 
 @dataclass(frozen=True)
@@ -118,13 +117,11 @@ def post_training(
     decoder = build_decoder(weights)
     seen = load_calibration(calibration, weights.variant, encoder, contract=weights.contract)
     if compression.kind == "w8a8":
-        from fluxvae.compress.w8a8 import quantize_w8a8
-
         return quantize_w8a8(decoder, compression, precision, seen, say)
-    from fluxvae.compress.plain import compress_weights
+    from fluxvae.compress.pipeline import compress_decoder
 
-    granularity = compression.resolved_granularity(NEWEST)
-    return compress_weights(decoder, compression, granularity, precision, seen)
+    recipe = Recipe(weights.variant, precision=precision, compression=compression)
+    return compress_decoder(decoder, recipe, seen, log=say)
 
 
 def _start(
