@@ -21,6 +21,7 @@ from fluxvae.compress.qat import Settings, Trained, psnr, train
 from fluxvae.compress.qat_data import Pictures, crops, folder_pictures
 from fluxvae.compress.qat_student import Rates, make_student
 from fluxvae.compress.qat_team import Team, average_gradients, share
+from fluxvae.compress.sites import conv_sites
 from fluxvae.data import EVALUATION_PHOTOS, photo_image
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.metrics import compare
@@ -278,6 +279,30 @@ def test_a_killed_command_goes_on_and_gives_the_same_bytes(
     assert one.read_bytes() == out.read_bytes()
     record = load_checkpoint(one, WEIGHTS, W8A8).notes["qat"]
     assert record["curve"] == whole.json["curve"]
+
+
+def test_the_command_finds_its_own_start(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--from w8a8-plain`` compresses first, keeps that, and does not do it again."""
+    out = tmp_path / "out.safetensors"
+    more = ("--from", "w8a8-plain", "--images", str(folder / "images"), "--out", str(out))
+    arguments = (*ARGUMENTS, *more, "--steps", "1")
+    state = tmp_path / "out.safetensors.run" / "state.safetensors"
+    state.parent.mkdir()
+    state.write_bytes(b"damaged")  # so that it ends when the start is there
+    first = run(capsys, *arguments)
+    assert (first.code, "cannot be read" in first.err) == (1, True), first.err
+    assert "compressing without gradients, to start from: w8a8-plain" in first.err
+    state.unlink()
+    refused = run(capsys, *arguments, "--from", "w8a8-plain-symmetric")
+    assert "holds another training (w8a8-plain, now w8a8-plain-symmetric" in refused.err
+    second = run(capsys, *arguments)
+    assert second.code == 0, second.err
+    assert "compressing without gradients" not in second.err
+    made = load_checkpoint(out, WEIGHTS, W8A8)
+    assert len(made.weights) == len(made.activations) == len(conv_sites(made.decoder))
+    assert made.notes["int8_share"] == 1
 
 
 def test_bad_input(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
