@@ -1,48 +1,72 @@
 """Measure what ``fluxvae validate``'s limits are set from (docs/validation.md).
 
     python scripts/measure_limits.py --size 256 flux1=demo flux2=demo flux1=PATH flux2=PATH
+    python scripts/measure_limits.py --size 256 --recipes int8,pal4,w8a8 flux1=demo flux2=PATH
 
-Prints one Markdown row for each variant, weights, precision and kind of case: the worst figures
-of the reference executor against the float32 torch decoder.
+Prints one Markdown row for each variant, weights, precision (or compression) and kind of case: the
+worst figures of the reference executor against the float32 torch decoder.
 """
 
 import argparse
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
+from fluxvae.calibration import Calibration, photo_calibration
+from fluxvae.compress.pipeline import compress_decoder
+from fluxvae.models.build import build_decoder
 from fluxvae.package import save_artifact
-from fluxvae.recipes import PRECISIONS, Recipe, parse_sizes
+from fluxvae.recipes import PRECISIONS, Recipe, parse_label, parse_sizes
 from fluxvae.validate import Report, validate
-from fluxvae.weights import find_encoder, load_weights
+from fluxvae.weights import Weights, find_encoder, load_weights
 
 
-def measure(variant: str, spec: str, precision: str, size: str) -> Report:
+def measure(
+    recipe: Recipe, weights: Weights, encoder: Weights | None, calibration: Calibration | None
+) -> Report:
     """Convert, validate, and throw the artifact away."""
-    weights = load_weights(variant, spec)
-    recipe = Recipe(variant, precision=precision, sizes=parse_sizes(size))
+    compressed = None
+    if recipe.compression is not None:
+        compressed = compress_decoder(build_decoder(weights), recipe, calibration)
     with tempfile.TemporaryDirectory() as folder:
-        path = save_artifact(weights, recipe, Path(folder) / "model.mlpackage")
-        return validate(path, weights, encoder=find_encoder(variant, spec), backend="reference")
+        path = save_artifact(
+            weights, recipe, Path(folder) / "model.mlpackage", compressed=compressed
+        )
+        return validate(path, weights, encoder=encoder, backend="reference")
+
+
+def recipes_of(variant: str, size: str, labels: str | None) -> Iterator[tuple[str, Recipe]]:
+    """Both precisions; or every compression asked for, at float16."""
+    sizes = parse_sizes(size)
+    if labels is None:
+        yield from ((p, Recipe(variant, precision=p, sizes=sizes)) for p in PRECISIONS)
+        return
+    for label in labels.split(","):
+        yield label, Recipe(variant, sizes=sizes, compression=parse_label(label))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="256")
+    parser.add_argument("--recipes", help="compressions, instead of the two precisions")
     parser.add_argument("pairs", nargs="+", metavar="VARIANT=WEIGHTS")
     options = parser.parse_args()
-    print("| variant | weights | size | precision | kind | worst max abs | worst PSNR dB |")
+    what = "recipe" if options.recipes else "precision"
+    print(f"| variant | weights | size | {what} | kind | worst max abs | worst PSNR dB |")
     print("|---|---|---|---|---|---|---|")
     for pair in options.pairs:
         variant, _, spec = pair.partition("=")
-        for precision in PRECISIONS:
+        weights, encoder = load_weights(variant, spec), find_encoder(variant, spec)
+        seen = photo_calibration(encoder) if options.recipes and encoder else None
+        for name, recipe in recipes_of(variant, options.size, options.recipes):
             rows = defaultdict(list)
-            for case in measure(variant, spec, precision, options.size).cases:
+            for case in measure(recipe, weights, encoder, seen).cases:
                 rows[case.kind].append(case.metrics)
             for kind, found in rows.items():
                 worst, psnr = max(m.max_abs for m in found), min(m.psnr_db for m in found)
-                what = f"{variant} | {Path(spec).name} | {options.size} | {precision} | {kind}"
-                print(f"| {what} | {worst:.1e} | {psnr:.1f} |", flush=True)
+                place = f"{variant} | {Path(spec).name} | {options.size} | {name} | {kind}"
+                print(f"| {place} | {worst:.1e} | {psnr:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def command(
     """
     if as_json and markdown:
         raise UsageError("--json and --markdown both print the table: choose one")
-    if images != "photos" and images == calibration:
+    if images != "photos" and Path(images).resolve() == Path(calibration).resolve():
         raise UsageError(
             f"--images and --calibration are both {images}: figures on pictures that compression "
             "looked at say little; give another folder, or use photos for one of them"

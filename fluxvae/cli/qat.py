@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.catalog import CATALOG
+from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     json_option,
@@ -48,8 +49,9 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
               help="How long to train. [default: 60]")  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), help="Steps instead of minutes; repeatable.")
-@click.option("--calibration", default="photos", show_default=True, metavar="DIR",
-              help="What the start looks at: photos, or a folder.")  # fmt: skip
+@click.option("--calibration", metavar="SOURCE",
+              help="What the start looks at: photos, or a folder. "
+              "[default: the images that are trained on]")  # fmt: skip
 @click.option("--images", default="photos", show_default=True, metavar="DIR",
               help="What to train on: photos (shipped), or a folder of images.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True,
@@ -82,7 +84,7 @@ def command(
     start: str,
     minutes: float | None,
     steps: int | None,
-    calibration: str,
+    calibration: str | None,
     images: str,
     batch: int,
     crop: int,
@@ -163,12 +165,10 @@ def _place(variant: str, spec: str | None, start: Compression | Path) -> Path:
 def _load(
     variant: str, spec: str | None, encoder: str | None, offline: bool
 ) -> tuple[Weights, Weights]:
-    from fluxvae.weights import find_encoder, load_weights
+    from fluxvae.weights import load_weights
 
     weights = load_weights(variant, spec, offline=offline)
-    if encoder is not None:
-        return weights, load_weights(variant, encoder, part="encoder", offline=offline)
-    found = find_encoder(variant, spec, offline=offline)
+    found = choose_encoder(variant, spec, encoder, offline=offline)
     if found is None:
         raise CompressionError(
             "training needs latents of photos, and no encoder belongs to these weights: "

@@ -24,6 +24,7 @@ from fluxvae.models.tiny import Block
 # Values are held against the last level as if they were this much larger: photos that were not
 # seen reach further than those that were (measured: 0.6 dB on held-out photos).
 MARGIN = 1.2
+FLOOR = 0.05  # of the largest channel: for channels that were silent in calibration
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def choose_scales(
 def _balance(convs: list[nn.Module], noise: list[SiteNoise], levels: int, steps: int) -> Tensor:
     """Minimize the predicted error over log scales, together with all rounding steps (Adam)."""
     weights = [conv.weight.detach().float() for conv in convs]
-    peaks = torch.stack([torch.maximum(n.high, -n.low) for n in noise]).amax(0).clamp(min=1e-6)
+    peaks = torch.stack([torch.maximum(n.high, -n.low) for n in noise]).amax(0)
+    peaks = peaks.clamp(min=max(1e-6, FLOOR * float(peaks.max())))
     columns = torch.stack([w.abs().amax((0, 2, 3)) for w in weights]).amax(0).clamp(min=1e-9)
     log_scale = 0.5 * (peaks / columns).log()
     log_scale -= log_scale.mean()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.calibration import IMAGE_SUFFIXES, read_image
+from fluxvae.calibration import IMAGE_SUFFIXES, MOST, SIDE, read_image
 from fluxvae.data import (
     CALIBRATION_PHOTOS,
     EVALUATION_PHOTOS,
@@ -90,11 +90,19 @@ def split(name: str, pictures: Sequence[Picture]) -> Pictures:
 
 
 def crops(
-    pictures: Sequence[Picture], side: int, seed: int, step: int, places: Iterable[int]
+    pictures: Sequence[Picture],
+    side: int,
+    seed: int,
+    step: int,
+    places: Iterable[int],
+    *,
+    recolour: float = 0.5,
 ) -> np.ndarray:
     """Float32 (B, 3, side, side) in [0, 1]: one random crop, turned and mirrored, for each place.
 
-    Every picture is as likely as any other. Small ones are mirrored at their edges.
+    Every picture is as likely as any other. Small ones are mirrored at their edges. ``recolour``
+    is the chance of other colours: few photos, most of them grey, would teach ranges that other
+    photos overrun.
     """
     made = []
     for place in places:
@@ -102,8 +110,17 @@ def crops(
         pixels = pictures[int(random.integers(len(pictures)))].pixels
         top, left = (int(random.integers(max(1, n - side + 1))) for n in pixels.shape[:2])
         piece = np.rot90(crop_image(pixels, top, left, side, side), int(random.integers(4)), (2, 3))
-        made.append(piece[..., ::-1] if random.integers(2) else piece)
+        piece = piece[..., ::-1] if random.integers(2) else piece
+        made.append(_recoloured(piece, random) if random.random() < recolour else piece)
     return np.concatenate(made)
+
+
+def _recoloured(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Channels in another order, each with a contrast and a brightness of its own."""
+    shuffled = image[:, random.permutation(3)]
+    gains = np.exp(random.uniform(-0.5, 0.5) + random.uniform(-0.4, 0.4, (3, 1, 1)))
+    shifts = random.uniform(-0.2, 0.2) + random.uniform(-0.1, 0.1, (3, 1, 1))
+    return np.clip((shuffled - 0.5) * gains + 0.5 + shifts, 0, 1).astype(np.float32)
 
 
 def pieces(pictures: Sequence[Picture], side: int) -> tuple[np.ndarray, ...]:
@@ -113,6 +130,25 @@ def pieces(pictures: Sequence[Picture], side: int) -> tuple[np.ndarray, ...]:
         crop_image(picture.pixels, top, left, side, side)
         for picture, (top, left) in zip(pictures, middles, strict=True)
     )
+
+
+def calibration_images(pictures: Pictures) -> tuple[np.ndarray, ...]:
+    """What a start may look at: about ``MOST`` squares, float32 (1, 3, s, s), of training pictures.
+
+    Not of the validation pictures: a start that had seen them would look too good on them, and no
+    step of the training would ever be chosen. ``s`` is ``SIDE`` or, in small pictures, less.
+    """
+    count = min(len(pictures.training), MOST)
+    several = max(1, round(MOST / count))  # along the diagonal
+    made = []
+    for index in range(count):
+        pixels = pictures.training[index * len(pictures.training) // count].pixels
+        side = max(8, min(SIDE, *(n // 8 * 8 for n in pixels.shape[:2])))
+        for place in range(several):
+            part = (place + 0.5) / several
+            top, left = (round(part * max(0, n - side)) for n in pixels.shape[:2])
+            made.append(crop_image(pixels, top, left, side, side))
+    return tuple(made)
 
 
 def held_out_pieces(side: int) -> tuple[np.ndarray, ...]:

@@ -88,7 +88,7 @@ def test_artifacts_that_are_there_are_not_made_again(compare: Callable[..., Ran]
     ("options", "words"),
     [
         (("--json", "--markdown"), "choose one"),
-        (("--images", "x", "--calibration", "x"), "both x"),
+        (("--images", "x", "--calibration", "./x"), "both x"),
         (("--recipes", "pal4,fp15"), "'fp15' is not understood"),
         (("--recipes", "int8,int8"), "given twice"),
         (("--recipes", "pal3", "--target", "iOS17"), "needs iOS18 or newer"),

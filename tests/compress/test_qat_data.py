@@ -9,6 +9,7 @@ from PIL import Image
 
 from fluxvae.compress.qat_data import (
     Picture,
+    calibration_images,
     calibration_pictures,
     crops,
     folder_pictures,
@@ -40,7 +41,7 @@ def test_a_crop_depends_on_seed_step_and_place_alone() -> None:
 
 def test_crops_are_turned_pieces_of_the_pictures_at_their_own_scale() -> None:
     pictures = [Picture(str(i), coded(40, 50, i)) for i in range(3)]
-    made = np.rint(crops(pictures, 16, 0, 0, range(200)) * 255).astype(int)
+    made = np.rint(crops(pictures, 16, 0, 0, range(200), recolour=0) * 255).astype(int)
     seen = set()
     for picture, rows, columns in made:
         index, top, left = picture[0, 0], rows.min(), columns.min()
@@ -53,6 +54,27 @@ def test_crops_are_turned_pieces_of_the_pictures_at_their_own_scale() -> None:
         assert len(matches) == 1
         seen.add((int(index), matches[0]))
     assert len(seen) == 3 * 8  # every picture, in all eight ways round
+
+
+def test_half_of_the_crops_have_other_colours() -> None:
+    grey = [Picture(str(i), np.repeat(coded(40, 50, i)[..., 1:2], 3, -1)) for i in range(2)]
+    made = crops(grey, 16, 0, 0, range(200))
+    assert made.min() >= 0
+    assert made.max() <= 1
+    coloured = sum(not np.array_equal(c[0], c[1]) for c in made)
+    assert 70 < coloured < 130  # of 200 at a chance of a half: 4 standard deviations
+
+
+def test_a_start_sees_none_of_the_pictures_that_are_judged_by() -> None:
+    found = split("mine", [Picture(str(i), coded(40, 50, i)) for i in range(6)])
+    judged = {int(p.name) for p in found.validation}
+    assert judged == {1}
+    images = calibration_images(found)
+    assert len(images) == 15  # 5 pictures, 3 places of each
+    assert {i.shape for i in images} == {(1, 3, 40, 40)}
+    assert {round(float(i[0, 0, 0, 0]) * 255) for i in images} == {0, 2, 3, 4, 5}
+    many = split("many", [Picture(str(i), coded(8, 300, i)) for i in range(40)])
+    assert len(calibration_images(many)) == 16
 
 
 def test_small_pictures_are_mirrored() -> None:
