@@ -15,6 +15,7 @@ from fluxvae.recipes import Recipe
 from fluxvae.weights import Weights, load_weights
 from tests.artifacts import normal_latent, recipe, save
 
+pytestmark = pytest.mark.usefixtures("remembered_conversions")
 FORMS: dict[str, dict[str, Any]] = {
     "float16": {},
     "float32": {"precision": "float32"},
