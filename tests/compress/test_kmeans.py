@@ -47,7 +47,9 @@ def test_no_partition_has_less_error(values: np.ndarray, count: int, data: st.Da
     assert len(found.centres) <= count
     assert found.labels.shape == values.shape
     rounded = found.centres[found.labels]
-    assert found.error == pytest.approx(float((weights * (values - rounded) ** 2).sum()), abs=1e-9)
+    assert found.error == pytest.approx(
+        float((weights * (values - rounded) ** 2).sum()), rel=1e-9, abs=1e-9
+    )
     assert (np.diff(found.centres) > 0).all()
 
 
