@@ -201,9 +201,9 @@ def _fresh_run(bench: _Bench) -> Run:
 def _steps(bench: _Bench, run: Run) -> Iterator[Progress]:
     """Train to the end of the budget; one Progress for the start and for each step."""
     settings = bench.settings
-    begun, before, first = time.monotonic(), run.seconds, run.step
     if not run.curve:
         yield Progress(run.step, None, run.seconds, math.inf, _judge(bench, run))
+    begun, before, first = time.monotonic(), run.seconds, run.step
     while True:
         spent = before + time.monotonic() - begun
         fraction = agree(_fraction(settings, run.step, spent), bench.team)

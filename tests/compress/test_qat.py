@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -98,34 +97,6 @@ def test_tables_are_distilled_with_fixed_indices(pictures: Pictures, tmp_path: P
         assert not np.array_equal(form.lut, start.weights[name].lut)
 
 
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
-    folder: Path, pictures: Pictures, tmp_path: Path
-) -> None:
-    """Stopped after each of several steps, with the state saved each time."""
-    whole = trained(folder, pictures, tmp_path / "whole", SMALL)
-    start = load_checkpoint(folder / "start.safetensors", WEIGHTS)
-    state = tmp_path / "broken"
-
-    class StopError(Exception):
-        pass
-
-    for last in (1, 2):
-
-        def watch(progress: Any, last: int = last) -> None:
-            if progress.step > last:
-                raise StopError
-
-        with pytest.raises(StopError):
-            train(start, WEIGHTS, ENCODER, pictures, SMALL, state, save_every=0, watch=watch)
-    broken = train(start, WEIGHTS, ENCODER, pictures, SMALL, state, save_every=0)
-    assert broken.curve == whole.curve
-    assert broken.best_step == whole.best_step
-    torch.testing.assert_close(
-        broken.compressed.decoder.state_dict(), whole.compressed.decoder.state_dict(),
-        rtol=0, atol=0,
-    )  # fmt: skip
-
-
 def test_a_state_of_another_run_is_refused(
     folder: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
@@ -147,11 +118,11 @@ def test_a_diverging_run_says_so(folder: Path, pictures: Pictures, tmp_path: Pat
 def test_minutes_end_and_a_resumed_run_has_only_what_is_left(
     folder: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
-    settings = replace(SMALL, steps=None, seconds=2.0)
+    settings = replace(SMALL, steps=None, seconds=0.5)
     state = tmp_path / "state"
     first = trained(folder, pictures, state, settings)
     assert first.steps > 0
-    assert first.seconds >= 2.0
+    assert first.seconds >= 0.5
     again = trained(folder, pictures, state, settings)
     assert (again.steps, again.curve) == (first.steps, first.curve)
 
