@@ -218,8 +218,11 @@ class Recipe:
         return "_".join(parts)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON; sizes as strings."""
-        return {**asdict(self), "sizes": [str(s) for s in self.sizes]}
+        """Plain data for JSON; sizes as strings; compression only where there is one."""
+        data = {**asdict(self), "sizes": [str(s) for s in self.sizes]}
+        if self.compression is None:
+            del data["compression"]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> "Recipe":
