@@ -329,7 +329,7 @@ def _measure_note(compared: Comparison) -> str:
 def _precision_note(compared: Comparison) -> str:
     plain = compared.rows[0]
     return (
-        f"float16 alone costs {plain.psnr_db:.1f} dB; what a compressed row has below that is the "
+        f"float16 alone leaves {plain.psnr_db:.1f} dB; what a compressed row has below that is the "
         "compression's."
     )
 

@@ -49,8 +49,9 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
               help="How long to train. [default: 60]")  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), help="Steps instead of minutes; repeatable.")
-@click.option("--calibration", default="photos", show_default=True, metavar="DIR",
-              help="What the start looks at: photos, or a folder.")  # fmt: skip
+@click.option("--calibration", metavar="SOURCE",
+              help="What the start looks at: photos, or a folder. "
+              "[default: the images that are trained on]")  # fmt: skip
 @click.option("--images", default="photos", show_default=True, metavar="DIR",
               help="What to train on: photos (shipped), or a folder of images.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True,
@@ -83,7 +84,7 @@ def command(
     start: str,
     minutes: float | None,
     steps: int | None,
-    calibration: str,
+    calibration: str | None,
     images: str,
     batch: int,
     crop: int,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.calibration import IMAGE_SUFFIXES, read_image
+from fluxvae.calibration import IMAGE_SUFFIXES, MOST, SIDE, read_image
 from fluxvae.data import (
     CALIBRATION_PHOTOS,
     EVALUATION_PHOTOS,
@@ -130,6 +130,25 @@ def pieces(pictures: Sequence[Picture], side: int) -> tuple[np.ndarray, ...]:
         crop_image(picture.pixels, top, left, side, side)
         for picture, (top, left) in zip(pictures, middles, strict=True)
     )
+
+
+def calibration_images(pictures: Pictures) -> tuple[np.ndarray, ...]:
+    """What a start may look at: about ``MOST`` squares, float32 (1, 3, s, s), of training pictures.
+
+    Not of the validation pictures: a start that had seen them would look too good on them, and no
+    step of the training would ever be chosen. ``s`` is ``SIDE`` or, in small pictures, less.
+    """
+    count = min(len(pictures.training), MOST)
+    several = max(1, round(MOST / count))  # along the diagonal
+    made = []
+    for index in range(count):
+        pixels = pictures.training[index * len(pictures.training) // count].pixels
+        side = max(8, min(SIDE, *(n // 8 * 8 for n in pixels.shape[:2])))
+        for place in range(several):
+            part = (place + 0.5) / several
+            top, left = (round(part * max(0, n - side)) for n in pixels.shape[:2])
+            made.append(crop_image(pixels, top, left, side, side))
+    return tuple(made)
 
 
 def held_out_pieces(side: int) -> tuple[np.ndarray, ...]:

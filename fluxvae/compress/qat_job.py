@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fluxvae.calibration import load_calibration
+from fluxvae.calibration import Calibration, encode, load_calibration
 from fluxvae.compress.checkpoint import (
     load_checkpoint,
     read_checkpoint,
@@ -21,28 +21,33 @@ from fluxvae.compress.checkpoint import (
 )
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.qat import Progress, Settings, Trained, train
-from fluxvae.compress.qat_data import Pictures, calibration_pictures, folder_pictures
+from fluxvae.compress.qat_data import (
+    Pictures,
+    calibration_images,
+    calibration_pictures,
+    folder_pictures,
+)
 from fluxvae.compress.qat_team import Team, wait
+from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.errors import CompressionError, OutputError, UsageError
 from fluxvae.models.build import build_decoder
 from fluxvae.output import disk_trouble, refuse_existing
-from fluxvae.recipes.compression import Compression
+from fluxvae.recipes import Compression, Recipe
 from fluxvae.weights import Weights
-
-NEWEST = "iOS18"  # a start is made as fine as any target allows
 
 
 @dataclass(frozen=True)
 class Job:
     """What to train: ``start`` is a way to compress after training, or an earlier checkpoint.
 
-    ``calibration`` and ``images`` are ``photos`` or a folder; ``out`` is the checkpoint's place.
+    ``images`` is ``photos`` or a folder; ``calibration`` too, or None for the images that are
+    trained on; ``out`` is the checkpoint's place.
     """
 
     weights: Weights
     encoder: Weights
     start: Compression | Path
-    calibration: str
+    calibration: str | None
     images: str
     settings: Settings
     out: Path
@@ -59,7 +64,7 @@ def run_job(
     job: Job,
     *,
     team: Team = Team(),  # noqa: B008 - frozen
-    say: Callable[[str], object] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
     watch: Callable[[Progress], object] = lambda _: None,
 ) -> Trained:
     """Train, or go on training, and write ``job.out``. Raises OutputError, CompressionError."""
@@ -67,7 +72,7 @@ def run_job(
     pictures = load_pictures(job.images)
     folder = run_folder(job.out)
     with _only_here(folder, team):
-        start, compression = _start(job, folder / "start.safetensors", team, say)
+        start, compression = _start(job, pictures, folder / "start.safetensors", team, say)
         state = folder / "state.safetensors"
         if state.exists():
             say(f"going on with the training in {folder}")
@@ -104,10 +109,9 @@ def load_pictures(images: str) -> Pictures:
 def post_training(
     compression: Compression,
     weights: Weights,
-    encoder: Weights,
-    calibration: str,
+    calibration: Calibration,
     precision: str,
-    say: Callable[[str], object],
+    say: Callable[[str], None] = lambda _: None,
 ) -> CompressedDecoder:
     """The best that is found without gradients. Raises UsageError for a kind without a trainer."""
     if compression.kind not in ("w8a8", "palette"):
@@ -116,37 +120,50 @@ def post_training(
             "such as w8a8, w8a8-85 or pal4"
         )
     decoder = build_decoder(weights)
-    seen = load_calibration(calibration, weights.variant, encoder, contract=weights.contract)
     if compression.kind == "w8a8":
-        from fluxvae.compress.w8a8 import quantize_w8a8
+        return quantize_w8a8(decoder, compression, precision, calibration, say)
+    from fluxvae.compress.pipeline import compress_decoder
 
-        return quantize_w8a8(decoder, compression, precision, seen, say)
-    from fluxvae.compress.plain import compress_weights
+    recipe = Recipe(weights.variant, precision=precision, compression=compression)
+    return compress_decoder(decoder, recipe, calibration, log=say)
 
-    granularity = compression.resolved_granularity(NEWEST)
-    return compress_weights(decoder, compression, granularity, precision, seen)
+
+def calibrate(job: Job, pictures: Pictures) -> Calibration:
+    """What the start looks at: never a held-out photo, nor (by default) one that is judged by."""
+    if job.calibration is not None:
+        weights = job.weights
+        return load_calibration(
+            job.calibration, weights.variant, job.encoder, contract=weights.contract
+        )
+    latents = encode(job.encoder, calibration_images(pictures))
+    return Calibration(f"{pictures.name}, those trained on", pictures.digest, tuple(latents))
 
 
 def _start(
-    job: Job, path: Path, team: Team, say: Callable[[str], object]
+    job: Job, pictures: Pictures, path: Path, team: Team, say: Callable[[str], None]
 ) -> tuple[CompressedDecoder, Compression]:
     """The decoder to start from; found once, by the first process, and kept in ``path``."""
     if isinstance(job.start, Path):
         found = read_checkpoint(job.start)
         return load_checkpoint(job.start, job.weights), found.compression
     precision = job.settings.precision
-    seen = {"calibration": job.calibration, "encoder": job.encoder.digest, "precision": precision}
+    seen = {
+        "calibration": job.calibration,
+        "photos": pictures.digest,
+        "encoder": job.encoder.digest,
+        "precision": precision,
+    }
     if team.rank == 0 and not path.exists():
         say(f"compressing without gradients, to start from: {job.start.label()}")
-        made = post_training(job.start, job.weights, job.encoder, job.calibration, precision, say)
+        made = post_training(job.start, job.weights, calibrate(job, pictures), precision, say)
         save_checkpoint(path, made, job.weights, job.start, seen)
     wait(team)
     found = read_checkpoint(path)
     if (found.compression, found.training) != (job.start, seen):
         raise CompressionError(
             f"{path.parent} holds another training ({found.compression.label()}, now "
-            f"{job.start.label()}; or another calibration): give the same options to go on with "
-            "it, another --out, or delete that folder to start anew"
+            f"{job.start.label()}; or other photos): give the same options to go on with it, "
+            "another --out, or delete that folder to start anew"
         )
     return load_checkpoint(path, job.weights), job.start
 

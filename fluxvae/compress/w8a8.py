@@ -25,8 +25,8 @@ from fluxvae.compress.equalize import (
 from fluxvae.compress.fake import rounded
 from fluxvae.compress.forms import Activation, CompressedDecoder
 from fluxvae.compress.layerwise import Problem, Solution, compress_layerwise
+from fluxvae.compress.nearest import plain_form
 from fluxvae.compress.noise import SiteNoise, measure_noise
-from fluxvae.compress.plain import plain_form
 from fluxvae.compress.ranges import input_extremes, least_error_ranges, minmax
 from fluxvae.compress.schemes import Scheme
 from fluxvae.compress.sites import Site, conv_sites

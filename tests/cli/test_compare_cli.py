@@ -55,7 +55,7 @@ def test_json_has_a_row_for_each_recipe(compare: Callable[..., Ran], folder: Pat
     assert 0.25 < palette["fraction"] < 0.26
     assert plain["psnr_db"] > 60 > int8["psnr_db"] > palette["psnr_db"] > 15
     assert plain["evidence"].startswith("not compressed")
-    assert palette["evidence"].startswith("weights only: stored as palette of 4 bits")
+    assert palette["evidence"].startswith("weights only: stored as 4-bit palette")
     assert ran.json["images"] == ["chelsea", "coffee"]
 
 
@@ -67,7 +67,7 @@ def test_table_lines_up_and_says_what_it_means(compare: Callable[..., Ran]) -> N
     assert head.split()[:3] == ["recipe", "granularity", "bytes"]
     assert [row.split()[0] for row in rows] == LABELS
     assert len({len(row) for row in (head, *rows)}) == 1
-    for words in ("float32 PyTorch decoder", "float16 alone costs", "not ours"):
+    for words in ("float32 PyTorch decoder", "float16 alone leaves", "not ours"):
         assert words in " ".join(ran.out.split())
 
 

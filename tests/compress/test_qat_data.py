@@ -9,6 +9,7 @@ from PIL import Image
 
 from fluxvae.compress.qat_data import (
     Picture,
+    calibration_images,
     calibration_pictures,
     crops,
     folder_pictures,
@@ -62,6 +63,18 @@ def test_half_of_the_crops_have_other_colours() -> None:
     assert made.max() <= 1
     coloured = sum(not np.array_equal(c[0], c[1]) for c in made)
     assert 70 < coloured < 130  # of 200 at a chance of a half: 4 standard deviations
+
+
+def test_a_start_sees_none_of_the_pictures_that_are_judged_by() -> None:
+    found = split("mine", [Picture(str(i), coded(40, 50, i)) for i in range(6)])
+    judged = {int(p.name) for p in found.validation}
+    assert judged == {1}
+    images = calibration_images(found)
+    assert len(images) == 15  # 5 pictures, 3 places of each
+    assert {i.shape for i in images} == {(1, 3, 40, 40)}
+    assert {round(float(i[0, 0, 0, 0]) * 255) for i in images} == {0, 2, 3, 4, 5}
+    many = split("many", [Picture(str(i), coded(8, 300, i)) for i in range(40)])
+    assert len(calibration_images(many)) == 16
 
 
 def test_small_pictures_are_mirrored() -> None:
