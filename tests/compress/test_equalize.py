@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fluxvae.compress.equalize import (
+    MARGIN,
     apply_scales,
     channel_groups,
     choose_scales,
@@ -24,18 +25,23 @@ from fluxvae.compress.sites import conv_sites
 from fluxvae.models.build import build_decoder
 from fluxvae.models.tiny import tiny_decoder
 from fluxvae.weights import load_weights
+from tests.compress.packages import small_decoder
 
 REAL = {"flux1": "taef1_decoder.safetensors", "flux2": "taef2_decoder.pth"}
 
 
 def random_decoder(*, pool: bool) -> nn.Sequential:
     torch.manual_seed(0)
-    decoder = tiny_decoder(4, pool=pool)
-    with torch.no_grad():  # GroupNorm starts at 1 and 0: nothing would be seen of its scaling
+    return with_random_norms(tiny_decoder(4, pool=pool)).eval().requires_grad_(False)
+
+
+def with_random_norms(decoder: nn.Sequential) -> nn.Sequential:
+    """GroupNorm starts at 1 and 0: nothing would be seen of its scaling."""
+    with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             if ".pool.1." in name:
                 parameter.add_(torch.randn_like(parameter) * 0.5)
-    return decoder.eval().requires_grad_(False)
+    return decoder
 
 
 def real_decoder(shared: Path, variant: str) -> nn.Sequential:
@@ -97,7 +103,7 @@ def latents() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def unequal() -> nn.Sequential:
     """A decoder whose channels differ, as trained ones do: equal ones were scaled at random."""
-    decoder = random_decoder(pool=True)
+    decoder = with_random_norms(small_decoder())
     return apply_scales(decoder, random_scales(decoder))
 
 
@@ -124,12 +130,12 @@ def test_chosen_scales_lower_the_picture_error(
 ) -> None:
     """Against rounding the decoder as it is; each with its own best ranges."""
     names = [site.name for site in conv_sites(unequal)]
-    scales = choose_scales(unequal, noise, quantized=names, kind=kind, steps=40)
+    scales = choose_scales(unequal, noise, quantized=names, kind=kind, steps=60)
     assert all(abs(float(s.log().mean())) < 1e-9 for s in scales.values())
     equal = apply_scales(unequal, scales)
     before = picture_error(unequal, noise, latents, kind)
     after = picture_error(equal, scaled_noise(unequal, noise, scales), latents, kind)
-    assert after < before / 10  # measured: 60 and 30 times
+    assert after < before / 30  # measured: 97 and 104 times
 
 
 def picture_error(
@@ -143,11 +149,11 @@ def picture_error(
     return sum(float((a - b).square().mean()) for a, b in pictures) / len(pictures)
 
 
-@pytest.mark.parametrize("name", ["1", "3.pool.3", "8.conv.0", "17", "18.conv.4"])
+@pytest.mark.parametrize("name", ["1", "3.pool.3", "3.conv.0", "9", "10.conv.4"])
 def test_predicted_error_is_near_the_measured_one(
     unequal: nn.Sequential, latents: list[np.ndarray], noise: dict[str, SiteNoise], name: str
 ) -> None:
-    activation = least_error(noise[name], "zero-point")
+    activation = least_error(noise[name], "zero-point", margin=MARGIN)
     twin = simulate(CompressedDecoder(unequal, {}, {name: activation}), "float32")
     pictures = [(twin(z), unequal(z)) for z in map(torch.from_numpy, latents)]
     measured = sum(float((a - b).square().mean()) for a, b in pictures) / len(pictures)
@@ -159,21 +165,21 @@ def test_predicted_error_is_near_the_measured_one(
         noise[name].high,
     )
     predicted = predicted_error(unequal, name, quiet, "zero-point")
-    assert measured / 2 < predicted < measured * 2
+    assert measured / 1.7 < predicted < measured * 1.7  # measured: 0.85 to 1.34
 
 
 def test_silent_channels_get_no_extreme_scale(
     unequal: nn.Sequential, noise: dict[str, SiteNoise]
 ) -> None:
     """A channel that calibration never saw may wake up on a photo."""
-    one = noise["18.conv.2"]
-    mask = torch.ones(64)
+    one = noise["10.conv.2"]
+    mask = torch.ones(16)
     mask[5] = 0
     quiet = SiteNoise(
         one.values * mask, one.gains, one.weight_gains, one.low * mask, one.high * mask
     )
     (scale,) = choose_scales(
-        unequal, {"18.conv.2": quiet}, quantized=["18.conv.2"], kind="zero-point", steps=40
+        unequal, {"10.conv.2": quiet}, quantized=["10.conv.2"], kind="zero-point", steps=60
     ).values()
     peak = one.high / scale
-    assert peak[5] < 50 * peak[torch.arange(64) != 5].max()
+    assert peak[5] < 50 * peak[torch.arange(16) != 5].max()

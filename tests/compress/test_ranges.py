@@ -8,7 +8,7 @@ from fluxvae.compress.fake import rounded
 from fluxvae.compress.forms import Activation
 from fluxvae.compress.noise import SiteNoise
 from fluxvae.compress.ranges import input_extremes, least_error, minmax
-from fluxvae.models.tiny import tiny_decoder
+from tests.compress.packages import small_decoder
 
 PAIRS = [(0.0, 6.4), (-15.66, 9.22), (-1.0, 0.0), (-0.03, 4.0), (0.5, 3.0)]
 
@@ -35,8 +35,7 @@ def test_minmax_of_nothing_but_zeros_can_be_used() -> None:
 
 
 def test_extremes_are_those_of_all_latents() -> None:
-    torch.manual_seed(0)
-    decoder = tiny_decoder(4, pool=False).eval().requires_grad_(False)
+    decoder = small_decoder()
     generator = np.random.Generator(np.random.PCG64(1))
     latents = [(k * generator.normal(size=(1, 4, 4, 4))).astype(np.float32) for k in (0.1, 2, 0.5)]
     alone = [input_extremes(decoder, [latent]) for latent in latents]
