@@ -63,19 +63,21 @@ def largest_difference(decoder: nn.Sequential, scales: dict[str, torch.Tensor]) 
     latent = torch.randn(
         1, channels, 6, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64
     )
-    return float((exact(latent) - apply_scales(exact, scales)(latent)).abs().max())
+    picture = exact(latent)
+    assert float(picture.std()) > 0.01  # otherwise a small difference would say nothing
+    return float((picture - apply_scales(exact, scales)(latent)).abs().max())
 
 
 @pytest.mark.parametrize("pool", [False, True])
 def test_exact_on_random_weights(pool: bool) -> None:
     decoder = random_decoder(pool=pool)
-    assert largest_difference(decoder, random_scales(decoder)) <= 1e-9  # measured: 2e-15
+    assert largest_difference(decoder, random_scales(decoder)) <= 1e-9  # measured: 2e-16
 
 
 @pytest.mark.parametrize("variant", ["flux1", "flux2"])
 def test_exact_on_real_weights(shared: Path, variant: str) -> None:
     decoder = real_decoder(shared, variant)
-    assert largest_difference(decoder, random_scales(decoder)) <= 1e-9  # measured: 1e-14
+    assert largest_difference(decoder, random_scales(decoder)) <= 1e-9  # measured: 2e-15
 
 
 @pytest.mark.parametrize("pool", [False, True])
@@ -121,7 +123,7 @@ def test_scaled_noise_is_the_noise_of_the_scaled_decoder(
         for field in ("values", "gains", "weight_gains", "low", "high"):
             expected, got = getattr(measured[name], field), getattr(one, field)
             error = (got - expected).abs().max() / expected.abs().max().clamp(min=1e-20)
-            assert error < 1e-3, (name, field)  # float32, through all layers; measured: 4e-5
+            assert error < 1e-4, (name, field)  # float32, through all layers; measured: 3e-6
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "zero-point"])
