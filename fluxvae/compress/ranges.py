@@ -59,8 +59,10 @@ def minmax(low: float, high: float, kind: str) -> Activation:
     if kind == "symmetric":
         return Activation(_step(max(-low, high) / 127))
     low, high = min(low, 0.0), max(high, 0.0)
-    step = _step((high - low) / 255)
-    return Activation(step, min(255, max(0, round(-low / step))), "uint8")
+    if low == high:
+        return Activation(LEAST_STEP, 0, "uint8")
+    zero_point = round(-255 * low / (high - low))  # with the step as it is before rounding
+    return Activation(_step((high - low) / 255), min(255, max(0, zero_point)), "uint8")
 
 
 def least_error(noise: SiteNoise, kind: str, *, margin: float = 1.0) -> Activation:
