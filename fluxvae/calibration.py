@@ -53,7 +53,8 @@ def load_calibration(
     if encoder is None:
         raise CompressionError(
             "calibration photos need an encoder, and none belongs to these weights: pass "
-            "--encoder PATH, --calibration DIR with latent files (.safetensors or .npy), or --recipe plain"
+            "--encoder PATH, --calibration DIR with latent files (.safetensors or .npy), or "
+            "--recipe plain"
         )
     return photo_calibration(encoder)
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from fluxvae.backends import make_runner
-from fluxvae.convert import write_model
 from fluxvae.data import EVALUATION_PHOTOS, photo_image
 from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.package import read_package
@@ -16,6 +15,7 @@ from fluxvae.models.build import build_decoder, build_encoder
 from fluxvae.package import save_artifact
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.weights import Weights, load_weights
+from tests import library
 
 VARIANTS = ("flux1", "flux2")
 
@@ -32,15 +32,16 @@ def normal_latent(channels: int, size: Size, seed: int = 0) -> np.ndarray:
 
 
 def convert(weights: Weights, made: Recipe, folder: Path) -> Path:
-    """A bare model of a recipe (no metadata), converted into ``folder``."""
+    """A bare model of a recipe (no metadata) in ``folder``, converted once a test run."""
     path = folder / artifact_name(made, weights.source.kind)
-    write_model(build_decoder(weights), made, weights.contract.channels, path)
+    library.write_model(build_decoder(weights), made, weights.contract.channels, path)
     return path
 
 
 def save(weights: Weights, made: Recipe, folder: Path) -> Path:
-    """The whole artifact of a recipe, as ``fluxvae convert`` leaves it."""
-    return save_artifact(weights, made, folder / artifact_name(made, weights.source.kind))
+    """The whole artifact of a recipe, as ``fluxvae convert`` leaves it, converted once a run."""
+    with library.remembered():
+        return save_artifact(weights, made, folder / artifact_name(made, weights.source.kind))
 
 
 @dataclass

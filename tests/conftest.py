@@ -1,7 +1,8 @@
 """Shared fixtures. Real weights and upstream's outputs live beside the checkout, never in it."""
 
 import gc
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,26 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def library_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where tests.library keeps conversions: for all processes of this run together."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    os.environ["FLUXVAE_TEST_LIBRARY"] = str(folder / "library")
+    yield
+    del os.environ["FLUXVAE_TEST_LIBRARY"]
+
+
+@pytest.fixture(scope="module")
+def remembered_conversions() -> Iterator[None]:
+    """For modules about what is done with a converted model: convert each one once a test run."""
+    from tests.library import remembered
+
+    with remembered():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from fluxvae.weights import Weights, load_weights
 from tests.artifacts import normal_latent, recipe, save
 from tests.compress.simple import save_simple
 
+pytestmark = pytest.mark.usefixtures("remembered_conversions")
 FORMS: dict[str, dict[str, Any]] = {
     "float16": {},
     "float32": {"precision": "float32"},

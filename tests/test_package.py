@@ -8,6 +8,7 @@ from pathlib import Path
 import coremltools as ct
 import pytest
 
+import fluxvae.convert
 import fluxvae.package
 from fluxvae.catalog import CATALOG
 from fluxvae.errors import ArtifactError, ConvertError, OutputError, ValidationError
@@ -18,6 +19,7 @@ from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write
 from tests.packages import WEIGHTS, change_one_weight, copy_of, edited, tree
 
+pytestmark = pytest.mark.usefixtures("remembered_conversions")
 SMALL = recipe("flux2", "64")
 
 
@@ -142,6 +144,7 @@ def test_temporary_packages_of_coremltools_do_not_stay(
 ) -> None:
     place = tmp_path / "temporary"
     place.mkdir()
+    monkeypatch.setattr(fluxvae.package, "write_model", fluxvae.convert.write_model)
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "torch"))
     save_artifact(

@@ -5,7 +5,12 @@ from pathlib import Path
 import click
 
 from fluxvae.catalog import CATALOG
-from fluxvae.cli.compression import CompressionRequest, compress, compression_options
+from fluxvae.cli.compression import (
+    CompressionRequest,
+    compress,
+    compression_options,
+    save_allocation,
+)
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     compiler_option,
@@ -237,7 +242,7 @@ def _make(
             check_draft(draft, weights, spec, encoder, offline)
         ctrl_c.check()
 
-    return save_artifact(
+    save_artifact(
         weights,
         recipe,
         path,
@@ -246,3 +251,6 @@ def _make(
         check=check,
         verbose=verbose,
     )
+    if compressed is not None:
+        save_allocation(compressed, path)
+    return path

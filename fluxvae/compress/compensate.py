@@ -15,7 +15,7 @@ from fluxvae.compress.assign import Alphabet, carry_errors, error, settle
 from fluxvae.compress.forms import CompressedWeight, Palettized, Quantized, dense, to_float16
 from fluxvae.compress.kmeans import kmeans
 from fluxvae.compress.layerwise import Problem, Solution
-from fluxvae.compress.plain import padded_table
+from fluxvae.compress.nearest import padded_table
 from fluxvae.compress.schemes import Scheme
 
 # Rounds of solving for tables and scales. Each lowers the error of a 4-bit layer by about 2, 1 and

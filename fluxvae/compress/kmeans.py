@@ -15,6 +15,7 @@ b(i+1) it moves them towards b, and what it passes over holds no better partitio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,7 +23,9 @@ from fluxvae.errors import CompressionError
 
 LLOYD_STEPS = 60
 POINTS = 9  # places tried for each boundary at once, before the pass that tries all
+WORTHWHILE = 1e-3  # of the error: what a pass in wide steps must save to be repeated
 BRACKETED = 64  # clusters up to which steps of Lloyd's narrow the last pass's windows fast enough
+BRACKETING = 300  # such steps
 WHOLE_CELLS = 8000  # pairs of places up to which trying each is faster than searching
 
 
@@ -44,9 +47,10 @@ def kmeans(
     """At most ``count`` clusters of finite numbers of any shape; deterministic.
 
     ``weights``: not negative, as ``values``. ``proved`` False leaves out the passes that make sure
-    of the least error, many times the work of those that get within a few parts in ten thousand of
-    it where there are tens of thousands of distinct values. With no more distinct values than ``count``, each is
-    a centre. Raises CompressionError for NaN, infinity, no values or no positive weight.
+    of the least error: where tens of thousands of values are distinct they are most of the work,
+    and on the tiny decoders' weights what comes before is within 5 %. With no more distinct values
+    than ``count``, each is a centre. Raises CompressionError for NaN, infinity, no values or no
+    positive weight.
     """
     flat = np.asarray(values, np.float64).ravel()
     bad = int((~np.isfinite(flat)).sum())
@@ -64,7 +68,9 @@ def kmeans(
     if len(distinct) <= count:
         return Clusters(distinct, where.reshape(np.shape(values)), 0.0)
     sums = _Sums.of(distinct, masses)
-    bounds = _improved(sums, _lloyd(sums, _seed(sums, count), LLOYD_STEPS), proved)
+    bounds = np.array([0, len(distinct)])
+    if count > 1:
+        bounds = _improved(sums, _lloyd(sums, _seed(sums, count), LLOYD_STEPS), proved)
     labels = np.repeat(np.arange(count), np.diff(bounds))
     centres = sums.means(bounds) + sums.offset
     error = float((masses * (distinct - centres[labels]) ** 2).sum())
@@ -138,24 +144,25 @@ def _seed(sums: _Sums, count: int) -> np.ndarray:
 
 
 def _apart(bounds: np.ndarray, size: int) -> np.ndarray:
-    """The boundaries, moved as little as leaves no cluster of ``size`` values empty."""
-    steps = np.arange(len(bounds))
-    slack = np.maximum.accumulate(bounds - steps)
-    slack = np.minimum(np.maximum(slack, 0), size - (len(bounds) - 1))
-    slack[0], slack[-1] = 0, size - (len(bounds) - 1)
+    """The boundaries (..., count + 1), moved as little as leaves none of ``size`` values alone."""
+    steps = np.arange(bounds.shape[-1])
+    room = size - steps[-1]
+    slack = np.clip(np.maximum.accumulate(bounds - steps, axis=-1), 0, room)
+    slack[..., 0], slack[..., -1] = 0, room
     return slack + steps
 
 
 def _lloyd(sums: _Sums, bounds: np.ndarray, limit: int) -> np.ndarray:
-    """Boundaries half-way between the means on either side, at most ``limit`` times."""
-    size = len(sums.values)
+    """Boundaries (..., count + 1) midway between the means beside them, ``limit`` times at most."""
     for _ in range(limit):
-        means = sums.means(bounds)
+        mass, moment = sums.mass[bounds], sums.moment[bounds]
+        means = (moment[..., 1:] - moment[..., :-1]) / (mass[..., 1:] - mass[..., :-1])
+        middle = (means[..., 1:] + means[..., :-1]) * 0.5
         moved = bounds.copy()
-        moved[1:-1] = sums.values.searchsorted((means[1:] + means[:-1]) / 2, side="right")
-        if (np.diff(moved) < 1).any():
-            moved = _apart(moved, size)
-        if np.array_equal(moved, bounds):
+        moved[..., 1:-1] = sums.values.searchsorted(middle, side="right")
+        if (moved[..., 1:] <= moved[..., :-1]).any():
+            moved = _apart(moved, len(sums.values))
+        if (moved == bounds).all():
             break
         bounds = moved
     return bounds
@@ -164,7 +171,7 @@ def _lloyd(sums: _Sums, bounds: np.ndarray, limit: int) -> np.ndarray:
 def _improved(sums: _Sums, bounds: np.ndarray, proved: bool) -> np.ndarray:
     """Boundaries that no joint move improves: nearby, or (``proved``) up to their neighbours."""
     stride = max(1, int(np.diff(bounds).max()) // (POINTS // 2))
-    gain = sums.gain(bounds)
+    gain, spread = sums.gain(bounds), sums.gain(np.arange(len(sums.values) + 1))
     proving = False
     while True:
         if proving:
@@ -172,13 +179,13 @@ def _improved(sums: _Sums, bounds: np.ndarray, proved: bool) -> np.ndarray:
         else:
             moved = _move_near(sums, bounds, stride)
         better = sums.gain(moved)
-        if better > gain * (1 + 1e-14):
+        last = proving or (stride == 1 and not proved)
+        enough = 1e-14 * gain if last else WORTHWHILE * (spread - gain)
+        if better > gain + enough:
             bounds, gain = moved, better
-        elif proving:
-            return bounds
         elif stride > 1:
             stride = max(1, stride // 4)
-        elif proved:
+        elif proved and not proving:
             proving = True
         else:
             return bounds
@@ -188,25 +195,23 @@ def _move_near(sums: _Sums, bounds: np.ndarray, stride: int) -> np.ndarray:
     """The best of POINTS places around each boundary, never beyond its neighbours."""
     steps = (np.arange(POINTS) - POINTS // 2) * stride
     places = np.clip(bounds[1:-1, None] + steps, bounds[:-2, None], bounds[2:, None])
-    between = sums.gains(places[:-1, :, None], places[1:, None, :])
     best = sums.gains(bounds[:1], places[0])
     choices = []
-    for step in between:
-        total = step + best[:, None]
+    for step in sums.gains(places[:-1, :, None], places[1:, None, :]):
+        total = best[:, None] + step
         choices.append(total.argmax(0))
         best = total.max(0)
-    return _path(sums, bounds, places, best, choices)
+    return _traced(sums, bounds, places, best, choices)
 
 
 def _proving_windows(sums: _Sums, bounds: np.ndarray) -> list[np.ndarray]:
     """Every place for each inner boundary that the proof above does not rule out."""
-    count, size = len(bounds) - 1, len(sums.values)
     low, high = bounds.copy(), bounds.copy()
     low[1:-1], high[1:-1] = bounds[:-2], bounds[2:]
-    low, high = _apart(low, size), _apart(high, size)
-    if count <= BRACKETED:
-        low, high = (_lloyd(sums, side, LLOYD_STEPS) for side in (low, high))
-    low, high = np.minimum(low, bounds), np.maximum(high, bounds)
+    sides = _apart(np.stack([low, high]), len(sums.values))
+    if len(bounds) <= BRACKETED:
+        sides = _lloyd(sums, sides, BRACKETING)
+    low, high = np.minimum(sides[0], bounds), np.maximum(sides[1], bounds)
     return [np.arange(a, b + 1) for a, b in zip(low[1:-1], high[1:-1], strict=True)]
 
 
@@ -214,13 +219,13 @@ def _move(sums: _Sums, bounds: np.ndarray, windows: Sequence[np.ndarray]) -> np.
     """The best boundaries among the places in each one's window."""
     best = sums.gains(bounds[:1], windows[0])
     choices = []
-    for before, after in zip(windows[:-1], windows[1:], strict=True):
+    for before, after in pairwise(windows):
         best, choice = _stage(sums, best, before, after)
         choices.append(choice)
-    return _path(sums, bounds, windows, best, choices)
+    return _traced(sums, bounds, windows, best, choices)
 
 
-def _path(
+def _traced(
     sums: _Sums,
     bounds: np.ndarray,
     windows: Sequence[np.ndarray] | np.ndarray,
@@ -242,31 +247,22 @@ def _stage(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each place of ``after`` the largest ``best`` plus gain from ``before``, and from where.
 
-    The best place rises with ``after`` (the quadrangle inequality again): in wide windows some
-    columns are searched whole, the others only between their neighbours' finds.
+    The best place rises with ``after`` (the quadrangle inequality again): of wide windows every
+    eighth column is solved first, and the others are searched between their neighbours' finds.
     """
-    if len(before) * len(after) <= WHOLE_CELLS:
-        return _stage_whole(sums, best, before, after)
-    step = max(2, int(len(after) ** 0.5))
-    coarse = np.append(np.arange(0, len(after) - 1, step), len(after) - 1)
-    _, found = _stage_whole(sums, best, before, after[coarse])
+    if len(before) * len(after) <= WHOLE_CELLS or len(after) <= 8:
+        total = sums.gains(before[:, None], after)
+        total += best[:, None]
+        return total.max(0), total.argmax(0)
+    coarse = np.append(np.arange(0, len(after) - 1, 8), len(after) - 1)
+    _, found = _stage(sums, best, before, after[coarse])
     found = np.maximum.accumulate(found)  # rounding may break the order where gains tie
     spans = np.append(np.diff(coarse), 1)
     low = np.repeat(found, spans)
-    high = np.repeat(np.append(found[1:], found[-1]), spans)
-    lengths = high - low + 1
+    lengths = np.repeat(np.append(found[1:], found[-1]), spans) - low + 1
     starts = np.cumsum(lengths) - lengths
     rows = np.arange(lengths.sum()) + np.repeat(low - starts, lengths)
-    columns = np.repeat(np.arange(len(after)), lengths)
-    total = best[rows] + sums.gains(before[rows], after[columns])
+    total = best[rows] + sums.gains(before[rows], np.repeat(after, lengths))
     peak = np.maximum.reduceat(total, starts)
-    hits = np.flatnonzero(total == peak[columns])
+    hits = np.flatnonzero(total == np.repeat(peak, lengths))
     return peak, rows[hits[np.searchsorted(hits, starts)]]
-
-
-def _stage_whole(
-    sums: _Sums, best: np.ndarray, before: np.ndarray, after: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    total = sums.gains(before[:, None], after)
-    total += best[:, None]
-    return total.max(0), total.argmax(0)

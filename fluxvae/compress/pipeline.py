@@ -6,6 +6,7 @@ from torch import nn
 
 from fluxvae.calibration import Calibration
 from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.mixed import Allocation, compress_mixed
 from fluxvae.compress.plain import compress_weights
 from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.errors import CompressionError
@@ -17,12 +18,13 @@ def compress_decoder(
     recipe: Recipe,
     calibration: Calibration | None,
     *,
+    allocation: Allocation | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> CompressedDecoder:
     """``decoder`` (float32, a tiny one) compressed as the recipe says.
 
-    Raises CompressionError when calibration latents are needed and not given, or a budget cannot
-    be met.
+    ``allocation`` replays mixed bits that were found before. Raises CompressionError when
+    calibration latents are needed and not given, or a budget cannot be met.
     """
     compression, granularity = recipe.compression, recipe.granularity
     if compression is None or granularity is None:
@@ -35,4 +37,15 @@ def compress_decoder(
     if compression.kind == "w8a8":
         assert calibration is not None
         return quantize_w8a8(decoder, compression, recipe.precision, calibration, log)
+    if compression.kind == "mixed":
+        assert calibration is not None
+        return compress_mixed(
+            decoder,
+            compression,
+            granularity,
+            recipe.precision,
+            calibration,
+            allocation=allocation,
+            log=log,
+        )
     return compress_weights(decoder, compression, granularity, recipe.precision, calibration, log)

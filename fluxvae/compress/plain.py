@@ -1,74 +1,99 @@
-"""Weights rounded one by one, with coremltools 9.0's arithmetic: no calibration, no bias moved.
+"""Smaller weights and float arithmetic: a decoder by a recipe, plain or compensated.
 
-The oracle is coremltools.optimize.coreml on a float16 package: integers and scales are equal; for
-tables see ``kmeans``, which finds the error that its k-means finds or less.
+Plain means each weight for itself, as coremltools does it.
 """
 
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
+import torch
+from torch import nn
 
-from fluxvae.compress.forms import CompressedWeight, Palettized, Quantized, to_float16
-from fluxvae.compress.kmeans import kmeans
-from fluxvae.compress.schemes import Scheme
+from fluxvae.calibration import Calibration
+from fluxvae.compress.compensate import compensated
+from fluxvae.compress.forms import CompressedDecoder, dense
+from fluxvae.compress.layerwise import Problem, Solution, compress_layerwise
+from fluxvae.compress.nearest import SMALLEST, plain_form
+from fluxvae.compress.schemes import INTEGER_BITS, Scheme
+from fluxvae.compress.sites import conv_sites
+from fluxvae.errors import CompressionError
+from fluxvae.recipes.compression import Compression
 
-# coremltools' default weight_threshold: it leaves constants of fewer elements as they are.
-SMALLEST = 2048
+Log = Callable[[str], None]
 
 
-def plain_form(weight: np.ndarray, scheme: Scheme) -> CompressedWeight:
-    """A form of a float32 weight (O, I, kh, kw), which is rounded to float16 first.
+def compress_weights(
+    decoder: nn.Sequential,
+    compression: Compression,
+    granularity: str,
+    precision: str,
+    calibration: Calibration | None,
+    log: Log = lambda _line: None,
+) -> CompressedDecoder:
+    """Palettes, int8 or int4 for every convolution (mixed bits: ``mixed``).
 
-    Raises CompressionError where the weight is not finite.
+    ``granularity`` is the compression's, resolved for the target; ``precision`` the program's, to
+    which products of tables and scales are rounded. Deterministic on one machine. Raises
+    CompressionError for another kind, weights that are not finite, and without latents where the
+    method looks at some.
     """
-    if scheme.kind == "palette":
-        return _palettized(weight.astype(np.float16), scheme)
-    return _quantized(weight.astype(np.float16), scheme)
+    if compression.kind not in ("palette", *INTEGER_BITS):
+        raise CompressionError(
+            f"{compression.label()} is not one form for all weights: expected palettes, int8 or "
+            "int4"
+        )
+    bits = compression.bits or INTEGER_BITS[compression.kind]
+    scheme = Scheme(compression.kind, bits, granularity)
+    schemes = {site.name: scheme for site in conv_sites(decoder)}
+    if compression.method == "plain":
+        return plain_decoder(decoder, schemes, precision)
+    if calibration is None:
+        raise CompressionError(
+            f"{compression.label()} is found by looking at latents: pass calibration latents, or "
+            "use the plain method"
+        )
+    made = compensated_decoder(decoder, schemes, precision, calibration.latents, log)
+    notes = {
+        "method": "compensated",
+        "calibration": {"name": calibration.name, "digest": calibration.digest},
+    }
+    return CompressedDecoder(made.decoder, made.weights, notes=notes)
 
 
-def _palettized(weight: np.ndarray, scheme: Scheme) -> Palettized:
-    """Tables of k-means centres. Scales are each output channel's largest magnitude.
-
-    coremltools' enable_per_channel_scale makes a scale for each input channel and kernel place,
-    which nearly doubles a 4-bit file; this is the form of coremltools.optimize.torch.
-    """
-    scale = None
-    if scheme.scaled:
-        scale = np.abs(weight).max(axis=(1, 2, 3))
-        scale[scale == 0] = 1
-        weight = weight / scale[:, None, None, None]
-    tables = scheme.tables(len(weight))
-    groups = [kmeans(part, 2**scheme.bits) for part in np.split(weight, tables)]
-    lut = np.stack([padded_table(group.centres, scheme.bits) for group in groups])
-    indices = np.concatenate([group.labels for group in groups]).astype(np.uint8)
-    return Palettized(
-        scheme.bits,
-        indices,
-        to_float16(lut),
-        None if scale is None else scale.astype(np.float32),
-    )
+def plain_decoder(
+    decoder: nn.Sequential, schemes: Mapping[str, Scheme], precision: str
+) -> CompressedDecoder:
+    """Each convolution by its scheme (by module name); few weights stay float, as coremltools'."""
+    made = copy.deepcopy(decoder)
+    forms = {}
+    for site in conv_sites(made):
+        convolution = made.get_submodule(site.name)
+        assert isinstance(convolution, nn.Conv2d)
+        if convolution.weight.numel() < SMALLEST:
+            continue
+        form = plain_form(convolution.weight.detach().numpy(), schemes[site.name])
+        forms[site.name] = form
+        with torch.no_grad():
+            convolution.weight.copy_(torch.from_numpy(dense(form, precision)))
+    return CompressedDecoder(made, forms, notes={"method": "plain"})
 
 
-def padded_table(centres: np.ndarray, bits: int) -> np.ndarray:
-    """Centres, the last one repeated until there are ``2 ** bits``."""
-    return np.pad(centres, (0, 2**bits - len(centres)), mode="edge")
+def compensated_decoder(
+    decoder: nn.Sequential,
+    schemes: Mapping[str, Scheme],
+    precision: str,
+    latents: Sequence[np.ndarray],
+    log: Log = lambda _line: None,
+) -> CompressedDecoder:
+    """Each convolution by its scheme (by module name), one after another; see ``layerwise``."""
+    order = [site.name for site in conv_sites(decoder)]
 
+    def solve(problem: Problem) -> Solution:
+        place = order.index(problem.site.name) + 1
+        if place % 10 == 0 or place == len(order):
+            log(f"fitting weights: convolution {place} of {len(order)}")
+        return compensated(problem, schemes[problem.site.name], precision)
 
-def _quantized(weight: np.ndarray, scheme: Scheme) -> Quantized:
-    """Symmetric integers: the largest magnitude becomes 127 or 7; every step in float16.
-
-    Where all weights under a scale are zero coremltools makes NaN of it; here it is 1.
-    """
-    channels, inputs, height, width = weight.shape
-    largest = 2 ** (scheme.bits - 1) - 1
-    blocks = scheme.blocks(inputs)
-    parts = weight.reshape(channels, blocks, inputs // blocks, height, width)
-    axes = (0, 1, 2, 3, 4) if scheme.granularity == "tensor" else (2, 3, 4)
-    peak = np.abs(parts).max(axis=axes, keepdims=True)
-    scale = (peak - -peak) / np.float16(2 * largest)
-    scale[scale == 0] = 1
-    data = np.clip(np.round(parts / scale), -largest, largest)
-    shape = (*scale.shape[:2], 1, 1)
-    return Quantized(
-        scheme.kind,
-        data.reshape(weight.shape).astype(np.int8),
-        scale.reshape(shape).astype(np.float32),
-    )
+    walked = compress_layerwise(decoder, latents, solve)
+    return CompressedDecoder(walked.decoder, walked.weights)

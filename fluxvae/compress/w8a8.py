@@ -8,13 +8,13 @@ weights rounded to nearest, every convolution.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from fluxvae.calibration import Calibration
-from fluxvae.compress import int8
+from fluxvae.compress.compensate import compensated
 from fluxvae.compress.equalize import (
     MARGIN,
     apply_scales,
@@ -23,17 +23,33 @@ from fluxvae.compress.equalize import (
     scaled_noise,
 )
 from fluxvae.compress.fake import rounded
-from fluxvae.compress.forms import Activation, CompressedDecoder, dense
+from fluxvae.compress.forms import Activation, CompressedDecoder
 from fluxvae.compress.layerwise import Problem, Solution, compress_layerwise
+from fluxvae.compress.nearest import plain_form
 from fluxvae.compress.noise import SiteNoise, measure_noise
 from fluxvae.compress.ranges import input_extremes, least_error_ranges, minmax
+from fluxvae.compress.schemes import Scheme
 from fluxvae.compress.sites import Site, conv_sites
 from fluxvae.errors import CompressionError
 from fluxvae.recipes.compression import Compression
 
-Log = Callable[[str], None]
+Log = Callable[[str], object]
 
+INT8 = Scheme("int8", 8, "channel")
 WINDOW = 16  # of latent pixels a side: errors are probed on this middle of each latent
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is looked at. The defaults take minutes on two cores; less serves for tests.
+
+    ``samples`` of each convolution's input, ``steps`` of descent on channel scales, ``positions``
+    of each layer's fit.
+    """
+
+    samples: int = 8192
+    steps: int = 200
+    positions: int = 40_000
 
 
 def quantize_w8a8(
@@ -42,6 +58,8 @@ def quantize_w8a8(
     precision: str,
     calibration: Calibration,
     log: Log = lambda _: None,
+    *,
+    effort: Effort = Effort(),
 ) -> CompressedDecoder:
     """``decoder`` (a tiny decoder, float32) with int8 convolutions.
 
@@ -57,7 +75,7 @@ def quantize_w8a8(
     if compression.method == "plain":
         made = _plain(decoder, compression, calibration.latents)
     else:
-        made = _compensated(decoder, compression, precision, calibration.latents, log)
+        made = _compensated(decoder, compression, precision, calibration.latents, effort, log)
     sites = conv_sites(decoder)
     notes = {
         "int8_share": int8_share(sites, made.weights),
@@ -80,7 +98,9 @@ def _plain(
         name: minmax(low, high, compression.activations)
         for name, (low, high) in input_extremes(decoder, latents).items()
     }
-    weights = {name: int8.plain(_conv(decoder, name).weight.detach()) for name in activations}
+    weights = {
+        name: plain_form(_conv(decoder, name).weight.detach().numpy(), INT8) for name in activations
+    }
     return CompressedDecoder(decoder, weights, activations)
 
 
@@ -89,24 +109,27 @@ def _compensated(
     compression: Compression,
     precision: str,
     latents: Sequence[np.ndarray],
+    effort: Effort,
     log: Log,
 ) -> CompressedDecoder:
     kind = compression.activations
-    levels = 127 if kind == "symmetric" else 255
     sites = conv_sites(decoder)
     log(f"W8A8: measuring what rounding shows, on {len(latents)} latents")
-    noise = measure_noise(decoder, [_middle(latent) for latent in latents])
-    log("W8A8: equalizing channels")
+    noise = measure_noise(
+        decoder, [_middle(latent) for latent in latents], positions=effort.samples
+    )
+    log("W8A8: choosing what stays float")
     every = [site.name for site in sites]
-    scales = choose_scales(decoder, noise, quantized=every, levels=levels)
-    chosen = choose_int8(sites, _errors(decoder, noise, scales, levels), compression.int8_share)
-    scales = choose_scales(decoder, noise, quantized=chosen, levels=levels)
+    scales = choose_scales(decoder, noise, quantized=every, kind=kind, steps=effort.steps // 3)
+    errors = _errors(decoder, noise, scales, kind)
+    chosen = choose_int8(sites, errors, compression.int8_share)
+    log(f"W8A8: equalizing the channels of {len(chosen)} convolutions")
+    scales = choose_scales(decoder, noise, quantized=chosen, kind=kind, steps=effort.steps)
     equal = apply_scales(decoder, scales)
-    log(f"W8A8: ranges of {len(chosen)} inputs")
     noise = scaled_noise(decoder, noise, scales)
     activations = least_error_ranges(noise, chosen, kind, margin=MARGIN)
     log("W8A8: fitting weights layer by layer")
-    return _walked(equal, activations, precision, latents)
+    return _walked(equal, activations, precision, latents, effort)
 
 
 def choose_int8(
@@ -132,11 +155,11 @@ def _errors(
     decoder: nn.Sequential,
     noise: Mapping[str, SiteNoise],
     scales: Mapping[str, Tensor],
-    levels: int,
+    kind: str,
 ) -> dict[str, float]:
     """Each convolution's predicted mean squared error of the picture, were it in int8."""
     equal, scaled = apply_scales(decoder, scales), scaled_noise(decoder, noise, scales)
-    return {name: predicted_error(_conv(equal, name), one, levels) for name, one in scaled.items()}
+    return {name: predicted_error(equal, name, one, kind) for name, one in scaled.items()}
 
 
 def _walked(
@@ -144,18 +167,20 @@ def _walked(
     activations: Mapping[str, Activation],
     precision: str,
     latents: Sequence[np.ndarray],
+    effort: Effort,
 ) -> CompressedDecoder:
     def solve(problem: Problem) -> Solution:
         if problem.site.name not in activations:
             return Solution(problem.weight, None)
-        form = int8.compensated(problem)
-        return Solution(torch.from_numpy(dense(form, precision)), form)
+        return compensated(problem, INT8, precision)
 
     def quantize_input(site: Site, x: Tensor) -> Tensor:
         activation = activations.get(site.name)
         return x if activation is None else rounded(x, activation)
 
-    walked = compress_layerwise(decoder, latents, solve, quantize_input=quantize_input)
+    walked = compress_layerwise(
+        decoder, latents, solve, quantize_input=quantize_input, positions=effort.positions
+    )
     return CompressedDecoder(walked.decoder, walked.weights, activations)
 
 

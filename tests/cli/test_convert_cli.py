@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+import fluxvae.convert
 from fluxvae.mil.package import read_package
 from fluxvae.package import read_record
 from tests.cli.run import run
 from tests.packages import tree
 
+pytestmark = pytest.mark.usefixtures("remembered_conversions")
 Capture = pytest.CaptureFixture[str]
 DEMO = ("convert", "--variant", "flux1", "--weights", "demo", "--size", "64")
 
@@ -43,7 +45,10 @@ def test_json_is_one_object_with_the_path(capsys: Capture, tmp_path: Path) -> No
     assert record.recipe.to_dict() == ran.json["recipe"]
 
 
-def test_verbose_noise_never_reaches_stdout(capsys: Capture) -> None:
+def test_verbose_noise_never_reaches_stdout(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fluxvae.package.write_model", fluxvae.convert.write_model)
     ran = run(capsys, *DEMO, "--out", "x.mlpackage", "--json", "-v")
     assert ran.code == 0
     assert ran.json["path"] == "x.mlpackage"

@@ -1,0 +1,64 @@
+"""Conversions, each done once a test run: most of the suite's time was the same ones again.
+
+``write_model`` here is the converter's own, remembered by what goes in: the recipe, the number of
+channels, the network's structure and every weight. Who asks again gets a copy of what it wrote.
+The folder is named by the environment (tests/conftest.py), so that xdist's processes and scripts
+share it; without one nothing is remembered. What is done to a model afterwards (metadata, reading
+it again, checks, publishing) is done each time, and tests of the converter do not come here.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import filelock
+from torch import nn
+
+from fluxvae import convert
+from fluxvae.recipes import Recipe
+
+FOLDER = "FLUXVAE_TEST_LIBRARY"
+
+
+def write_model(
+    decoder: nn.Module, recipe: Recipe, channels: int, path: Path, *, verbose: bool = False
+) -> None:
+    """As ``fluxvae.convert.write_model``; ``path`` is the caller's own to change."""
+    if FOLDER not in os.environ:
+        convert.write_model(decoder, recipe, channels, path, verbose=verbose)
+        return
+    place = Path(os.environ[FOLDER]) / _digest(decoder, recipe, channels)
+    known = place / f"model{path.suffix}"
+    place.parent.mkdir(exist_ok=True)
+    with filelock.FileLock(f"{place}.lock"):
+        if not known.exists():
+            place.mkdir(exist_ok=True)
+            draft = place / f"draft{path.suffix}"
+            convert.write_model(decoder, recipe, channels, draft, verbose=verbose)
+            draft.rename(known)
+    if known.is_dir():
+        shutil.copytree(known, path)
+    else:
+        shutil.copyfile(known, path)
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Inside, ``save_artifact`` and ``compare_intermediates`` convert by way of the library."""
+    with (
+        patch("fluxvae.package.write_model", write_model),
+        patch("fluxvae.intermediates.write_model", write_model),
+    ):
+        yield
+
+
+def _digest(decoder: nn.Module, recipe: Recipe, channels: int) -> str:
+    digest = hashlib.sha256(f"{recipe!r} {channels} {decoder!r}".encode())
+    for name, tensor in decoder.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
