@@ -6,6 +6,7 @@ split over several processes, sees the same crops as an unbroken one.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,13 +140,13 @@ def pieces(pictures: Sequence[Picture], side: int) -> tuple[np.ndarray, ...]:
 
 
 def calibration_images(pictures: Pictures) -> tuple[np.ndarray, ...]:
-    """About ``MOST`` squares of what is trained on, float32 (1, 3, s, s), for a start to look at.
+    """``MOST`` squares or more of what is trained on, float32 (1, 3, s, s), for a start to look at.
 
     Not of what is kept to choose by: a start that had seen it would look too good there, and no
     step of the training would ever be chosen. ``s`` is ``SIDE`` or, in small pictures, less.
     """
     count = min(len(pictures.training), MOST)
-    several = max(1, round(MOST / count))  # along the diagonal
+    several = math.ceil(MOST / count)  # along the diagonal
     made = []
     for index in range(count):
         pixels = pictures.training[index * len(pictures.training) // count].pixels

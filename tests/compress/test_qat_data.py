@@ -71,7 +71,7 @@ def test_the_lowest_quarter_is_kept_to_judge_by() -> None:
     trained = crops(found.training, 16, 0, 0, range(300), recolour=0)
     assert np.rint(trained[:, 1:].max(axis=(0, 2, 3)) * 255).tolist() == [59, 99]
     images = calibration_images(found)
-    assert len(images) == 15  # 5 pictures, 3 places of each
+    assert len(images) == 20  # 5 pictures, 4 places of each
     assert {i.shape for i in images} == {(1, 3, 56, 56)}
     assert max(i[:, 1].max() for i in images) * 255 < 59.5
     judged = pieces(found.validation, 64)
