@@ -208,6 +208,7 @@ def _steps(bench: _Bench, run: Run) -> Iterator[Progress]:
         spent = before + time.monotonic() - begun
         fraction = agree(_fraction(settings, run.step, spent), bench.team)
         if fraction >= 1:
+            run.seconds = spent  # a resumed run must not find time left by the last judgement
             break
         loss = _step(bench, run, fraction)
         run.losses.append(loss)
