@@ -221,8 +221,8 @@ def _watcher(first: bool) -> Callable[[Progress], None]:
         point = progress.point
         if point is not None:
             say(
-                f"step {point.step}: {point.validation_db:.2f} dB on validation photos, "
-                f"{point.held_out_db:.2f} dB on held-out ones"
+                f"step {point.step}: {point.validation_db:.2f} dB on parts kept to judge by, "
+                f"{point.held_out_db:.2f} dB on held-out photos"
             )
         elif progress.loss is not None and time.monotonic() - last >= SAY_EVERY:
             say(f"step {progress.step}: loss {progress.loss:.2e}, {_left(progress.seconds_left)}")
@@ -255,6 +255,6 @@ def _report(place: Path, trained: Trained, as_json: bool) -> None:
         return
     say(
         f"held-out photos: {begun.held_out_db:.2f} dB at the start, {best.held_out_db:.2f} dB "
-        f"after {best.step} steps (the best of {trained.steps} on validation photos)"
+        f"after {best.step} steps (the best of {trained.steps} on parts kept to judge by)"
     )
     click.echo(str(place))

@@ -2,9 +2,9 @@
 
 The teacher is the plain decoder, the student the compressed one with its rounding in place; both
 decode latents of photo crops, and the student's error against the teacher falls by gradient
-descent (Adam, warm-up, cosine decay). What is judged, and kept when it is the best on photos that
-are not trained on, is a running average of the parameters, exported and simulated exactly as it
-will be stored. The start is a candidate too, so the result is never worse there.
+descent (Adam, warm-up, cosine decay). What is judged, and kept when it is the best on parts of
+photos that are not trained on, is a running average of the parameters, exported and simulated
+exactly as it will be stored. The start is a candidate too, so the result is never worse there.
 
 Several processes split each batch and average their gradients (``Team``); only the first judges
 and writes.
@@ -208,6 +208,7 @@ def _steps(bench: _Bench, run: Run) -> Iterator[Progress]:
         spent = before + time.monotonic() - begun
         fraction = agree(_fraction(settings, run.step, spent), bench.team)
         if fraction >= 1:
+            run.seconds = spent  # a resumed run must not find time left by the last judgement
             break
         loss = _step(bench, run, fraction)
         run.losses.append(loss)

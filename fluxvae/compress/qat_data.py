@@ -6,6 +6,7 @@ split over several processes, sees the same crops as an unbroken one.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from fluxvae.data import (
 )
 from fluxvae.errors import CompressionError
 
-_ONE_IN = 5  # photos kept to choose the best step by
+LEAST = 32  # side of an image in pixels
+_KEPT = 0.25  # of each picture's rows, to choose the best step by
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Photos to train on, photos to choose the best step by, and the digest of all."""
+    """Parts of photos to train on, other parts to choose the best step by, and all's digest."""
 
     name: str
     digest: str
@@ -61,32 +63,33 @@ def folder_pictures(folder: Path) -> Pictures:
 
 
 def split(name: str, pictures: Sequence[Picture]) -> Pictures:
-    """Every fifth picture, and at least one, is kept to choose by; the others are trained on.
+    """The lowest quarter of each picture is kept to choose by; what is above is trained on.
 
-    Raises CompressionError for fewer than two, and for one that is held out for evaluation.
+    A part of each, because whole photos are too different: among few, those kept would be easier
+    or harder than the rest. Raises CompressionError for an image that is held out for evaluation,
+    or smaller than 32 pixels.
     """
-    if len(pictures) < 2:
-        raise CompressionError(
-            f"{name}: training needs at least two images, found {len(pictures)}: "
-            "one is kept to choose the best step by"
-        )
     held_out = {photo.sha256: photo.name for photo in EVALUATION_PHOTOS}
     digest = hashlib.sha256()
+    training, validation = [], []
     for picture in pictures:
-        own = hashlib.sha256(np.ascontiguousarray(picture.pixels).tobytes()).hexdigest()
+        pixels = picture.pixels
+        own = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
         if own in held_out:
             raise CompressionError(
                 f"{picture.name} is the evaluation photo {held_out[own]}, which must never be "
                 "trained on: take it out of the folder"
             )
-        digest.update(f"{picture.pixels.shape} {own}\n".encode())
-    chosen = set(range(1, len(pictures), _ONE_IN))
-    return Pictures(
-        name=name,
-        digest=digest.hexdigest(),
-        training=tuple(p for i, p in enumerate(pictures) if i not in chosen),
-        validation=tuple(p for i, p in enumerate(pictures) if i in chosen),
-    )
+        if min(pixels.shape[:2]) < LEAST:
+            raise CompressionError(
+                f"{picture.name} has {pixels.shape[1]} x {pixels.shape[0]} pixels: expected "
+                f"{LEAST} or more on each side; take it out of the folder"
+            )
+        digest.update(f"{pixels.shape} {own}\n".encode())
+        border = pixels.shape[0] - round(pixels.shape[0] * _KEPT)
+        training.append(Picture(picture.name, pixels[:border]))
+        validation.append(Picture(picture.name, pixels[border:]))
+    return Pictures(name, digest.hexdigest(), tuple(training), tuple(validation))
 
 
 def crops(
@@ -124,22 +127,26 @@ def _recoloured(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def pieces(pictures: Sequence[Picture], side: int) -> tuple[np.ndarray, ...]:
-    """The middle of each picture, float32 (1, 3, side, side); small ones mirrored at the edges."""
-    middles = [[max(0, n - side) // 2 for n in p.pixels.shape[:2]] for p in pictures]
-    return tuple(
-        crop_image(picture.pixels, top, left, side, side)
-        for picture, (top, left) in zip(pictures, middles, strict=True)
-    )
+    """The middle of each picture, float32 (1, 3, h, w): multiples of 8, at most ``side``."""
+    made = []
+    for picture in pictures:
+        height, width = (max(8, min(side, n // 8 * 8)) for n in picture.pixels.shape[:2])
+        top, left = (
+            (have - want) // 2
+            for have, want in zip(picture.pixels.shape[:2], (height, width), strict=True)
+        )
+        made.append(crop_image(picture.pixels, top, left, height, width))
+    return tuple(made)
 
 
 def calibration_images(pictures: Pictures) -> tuple[np.ndarray, ...]:
-    """What a start may look at: about ``MOST`` squares, float32 (1, 3, s, s), of training pictures.
+    """``MOST`` squares or more of what is trained on, float32 (1, 3, s, s), for a start to look at.
 
-    Not of the validation pictures: a start that had seen them would look too good on them, and no
+    Not of what is kept to choose by: a start that had seen it would look too good there, and no
     step of the training would ever be chosen. ``s`` is ``SIDE`` or, in small pictures, less.
     """
     count = min(len(pictures.training), MOST)
-    several = max(1, round(MOST / count))  # along the diagonal
+    several = math.ceil(MOST / count)  # along the diagonal
     made = []
     for index in range(count):
         pixels = pictures.training[index * len(pictures.training) // count].pixels

@@ -85,11 +85,11 @@ def test_a_start_that_is_best_is_kept(folder: Path, pictures: Pictures, tmp_path
 
 def test_tables_are_distilled_with_fixed_indices(pictures: Pictures, tmp_path: Path) -> None:
     start = tables(build_decoder(WEIGHTS), 3)
-    settings = replace(SMALL, steps=8, judge_every=8, rates=Rates(table=1e-2))
+    settings = replace(SMALL, steps=6, judge_every=6, average=0.5, rates=Rates(table=3e-3))
     result = train(start, WEIGHTS, ENCODER, pictures, settings, tmp_path / "state")
     first, best = result.curve[0], result.curve[-1]
-    assert result.best_step == 8
-    assert best.held_out_db - first.held_out_db > 1
+    assert result.best_step == 6
+    assert best.held_out_db - first.held_out_db > 2  # 5.2 dB after 5 of 10 steps were measured
     asked = Compression("palette", bits=3)
     path = save_checkpoint(tmp_path / "t.safetensors", result.compressed, WEIGHTS, asked, {})
     for name, form in load_checkpoint(path, WEIGHTS, asked).weights.items():

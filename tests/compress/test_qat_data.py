@@ -65,38 +65,45 @@ def test_half_of_the_crops_have_other_colours() -> None:
     assert 70 < coloured < 130  # of 200 at a chance of a half: 4 standard deviations
 
 
-def test_a_start_sees_none_of_the_pictures_that_are_judged_by() -> None:
-    found = split("mine", [Picture(str(i), coded(40, 50, i)) for i in range(6)])
-    judged = {int(p.name) for p in found.validation}
-    assert judged == {1}
+def test_the_lowest_quarter_is_kept_to_judge_by() -> None:
+    """Neither crops nor what a start is calibrated on come from there."""
+    found = split("mine", [Picture(str(i), coded(80, 100, i)) for i in range(5)])
+    trained = crops(found.training, 16, 0, 0, range(300), recolour=0)
+    assert np.rint(trained[:, 1:].max(axis=(0, 2, 3)) * 255).tolist() == [59, 99]
     images = calibration_images(found)
-    assert len(images) == 15  # 5 pictures, 3 places of each
-    assert {i.shape for i in images} == {(1, 3, 40, 40)}
-    assert {round(float(i[0, 0, 0, 0]) * 255) for i in images} == {0, 2, 3, 4, 5}
-    many = split("many", [Picture(str(i), coded(8, 300, i)) for i in range(40)])
-    assert len(calibration_images(many)) == 16
+    assert len(images) == 20  # 5 pictures, 4 places of each
+    assert {i.shape for i in images} == {(1, 3, 56, 56)}
+    assert max(i[:, 1].max() for i in images) * 255 < 59.5
+    judged = pieces(found.validation, 64)
+    assert [i.shape for i in judged] == [(1, 3, 16, 64)] * 5  # of 20 rows: a multiple of 8
+    assert min(i[:, 1].min() for i in judged) * 255 > 59.5
+
+
+def test_a_start_of_many_pictures_looks_at_some() -> None:
+    many = split("many", [Picture(str(i), coded(32, 300, i)) for i in range(40)])
+    seen = [round(float(i[0, 0, 0, 0]) * 255) for i in calibration_images(many)]
+    assert seen == [i * 40 // 16 for i in range(16)]
 
 
 def test_small_pictures_are_mirrored() -> None:
-    small = [Picture("a", coded(10, 12, 0)), Picture("b", coded(10, 12, 1))]
-    assert crops(small, 16, 0, 0, [0]).shape == (1, 3, 16, 16)
-    (piece, _) = pieces(small, 16)
-    assert np.array_equal(piece[0, 1, 10:], piece[0, 1, 9:3:-1])
+    (made,) = crops([Picture("a", coded(12, 16, 0))], 16, 0, 0, [0], recolour=0)
+    rows, columns = (np.rint(plane * 255).astype(int) for plane in made[1:])
+    height = rows if rows.max() == 11 else columns  # it may be turned
+    assert set(height.ravel()) == set(range(12))
 
 
-def test_shipped_photos_are_split_and_none_is_held_out() -> None:
+def test_none_of_the_shipped_photos_is_held_out() -> None:
     found = calibration_pictures()
-    names = [p.name for p in (*found.training, *found.validation)]
-    assert sorted(names) == sorted(p.name for p in CALIBRATION_PHOTOS)
-    assert len(found.validation) == 3
+    assert [p.name for p in found.training] == [p.name for p in CALIBRATION_PHOTOS]
     held_out = {p.sha256 for p in EVALUATION_PHOTOS}
-    for picture in (*found.training, *found.validation):
-        assert hashlib.sha256(picture.pixels.tobytes()).hexdigest() not in held_out
+    for top, rest in zip(found.training, found.validation, strict=True):
+        whole = np.concatenate([top.pixels, rest.pixels])
+        assert hashlib.sha256(whole.tobytes()).hexdigest() not in held_out
 
 
 def test_a_folder(tmp_path: Path) -> None:
     found = folder_pictures(image_folder(tmp_path / "mine"))
-    assert (found.name, len(found.training), len(found.validation)) == ("mine", 2, 1)
+    assert (found.name, len(found.training), len(found.validation)) == ("mine", 3, 3)
     again = folder_pictures(tmp_path / "mine")
     assert found.digest == again.digest
     Image.new("RGB", (72, 72), "red").save(tmp_path / "mine" / "1.png")
@@ -108,10 +115,10 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         folder_pictures(tmp_path)
     with pytest.raises(CompressionError, match="found none"):
         folder_pictures(tmp_path / "none")
-    with pytest.raises(CompressionError, match="at least two images, found 1"):
-        folder_pictures(image_folder(tmp_path / "one", 1))
+    small = image_folder(tmp_path / "small", 1, 24)
+    with pytest.raises(CompressionError, match=r"0\.png has 24 x 24 pixels: expected 32 or more"):
+        folder_pictures(small)
+    image_folder(tmp_path / "one", 1)
     Image.fromarray(load_photo(EVALUATION_PHOTOS[0])).save(tmp_path / "one" / "cat.png")
     with pytest.raises(CompressionError, match=r"cat\.png is the evaluation photo chelsea"):
         folder_pictures(tmp_path / "one")
-    with pytest.raises(CompressionError, match="at least two"):
-        split("none", [])
