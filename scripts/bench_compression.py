@@ -4,12 +4,13 @@
 
 Both get the same float16 weights. ``tables`` is the clustering alone: coremltools' weight-level
 function and ours, once for every convolution that coremltools' default threshold lets through.
-``package`` is from a converted package to a compressed one: ``palettize_weights`` of a loaded
-model and saving it, against ours and its check. Every measurement runs in a child process of its
-own, with one thread; ``quick`` leaves out the passes that prove ours to be the least error there
-is (``kmeans(..., proved=False)``, which the compensated recipe starts from). Times are CPU times, so a busy machine slows both alike. coremltools'
-palettize_weights fails on some programs (its default passes run first); then only ``tables`` can
-be compared, and the reason is printed. The exit code does not depend on the ratios.
+``quick`` is ours without the passes that prove the least error (``kmeans(..., proved=False)``, from
+which the compensated recipe starts). ``package`` is from a converted package to a compressed one:
+``palettize_weights`` of a loaded model and saving it, against ours and its check. Every measurement
+runs in a child process of its own, with one thread; times are CPU times, so that a busy machine
+slows both alike. coremltools' palettize_weights fails on some programs (its default passes run
+first); then only ``tables`` can be compared, and the reason is printed. The exit code does not
+depend on the ratios.
 """
 
 import argparse
@@ -72,13 +73,12 @@ def print_row(args: argparse.Namespace, variant: str, bits: int, what: str, pack
 def run_child(
     args: argparse.Namespace, child: str, variant: str, bits: int, package: Path
 ) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", child, "--variant", variant,
-               "--weights", args.weights, "--bits", str(bits), "--package", str(package)]  # fmt: skip
+    options = {"child": child, "variant": variant, "weights": args.weights, "bits": bits}
+    command = [sys.executable, __file__, "--package", str(package)]
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        check=False,
-    )  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"trouble": (done.stderr.strip().splitlines() or ["no message"])[-1][:90]}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

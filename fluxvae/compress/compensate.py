@@ -20,7 +20,7 @@ from fluxvae.compress.schemes import Scheme
 
 # Rounds of solving for tables and scales. Each lowers the error of a 4-bit layer by about 2, 1 and
 # 0.5 % of what is left (TAEF1); at 6 bits and above the first takes most of it.
-ROUNDS = {1: 6, 2: 6, 3: 4, 4: 4, 6: 2, 8: 1}
+ROUNDS = {1: 4, 2: 4, 3: 3, 4: 3, 6: 2, 8: 1}
 SHRINKS = np.linspace(1.0, 0.5, 26)  # of the largest magnitude, tried for an integer's scale
 
 
