@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from fluxvae.mil.package import read_package
 from fluxvae.package import read_record
 from fluxvae.recipes import Compression
+from fluxvae.weights import load_weights
 from tests.cli.run import Ran, run
 
 Capture = pytest.CaptureFixture[str]
@@ -80,8 +82,10 @@ def test_missing_inputs_are_named(
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_without_an_encoder_the_ways_out_are_named(convert: Convert) -> None:
-    ran = convert("--palettize", "4", weights="random")
+def test_without_an_encoder_the_ways_out_are_named(convert: Convert, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.safetensors"
+    save_file(dict(load_weights("flux1", "random:0").tensors), alone)
+    ran = convert("--palettize", "4", weights=str(alone))
     assert ran.code == 1
     for way in ("--encoder", "--calibration"):
         assert way in ran.err.splitlines()[-1]
@@ -117,7 +121,7 @@ def test_what_is_asked_is_made(
     record = read_record(read_package(path))
     assert record is not None
     assert record.recipe.compression == expected
-    assert "published" in ran.err  # what it buys on a device, by others' measurements
+    assert "Published" in ran.err  # what it buys on a device, by others' measurements
 
 
 def test_a_palette_is_as_fine_as_its_target_allows_and_validates(convert: Convert) -> None:
