@@ -35,12 +35,18 @@ class LatentContract:
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of the Hugging Face Hub, pinned by commit and by content."""
+    """One file of the Hugging Face Hub, pinned by commit and, where it is known, by content.
+
+    ``sha256`` None: nobody whom we could check published it, so the commit alone pins the file, and
+    the digest that was seen goes into every artifact. ``gated``: fetching takes an account
+    that has accepted the repository's conditions.
+    """
 
     repo: str
     file: str
     revision: str
-    sha256: str
+    sha256: str | None
+    gated: bool = False
 
     @property
     def page(self) -> str:
@@ -49,8 +55,26 @@ class HubFile:
 
 
 @dataclass(frozen=True)
+class KLForm:
+    """Architecture of a KL autoencoder: the channels of its stages, image side first.
+
+    ``quant_convs``: 1x1 convolutions on the latent's side and batch-norm statistics of the packed
+    latent (FLUX.2). Every GroupNorm has ``groups`` groups.
+    """
+
+    widths: tuple[int, ...]  # the decoder's
+    encoder_widths: tuple[int, ...]
+    quant_convs: bool
+    groups: int = 32
+
+
+@dataclass(frozen=True)
 class Decoder:
-    """One decoder (and its encoder) of the catalogue. ``pool``: GroupNorm branch of TAEF2."""
+    """One decoder (and its encoder) of the catalogue.
+
+    ``kind`` is ``tiny``, ``full`` or ``small``. ``pool``: GroupNorm branch of TAEF2. ``kl``: the
+    form of a KL autoencoder; None for the tiny ones.
+    """
 
     variant: str
     kind: str
@@ -59,7 +83,8 @@ class Decoder:
     licence: str
     hub: HubFile
     contract: LatentContract
-    pool: bool
+    pool: bool = False
+    kl: KLForm | None = None
 
     def artifact_stem(self) -> str:
         """Start of every artifact name: ``flux2_tiny_decoder``."""
@@ -116,6 +141,82 @@ CATALOG = {
 }
 
 
+_BFL = "Black Forest Labs"
+_FLUX1_KL = LatentContract(
+    space="flux1-vae",
+    wants=(
+        "FLUX.1's latent in the VAE's own space, as the VAE encodes it "
+        "(from the sampler's: x / 0.3611 + 0.1159)."
+    ),
+    channels=16,
+    scale=8,
+    low=-1.0,
+)
+_FLUX2_KL = LatentContract(
+    space="flux2-vae-unpatchified",
+    wants=(
+        "FLUX.2's latent in the VAE's own space: after the inverse batch-norm, and unpatchified "
+        "from 128 to 32 channels."
+    ),
+    channels=32,
+    scale=8,
+    low=-1.0,
+)
+_WIDTHS = (128, 256, 512, 512)
+
+# Revisions and digests as other projects record them (several each); none could be fetched here.
+KL_CATALOG = {
+    ("flux1", "full"): Decoder(
+        variant="flux1",
+        kind="full",
+        title="FLUX.1 VAE, full KL decoder",
+        author=_BFL,
+        licence="Apache-2.0",
+        hub=HubFile(  # byte for byte the file of FLUX.1-dev, under a freer licence
+            repo="black-forest-labs/FLUX.1-schnell",
+            file="vae/diffusion_pytorch_model.safetensors",
+            revision="741f7c3ce8b383c54771c7003378a50191e9efe9",
+            sha256="f5b59a26851551b67ae1fe58d32e76486e1e812def4696a4bea97f16604d40a3",
+            gated=True,
+        ),
+        contract=_FLUX1_KL,
+        kl=KLForm(_WIDTHS, _WIDTHS, quant_convs=False),
+    ),
+    ("flux2", "full"): Decoder(
+        variant="flux2",
+        kind="full",
+        title="FLUX.2 VAE, full KL decoder",
+        author=_BFL,
+        licence="Apache-2.0",  # of the autoencoder: https://github.com/black-forest-labs/flux2
+        hub=HubFile(
+            repo="black-forest-labs/FLUX.2-dev",
+            file="vae/diffusion_pytorch_model.safetensors",
+            revision="26afe3a78bb242c0a8bb181dcc8937bb16e5c66c",
+            sha256=None,
+            gated=True,
+        ),
+        contract=_FLUX2_KL,
+        kl=KLForm(_WIDTHS, _WIDTHS, quant_convs=True),
+    ),
+    ("flux2", "small"): Decoder(
+        variant="flux2",
+        kind="small",
+        title="FLUX.2 small decoder, a narrower KL decoder",
+        author=_BFL,
+        licence="Apache-2.0",
+        hub=HubFile(
+            repo="black-forest-labs/FLUX.2-small-decoder",
+            file="full_encoder_small_decoder.safetensors",
+            revision="a3efc24f613ef42d9428af62fdbd6f5fd8856c4a",
+            sha256="ea4273f02d1fafbf8e1d1c2cf6018ed8748652eb0bf34f2dd91171f16f15ab62",
+        ),
+        contract=_FLUX2_KL,
+        kl=KLForm((96, 192, 384, 384), _WIDTHS, quant_convs=True),
+    ),
+}
+DECODERS = ("tiny", "full", "small")
+
+
 # sha256 of published files besides the pinned ones, so that `fluxvae weights show` can name
 # them: https://github.com/madebyollin/taesd (MIT). TAEF1's are an earlier release than the Hub's.
 KNOWN_FILES = {
@@ -131,14 +232,34 @@ KNOWN_FILES = {
     "10a4e1021e89d7551eaf161352da8dbd0b1aa83872ae28b150c1df1ce2f147b6": (
         "taef2_encoder.pth of madebyollin/taesd"
     ),
+    "f5b59a26851551b67ae1fe58d32e76486e1e812def4696a4bea97f16604d40a3": (
+        "vae/diffusion_pytorch_model.safetensors of FLUX.1-dev and FLUX.1-schnell"
+    ),
+    "afc8e28272cd15db3919bacdb6918ce9c1ed22e96cb12c4d5ed0fba823529e38": (
+        "ae.safetensors of FLUX.1-dev and FLUX.1-schnell"
+    ),
+    # Reported for FLUX.2-dev's own file too, which nobody here could check.
+    "d64f3a68e1cc4f9f4e29b6e0da38a0204fe9a49f2d4053f0ec1fa1ca02f9c4b5": (
+        "flux2-vae.safetensors of Comfy-Org/flux2-dev"
+    ),
 }
 
 
-def find_decoder(variant: str) -> Decoder:
+def all_decoders() -> tuple[Decoder, ...]:
+    """Every entry: the tiny decoders by variant, then the KL ones."""
+    return (*CATALOG.values(), *KL_CATALOG.values())
+
+
+def find_decoder(variant: str, kind: str = "tiny") -> Decoder:
     """The catalogue's entry. Raises UsageError with the known names."""
     if variant not in CATALOG:
         raise UsageError(f"unknown variant {variant!r}; known: {', '.join(sorted(CATALOG))}")
-    return CATALOG[variant]
+    if kind == "tiny":
+        return CATALOG[variant]
+    if (variant, kind) not in KL_CATALOG:
+        kinds = [k for k in DECODERS if k == "tiny" or (variant, k) in KL_CATALOG]
+        raise UsageError(f"{variant} has no {kind!r} decoder; it has {', '.join(kinds)}")
+    return KL_CATALOG[variant, kind]
 
 
 def demo_contract(decoder: Decoder) -> LatentContract:

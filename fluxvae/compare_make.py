@@ -9,7 +9,7 @@ from fluxvae.calibration import Calibration
 from fluxvae.compress.checkpoint import load_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.pipeline import compress_decoder
-from fluxvae.models.build import build_decoder
+from fluxvae.models.build import build_tiny_decoder
 from fluxvae.package import Record, save_artifact
 from fluxvae.recipes import Recipe
 from fluxvae.weights import Weights
@@ -59,7 +59,9 @@ class Maker:
             found = load_checkpoint(self.checkpoint, self.weights, compression)
         else:
             allowed = self.calibration if compression.needs_calibration else None
-            found = compress_decoder(build_decoder(self.weights), recipe, allowed, log=self.log)
+            found = compress_decoder(
+                build_tiny_decoder(self.weights), recipe, allowed, log=self.log
+            )
         return replace(found, notes={**found.notes, **self._source(recipe)})
 
     def _source(self, recipe: Recipe) -> dict[str, object]:

@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fluxvae import __version__
 from fluxvae.catalog import Decoder, LatentContract, find_decoder
 from fluxvae.compress.forms import CompressedDecoder
@@ -93,8 +95,9 @@ def save_artifact(
             write_compressed(draft, compressed, recipe.precision)
         _stamp(draft, record)
         _read_again(draft, record)
-        if recipe.format == "mlprogram":
-            check_weights(draft, compressed or decoder, recipe.precision)
+        checked = compressed or decoder
+        if recipe.format == "mlprogram" and isinstance(checked, CompressedDecoder | nn.Sequential):
+            check_weights(draft, checked, recipe.precision)
         if check is not None:
             check(draft)
         publish(draft, path)
@@ -131,7 +134,7 @@ def publish(draft: Path, path: Path) -> None:
 
 def _stamp(path: Path, record: Record) -> None:
     """Write metadata and descriptions into a saved model, in place."""
-    decoder = find_decoder(record.recipe.variant)
+    decoder = find_decoder(record.recipe.variant, record.recipe.decoder)
     file = path / "Data" / "com.apple.CoreML" / "model.mlmodel" if path.is_dir() else path
     model = parse_model(file)
     metadata = model.description.metadata

@@ -126,7 +126,8 @@ def resolve_weights(
             f"(sha256 {(source.file_sha256 or 'unknown')[:12]}…): pass it again with --weights PATH"
         )
     chosen = spec if spec is not None else {"hub": None}.get(source.kind, source.name)
-    weights = load_weights(record.recipe.variant, chosen, offline=offline)
+    kind = record.recipe.decoder
+    weights = load_weights(record.recipe.variant, chosen, kind=kind, offline=offline)
     if weights.digest != record.weights_digest:
         raise WeightsError(
             f"these weights ({weights.source.name}, digest {weights.digest[:12]}) are not the "

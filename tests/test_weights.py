@@ -470,14 +470,14 @@ def test_no_encoder_is_none_and_a_broken_one_is_an_error(decoder: Weights, tmp_p
 @pytest.mark.parametrize(
     ("name", "fits", "dtypes"),
     [
-        ("taef1_decoder.safetensors", ("flux1", "decoder"), {"bfloat16": 67}),
-        ("taef1_encoder.safetensors", ("flux1", "encoder"), {"bfloat16": 67}),
-        ("taef2_decoder.pth", ("flux2", "decoder"), {"float16": 79}),
-        ("taef2_encoder.pth", ("flux2", "encoder"), {"float16": 79}),
+        ("taef1_decoder.safetensors", ("flux1", "tiny", "decoder"), {"bfloat16": 67}),
+        ("taef1_encoder.safetensors", ("flux1", "tiny", "encoder"), {"bfloat16": 67}),
+        ("taef2_decoder.pth", ("flux2", "tiny", "decoder"), {"float16": 79}),
+        ("taef2_encoder.pth", ("flux2", "tiny", "encoder"), {"float16": 79}),
     ],
 )
 def test_published_files_are_described_and_known(
-    shared: Path, name: str, fits: tuple[str, str], dtypes: dict[str, int]
+    shared: Path, name: str, fits: tuple[str, str, str], dtypes: dict[str, int]
 ) -> None:
     report = describe_file(shared / "weights" / name)
     assert report.fits == (fits,)
@@ -495,7 +495,7 @@ def test_description_counts_parameters_and_shows_metadata(
 ) -> None:
     path = write(tmp_path / "both.safetensors", in_style("diffusers", decoder, encoder))
     report = describe_file(path)
-    assert set(report.fits) == {("flux1", "decoder"), ("flux1", "encoder")}
+    assert set(report.fits) == {("flux1", "tiny", "decoder"), ("flux1", "tiny", "encoder")}
     assert report.style == "diffusers AutoencoderTiny"
     # diffusers' own count of the same architecture.
     theirs = AutoencoderTiny(latent_channels=16)
@@ -517,7 +517,7 @@ def test_description_says_what_is_wrong_instead_of_raising(
     spoiled = {name: t.clone() for name, t in encoder.tensors.items()}
     spoiled["0.bias"][0] = float("nan")
     report = describe_file(write(path, spoiled))
-    assert report.fits == (("flux1", "encoder"),)
+    assert report.fits == (("flux1", "tiny", "encoder"),)
     assert "0.bias holds NaN" in report.problems[0]
 
     save_file({"mid_block.resnets.0.weight": torch.zeros(1)}, path)

@@ -214,7 +214,7 @@ def compress(
 
     from fluxvae.calibration import load_calibration
     from fluxvae.compress.pipeline import compress_decoder
-    from fluxvae.models.build import build_decoder
+    from fluxvae.models.build import build_tiny_decoder
 
     calibration = None
     if recipe.compression.needs_calibration:
@@ -225,7 +225,7 @@ def compress(
     say(f"compressing: {recipe.compression.label()}")
     allocation = None if request.allocation is None else _read_allocation(request.allocation)
     return compress_decoder(
-        build_decoder(weights), recipe, calibration, allocation=allocation, log=say
+        build_tiny_decoder(weights), recipe, calibration, allocation=allocation, log=say
     )
 
 

@@ -153,13 +153,16 @@ def show(context: click.Context, path: Path, as_json: bool) -> None:
 
 
 def _report(report: "FileReport") -> dict[str, Any]:
-    fits = [{"variant": variant, "part": part} for variant, part in report.fits]
+    fits = [{"variant": v, "decoder": kind, "part": part} for v, kind, part in report.fits]
     return {**asdict(report), "path": str(report.path), "fits": fits}
 
 
 def _report_text(report: "FileReport") -> str:
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in sorted(report.dtypes.items()))
-    fits = ", ".join(f"{variant} {part}" for variant, part in report.fits)
+    fits = ", ".join(
+        f"{variant} {part}" if kind == "tiny" else f"{variant} {kind} {part}"
+        for variant, kind, part in report.fits
+    )
     lines = [
         ("size", size_text(report.size)),
         ("sha256", report.sha256),

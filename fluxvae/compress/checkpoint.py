@@ -40,7 +40,7 @@ from fluxvae.compress.forms import (
     dense,
 )
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.models.build import build_decoder
+from fluxvae.models.build import build_tiny_decoder
 from fluxvae.output import write_file
 from fluxvae.recipes.compression import Compression
 from fluxvae.weights import Weights
@@ -229,7 +229,7 @@ def from_arrays(arrays: Arrays, data: Mapping[str, Any], weights: Weights) -> Co
 
     Raises CompressionError when an array is missing or does not fit.
     """
-    decoder = build_decoder(weights)
+    decoder = build_tiny_decoder(weights)
     try:
         forms = {name: _form(name, entry, arrays) for name, entry in data["forms"].items()}
         activations = {name: Activation(**entry) for name, entry in data["activations"].items()}

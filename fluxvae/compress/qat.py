@@ -30,7 +30,7 @@ from fluxvae.compress.qat_state import Point, Run, load_run, parameters_of, save
 from fluxvae.compress.qat_student import Rates, learning_rates, make_compressed, make_student
 from fluxvae.compress.qat_team import Team, agree, average_gradients, share
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.models.build import build_decoder, build_encoder
+from fluxvae.models.build import build_encoder, build_tiny_decoder
 from fluxvae.weights import Weights
 
 
@@ -97,7 +97,7 @@ class _Bench:
     """What does not change while training: networks, photos to judge by, settings."""
 
     teacher: nn.Sequential
-    encoder: nn.Sequential
+    encoder: nn.Module
     start: CompressedDecoder
     pictures: Pictures
     validation: tuple[tuple[Tensor, Tensor], ...]  # latents and what the teacher makes of them
@@ -151,7 +151,7 @@ def _prepare(
     team: Team,
 ) -> _Bench:
     share(settings.batch, team)  # refuses a batch that cannot be split
-    teacher = build_decoder(weights).to(team.device)
+    teacher = build_tiny_decoder(weights).to(team.device)
     encode = build_encoder(encoder).to(team.device)
 
     def targets(images: Sequence[np.ndarray]) -> tuple[tuple[Tensor, Tensor], ...]:

@@ -30,7 +30,7 @@ from fluxvae.compress.qat_data import (
 from fluxvae.compress.qat_team import Team, wait
 from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.errors import CompressionError, OutputError, UsageError
-from fluxvae.models.build import build_decoder
+from fluxvae.models.build import build_tiny_decoder
 from fluxvae.output import disk_trouble, refuse_existing
 from fluxvae.recipes import Compression, Recipe
 from fluxvae.weights import Weights
@@ -119,7 +119,7 @@ def post_training(
             f"{compression.label()} cannot be trained: expected a kind of w8a8 or a palette, "
             "such as w8a8, w8a8-85 or pal4"
         )
-    decoder = build_decoder(weights)
+    decoder = build_tiny_decoder(weights)
     if compression.kind == "w8a8":
         return quantize_w8a8(decoder, compression, precision, calibration, say)
     from fluxvae.compress.pipeline import compress_decoder

@@ -1,31 +1,61 @@
 """Modules from checked weights: strict loading, float32, evaluation mode."""
 
+from dataclasses import replace
+
 from torch import nn
 
-from fluxvae.catalog import find_decoder
+from fluxvae.catalog import KLForm, find_decoder
 from fluxvae.errors import WeightsError
+from fluxvae.models.kl import KLDecoder, KLEncoder
 from fluxvae.models.tiny import tiny_decoder, tiny_encoder
 from fluxvae.weights import Weights
 
 
-def build_decoder(weights: Weights) -> nn.Sequential:
-    """Latent (B, C, h, w) to image (B, 3, 8h, 8w) in about [0, 1], float32.
+def build_decoder(weights: Weights) -> nn.Module:
+    """Latent (B, C, h, w) to image (B, 3, 8h, 8w), float32, in about the contract's range.
 
     Raises WeightsError when given an encoder's weights.
     """
     _expect_part(weights, "decoder")
-    entry = find_decoder(weights.variant)
-    return _filled(tiny_decoder(entry.contract.channels, pool=entry.pool), weights)
+    entry = find_decoder(weights.variant, weights.kind)
+    channels = entry.contract.channels
+    if entry.kl is not None:
+        return _filled(KLDecoder(channels, _form(entry.kl, weights)), weights)
+    return _filled(tiny_decoder(channels, pool=entry.pool), weights)
 
 
-def build_encoder(weights: Weights) -> nn.Sequential:
+def build_tiny_decoder(weights: Weights) -> nn.Sequential:
+    """``build_decoder`` for what takes the tiny decoders alone: compression."""
+    decoder = build_decoder(weights)
+    if not isinstance(decoder, nn.Sequential):
+        raise WeightsError(f"{weights.source.name}: expected a tiny decoder's weights")
+    return decoder
+
+
+def build_encoder(weights: Weights) -> nn.Module:
     """Image (B, 3, 8h, 8w) in [0, 1] to latent (B, C, h, w), float32.
 
-    Raises WeightsError when given a decoder's weights.
+    A KL encoder gives the mean, in the VAE's own space. Raises WeightsError when given a
+    decoder's weights.
     """
     _expect_part(weights, "encoder")
-    entry = find_decoder(weights.variant)
-    return _filled(tiny_encoder(entry.contract.channels, pool=entry.pool), weights)
+    entry = find_decoder(weights.variant, weights.kind)
+    channels = entry.contract.channels
+    if entry.kl is not None:
+        return _filled(KLEncoder(channels, _form(entry.kl, weights)), weights)
+    return _filled(tiny_encoder(channels, pool=entry.pool), weights)
+
+
+def _form(form: KLForm, weights: Weights) -> KLForm:
+    """The form with the weights' own widths: a narrow decoder of the same plan can be built too."""
+    stages = "up_blocks" if weights.part == "decoder" else "down_blocks"
+    widths = tuple(
+        weights.tensors[f"{stages}.{i}.resnets.0.conv1.weight"].shape[0]
+        for i in range(len(form.widths))
+    )
+    if weights.part == "decoder":
+        return replace(form, widths=widths[::-1])
+    return replace(form, encoder_widths=widths)
 
 
 def _expect_part(weights: Weights, part: str) -> None:
@@ -35,6 +65,6 @@ def _expect_part(weights: Weights, part: str) -> None:
         )
 
 
-def _filled(module: nn.Sequential, weights: Weights) -> nn.Sequential:
+def _filled(module: nn.Module, weights: Weights) -> nn.Module:
     module.load_state_dict(dict(weights.tensors), strict=True)
     return module.eval().requires_grad_(False)

@@ -9,8 +9,11 @@ from fluxvae.recipes.compression import (
     parse_label,
 )
 from fluxvae.recipes.recipe import (
+    ATTENTION,
     FORMATS,
+    FP16_SAFETY,
     LARGEST_SIDE,
+    LATENTS,
     LAYOUTS,
     MAC_TARGETS,
     OUTPUTS,
@@ -22,14 +25,18 @@ from fluxvae.recipes.recipe import (
     Size,
     artifact_name,
     latent_shape,
+    parse_attention,
     parse_sizes,
 )
 
 __all__ = [
     "ACTIVATIONS",
+    "ATTENTION",
     "FORMATS",
+    "FP16_SAFETY",
     "KINDS",
     "LARGEST_SIDE",
+    "LATENTS",
     "LAYOUTS",
     "MAC_TARGETS",
     "METHODS",
@@ -44,6 +51,7 @@ __all__ = [
     "Size",
     "artifact_name",
     "latent_shape",
+    "parse_attention",
     "parse_label",
     "parse_sizes",
 ]

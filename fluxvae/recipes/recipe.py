@@ -5,9 +5,9 @@ the artifact's file name.
 """
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
-from fluxvae.catalog import find_decoder
+from fluxvae.catalog import DECODERS, find_decoder
 from fluxvae.errors import UsageError
 from fluxvae.recipes.compression import Compression
 
@@ -25,6 +25,10 @@ MAC_TARGETS = {
     "macOS15": "iOS18",
     "macOS26": "iOS26",
 }
+LATENTS = ("vae", "sampler", "packed")
+FP16_SAFETY = ("report", "rescale", "mixed", "off")
+# plain: diffusers' own form; sdpa: iOS 18's operation; the others are fluxvae.rewrite.attention's.
+ATTENTION = ("auto", "plain", "channels-first", "chunked", "split-einsum", "sdpa")
 SCALE = 8  # image pixels per latent pixel of every FLUX decoder
 LARGEST_SIDE = 4096  # 16384 is the Neural Engine's limit for a map; memory ends long before
 
@@ -81,8 +85,13 @@ class Recipe:
     """One artifact to make. ``None`` for ``io_precision``, ``shapes`` or ``target``: by need.
 
     ``nhwc_model`` makes the graph NHWC inside and out; ``layout="nhwc"`` alone puts NHWC input
-    and output around the NCHW graph. ``compression`` None: weights as they are. Raises UsageError
-    for combinations that cannot be made.
+    and output around the NCHW graph. ``compression`` None: weights as they are.
+
+    The last five are for the full decoders, but ``latents`` (None: the decoder's own, ``sampler``
+    for the tiny ones and ``vae`` for the KL ones). ``attention`` is a form with an optional number
+    of queries computed at a time, ``chunked:1024``; ``chunks`` the number of programs.
+
+    Raises UsageError for combinations that cannot be made.
     """
 
     variant: str
@@ -96,9 +105,14 @@ class Recipe:
     format: str = "mlprogram"
     target: str | None = None
     compression: Compression | None = None
+    decoder: str = "tiny"
+    attention: str = "auto"
+    latents: str | None = None
+    fp16_safety: str = "report"
+    chunks: int = 1
 
     def __post_init__(self) -> None:
-        find_decoder(self.variant)
+        find_decoder(self.variant, self.decoder)
         for field, allowed in (
             ("precision", PRECISIONS),
             ("io_precision", ("auto", *PRECISIONS)),
@@ -107,12 +121,23 @@ class Recipe:
             ("output", OUTPUTS),
             ("format", FORMATS),
             ("target", (None, *TARGETS)),
+            ("decoder", DECODERS),
+            ("latents", (None, *LATENTS)),
+            ("fp16_safety", FP16_SAFETY),
+            ("chunks", (1, 2)),
         ):
             value = getattr(self, field)
             if value not in allowed:
                 raise UsageError(f"{field} {value!r} is none of {[a for a in allowed if a]}")
         self._check_shapes()
         self._check_format()
+        parse_attention(self.attention)
+        if self.decoder != "tiny":
+            self._check_full()
+        elif self.attention != "auto":
+            raise UsageError(
+                "the tiny decoders have no attention: --attention needs --decoder full or small"
+            )
         if self.target and TARGETS.index(self.target) < TARGETS.index(self._least_target()):
             raise UsageError(
                 f"target {self.target} is too old: {self._target_reason()} "
@@ -148,6 +173,24 @@ class Recipe:
             if wrong:
                 raise UsageError(f"the neuralnetwork format {why}")
 
+    def _check_full(self) -> None:
+        for wrong, why in (
+            (self.format == "neuralnetwork", "has no neuralnetwork form: use --format mlprogram"),
+            (self.nhwc_model, "has no NHWC graph: --layout nhwc alone gives NHWC in and out"),
+            (self.compression is not None, "cannot be compressed: that is for --decoder tiny"),
+            (
+                self.shapes == "enumerated",
+                "has an attention of one size: use --shapes multifunction",
+            ),
+        ):
+            if wrong:
+                raise UsageError(f"the {self.decoder} decoder {why}")
+
+    @property
+    def latent_form(self) -> str:
+        """``vae``, ``sampler`` or ``packed``: which latent the artifact takes."""
+        return self.latents or ("sampler" if self.decoder == "tiny" else "vae")
+
     @property
     def io_dtype(self) -> str:
         """``float16`` or ``float32``: dtype of the tensors an app hands over and receives."""
@@ -171,6 +214,8 @@ class Recipe:
             needs.append(("iOS16", "float16 input", "; or use --io-precision float32"))
         if self.shapes == "multifunction":
             needs.append(("iOS18", "--shapes multifunction", "; or use --shapes enumerated"))
+        if parse_attention(self.attention)[0] == "sdpa":
+            needs.append(("iOS18", "--attention sdpa", "; or use --attention auto"))
         if self.compression is not None:
             least = self.compression.least_target()
             finer = " or --granularity tensor" if self.compression.kind == "palette" else ""
@@ -201,7 +246,7 @@ class Recipe:
 
     def name(self) -> str:
         """File name without suffix: ``flux2_tiny_decoder_nchw_float16_hw1024``."""
-        parts = [find_decoder(self.variant).artifact_stem()]
+        parts = [find_decoder(self.variant, self.decoder).artifact_stem()]
         parts.append("nhwcmodel" if self.nhwc_model else self.layout)
         parts.append(self.precision)
         if self.io_dtype != self.precision:
@@ -213,31 +258,73 @@ class Recipe:
         parts += [p for p in (self.shapes, self.output) if p not in ("fixed", "tensor")]
         if self.compression:
             parts.append(self.compression.label())
+        parts += self._full_labels()
         if self.target:
             parts.append(self.target)
         return "_".join(parts)
 
+    def _full_labels(self) -> list[str]:
+        """Parts of the name for what artifacts had no choice of at first, where it was chosen."""
+        labels = []
+        if self.attention != "auto":
+            labels.append("attn-" + self.attention.replace(":", ""))
+        if self.latents is not None:
+            labels.append(f"{self.latents}-latents")
+        if self.fp16_safety != "report":
+            labels.append(f"fp16-{self.fp16_safety}")
+        if self.chunks != 1:
+            labels.append(f"{self.chunks}chunks")
+        return labels
+
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON; sizes as strings; compression only where there is one."""
+        """Plain data for JSON; sizes as strings; fields younger than the first artifacts only
+        where they are not at their default.
+        """
         data = {**asdict(self), "sizes": [str(s) for s in self.sizes]}
-        if self.compression is None:
-            del data["compression"]
+        for field in fields(self):
+            if field.name in _YOUNGER and getattr(self, field.name) == field.default:
+                del data[field.name]
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> "Recipe":
         """The inverse of ``to_dict``. Raises UsageError for unknown keys or values."""
-        fields = dict(data)
-        sizes = fields.pop("sizes", [])
+        given = dict(data)
+        sizes = given.pop("sizes", [])
         if not isinstance(sizes, list):
             raise UsageError(f"a recipe's sizes must be a list, got {sizes!r}")
-        compression = fields.pop("compression", None)
+        compression = given.pop("compression", None)
         try:
             if isinstance(compression, dict):
-                fields["compression"] = Compression(**compression)
-            return cls(**fields, sizes=parse_sizes(",".join(map(str, sizes))))  # type: ignore[arg-type]
+                given["compression"] = Compression(**compression)
+            return cls(**given, sizes=parse_sizes(",".join(map(str, sizes))))  # type: ignore[arg-type]
         except TypeError as error:
             raise UsageError(f"not a recipe: {error}") from error
+
+
+_YOUNGER = ("compression", "decoder", "attention", "latents", "fp16_safety", "chunks")
+
+
+def parse_attention(text: str) -> tuple[str, int | None]:
+    """``chunked:1024`` to ("chunked", 1024): a form and how many queries it computes at a time.
+
+    The number is None where the form computes all of them at once. Raises UsageError.
+    """
+    form, colon, digits = text.partition(":")
+    number = int(digits) if digits.isascii() and digits.isdigit() else 0
+    if form not in ATTENTION:
+        raise UsageError(
+            f"attention {text!r} is none of auto, plain, channels-first, chunked:N, split-einsum "
+            "and sdpa"
+        )
+    if form == "chunked" and not colon:
+        raise UsageError("attention 'chunked' needs a number of queries, such as chunked:1024")
+    if colon and (form in ("auto", "sdpa", "channels-first") or number < 1):
+        raise UsageError(
+            f"attention {text!r} is not understood: a number of queries of at least 1 goes with "
+            "chunked, plain and split-einsum, as in chunked:1024"
+        )
+    return form, number or None
 
 
 def latent_shape(recipe: Recipe, size: Size, channels: int) -> tuple[int, int, int, int]:

@@ -1,8 +1,8 @@
-"""Weights of the tiny decoders and encoders: find or fetch, verify, and bring to one form.
+"""Weights of decoders and encoders: find or fetch, verify, and bring to one form.
 
 Takes what ``--weights`` takes (the pinned Hub file, a file or folder in either key style and any
-float dtype, ``demo``, ``random[:SEED]``) and gives float32 tensors under taesd's names. Builds no
-module: that is ``fluxvae.models.build``.
+float dtype, ``demo``, ``random[:SEED]``) and gives float32 tensors under upstream's names. Builds
+no module: that is ``fluxvae.models.build``.
 """
 
 from fluxvae.weights.describe import FileReport, describe_file

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from fluxvae.catalog import CATALOG, KNOWN_FILES
+from fluxvae.catalog import KNOWN_FILES, all_decoders
 from fluxvae.errors import WeightsError
 from fluxvae.weights.digest import file_sha256
 from fluxvae.weights.files import Header, read_header
 from fluxvae.weights.keys import (
     PARTS,
     KeyLayout,
-    Shape,
     check_fit,
-    fitting_variants,
-    likely_variant,
+    fitting_entries,
+    likely_entry,
     part_names,
+    part_shapes,
     read_layout,
 )
 from fluxvae.weights.load import load_file
@@ -30,8 +30,8 @@ class FileReport:
     """What a file holds and what it is good for.
 
     ``format`` is ``safetensors``, ``pytorch`` or None when unreadable. ``fits`` are the
-    (variant, part) pairs it can serve as. ``dtypes`` counts tensors by dtype. ``known`` names a
-    published file with the same sha256; ``pinned`` is the variant whose Hub file this is.
+    (variant, kind, part) triples it can serve as. ``dtypes`` counts tensors by dtype. ``known``
+    names a published file with the same sha256; ``pinned`` is the variant whose Hub file this is.
     ``problems`` says in words what stands against using it.
     """
 
@@ -40,7 +40,7 @@ class FileReport:
     sha256: str
     format: str | None = None
     style: str | None = None
-    fits: tuple[tuple[str, str], ...] = ()
+    fits: tuple[tuple[str, str, str], ...] = ()
     tensors: int = 0
     parameters: int = 0
     dtypes: Mapping[str, int] = field(default_factory=dict)
@@ -67,9 +67,9 @@ def describe_file(path: Path) -> FileReport:
         return FileReport(path, size, sha256, known=known, pinned=pinned, problems=(str(error),))
     layout = read_layout(header.shapes)
     fits = tuple(
-        (variant, part)
+        (entry.variant, entry.kind, part)
         for part in layout.parts
-        for variant in fitting_variants(_part_shapes(header, layout, part), part)
+        for entry in fitting_entries(part_shapes(layout, part, header.shapes), part)
     )
     return FileReport(
         path,
@@ -90,31 +90,26 @@ def describe_file(path: Path) -> FileReport:
 
 def _published(sha256: str) -> tuple[str | None, str | None]:
     """(title, variant) when the digest is a published file's; variant only for a pinned one."""
-    for variant, entry in CATALOG.items():
+    for entry in all_decoders():
         if entry.hub.sha256 == sha256:
-            return f"{entry.hub.file} of {entry.hub.repo}, the pinned file", variant
+            return f"{entry.hub.file} of {entry.hub.repo}, the pinned file", entry.variant
     return KNOWN_FILES.get(sha256), None
 
 
-def _part_shapes(header: Header, layout: KeyLayout, part: str) -> dict[str, Shape]:
-    names = part_names(layout, part, "")
-    return {name: header.shapes[key] for name, key in names.items()}
-
-
 def _problems(
-    path: Path, header: Header, layout: KeyLayout, fits: tuple[tuple[str, str], ...]
+    path: Path, header: Header, layout: KeyLayout, fits: tuple[tuple[str, str, str], ...]
 ) -> Iterator[str]:
     """What stops each part from being loaded; reads the values of those that would fit."""
     if not layout.parts:
         yield from _refusal(lambda: part_names(layout, PARTS[0], path.name))
-    variants = {part: variant for variant, part in fits}
+    served = {part for _, _, part in fits}
     for part in layout.parts:
-        if part in variants:
-            entry, source = CATALOG[variants[part]], WeightSource("file", path.name, None)
+        shapes = part_shapes(layout, part, header.shapes)
+        entry = likely_entry(shapes, part, kl=layout.kl)
+        if part in served:
+            source = WeightSource("file", path.name, None)
             yield from _refusal(partial(load_file, entry, part, path, source))
         else:
-            shapes = _part_shapes(header, layout, part)
-            entry = CATALOG[likely_variant(shapes, part)]
             yield from _refusal(partial(check_fit, entry, part, shapes, path.name))
 
 

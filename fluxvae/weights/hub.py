@@ -30,6 +30,7 @@ _MOST_BYTES_OVER_SIZE = 3
 def fetch_weights(
     variant: str,
     *,
+    kind: str = "tiny",
     offline: bool = False,
     cache_dir: Path | None = None,
     endpoint: str | None = None,
@@ -39,7 +40,7 @@ def fetch_weights(
 
     Raises UsageError for an unknown variant; DownloadError and WeightsError as ``fetch_file``.
     """
-    hub = find_decoder(variant).hub
+    hub = find_decoder(variant, kind).hub
     return fetch_file(
         hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
     )
@@ -118,6 +119,8 @@ def _download(
 
 
 def _verify(hub: HubFile, path: Path, what: str) -> None:
+    if hub.sha256 is None:  # pinned by its commit alone; what was seen goes into the artifact
+        return
     actual = file_sha256(path)
     if actual != hub.sha256:
         raise WeightsError(
@@ -136,10 +139,10 @@ def _refusal(hub: HubFile, host: str, error: Exception) -> str:
         reason = f"{host} has no revision {hub.revision} of {hub.repo} (404): its owner removed it"
     elif isinstance(error, hub_errors.EntryNotFoundError):
         reason = f"{host} has no file {hub.file} in {hub.repo} (404): its owner removed it"
-    elif isinstance(error, hub_errors.GatedRepoError):
+    elif isinstance(error, hub_errors.GatedRepoError) or (hub.gated and status in (401, 403)):
         reason = (
-            f"{hub.repo} is gated ({status}): accept its conditions at {page} and log in "
-            "(`hf auth login` or HF_TOKEN)"
+            f"{hub.repo} is gated ({status}): accept its conditions at {page}, make a token at "
+            "https://huggingface.co/settings/tokens and set HF_TOKEN to it (or run `hf auth login`)"
         )
     elif status in (401, 403):
         reason = (
@@ -172,7 +175,8 @@ def _name(hub: HubFile) -> str:
 
 
 def _ways_out(hub: HubFile) -> str:
-    return f"or download {hub.page} and give it with --weights PATH, or try --weights demo"
+    other = "random" if hub.repo.startswith("black-forest-labs/") else "demo"
+    return f"or download {hub.page} and give it with --weights PATH, or try --weights {other}"
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,6 @@
-"""Key styles of TAEF checkpoints, and the exact names and shapes each network must have.
+"""Key styles of checkpoints, and the exact names and shapes each network must have.
+
+The tiny ones are here, the KL autoencoders in ``kl_keys``.
 
 taesd keeps each network as one Sequential (``3.conv.0.weight``), sometimes with ``decoder.`` or
 ``encoder.`` before it. diffusers' AutoencoderTiny has both in one file: ``decoder.layers.{i}`` is
@@ -11,16 +13,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fluxvae.catalog import CATALOG, Decoder
+from fluxvae.catalog import Decoder, all_decoders
 from fluxvae.errors import WeightsError
-
-Shape = tuple[int, ...]
+from fluxvae.weights.kl_keys import Shape as Shape
+from fluxvae.weights.kl_keys import kl_parts, kl_shapes, kl_style, stored_shape
 
 PARTS = ("decoder", "encoder")
 TAESD = "taesd Sequential"
 TAESD_PREFIXED = "taesd Sequential, prefixed"
 DIFFUSERS = "diffusers AutoencoderTiny"
-KL = "full KL autoencoder"
 UNKNOWN = "unknown"
 
 _WIDTH = 64
@@ -38,10 +39,6 @@ _DIFFUSERS_OFFSET = {"decoder": 1, "encoder": 0}
 _PLAIN_KEY = re.compile(r"\d+\.[\w.]+")
 _PREFIXED_KEY = re.compile(r"(decoder|encoder)\.(\d+\.[\w.]+)")
 _DIFFUSERS_KEY = re.compile(r"(decoder|encoder)\.layers\.(\d+)\.([\w.]+)")
-# diffusers' names, then Black Forest Labs' own, wherever a prefix puts them.
-_KL_KEY = re.compile(
-    r"\b(?:(?:up|down)_blocks\.\d|mid_block\.|mid\.(?:block|attn)_\d|(?:up|down)\.\d+\.block)"
-)
 
 
 def expected_shapes(part: str, latent_channels: int, pool: bool) -> dict[str, Shape]:
@@ -72,7 +69,9 @@ def expected_shapes(part: str, latent_channels: int, pool: bool) -> dict[str, Sh
 
 
 def entry_shapes(entry: Decoder, part: str) -> dict[str, Shape]:
-    """``expected_shapes`` of one part of a catalogue entry."""
+    """Every parameter name and shape of one part of a catalogue entry."""
+    if entry.kl is not None:
+        return kl_shapes(part, entry.contract.channels, entry.kl)
     return expected_shapes(part, entry.contract.channels, entry.pool)
 
 
@@ -80,20 +79,22 @@ def entry_shapes(entry: Decoder, part: str) -> dict[str, Shape]:
 class KeyLayout:
     """How a file names its tensors.
 
-    ``parts`` maps ``decoder`` and ``encoder``, as far as present, to {taesd name: file's name}.
-    ``unknown`` are the names that belong to neither.
+    ``parts`` maps ``decoder`` and ``encoder``, as far as present, to {our name: file's name}; ours
+    are taesd's, or diffusers' for a KL autoencoder (``kl``). ``unknown`` are the names that belong
+    to neither.
     """
 
     style: str
     parts: Mapping[str, Mapping[str, str]]
     unknown: tuple[str, ...]
+    kl: bool = False
 
 
 def read_layout(names: Iterable[str]) -> KeyLayout:
-    """Find the key style and translate every name to taesd's."""
+    """Find the key style and translate every name to taesd's, or to diffusers' for a KL one."""
     names = list(names)
-    if any(_KL_KEY.search(name) for name in names):
-        return KeyLayout(KL, {}, tuple(names))
+    if (style := kl_style(names)) is not None:
+        return KeyLayout(style, *kl_parts(names), kl=True)
     if any(_DIFFUSERS_KEY.fullmatch(name) for name in names):
         return _prefixed_layout(DIFFUSERS, names)
     if any(_PREFIXED_KEY.fullmatch(name) for name in names):
@@ -130,18 +131,14 @@ def _part_of_plain(names: Iterable[str]) -> str:
 
 
 def part_names(layout: KeyLayout, part: str, name: str) -> dict[str, str]:
-    """{taesd name: file's name} of one part. Raises WeightsError when the file lacks it.
+    """{our name: file's name} of one part. Raises WeightsError when the file lacks it.
 
     Names that belong to neither part count as this part's, so that ``check_fit`` refuses them.
     """
-    if layout.style == KL:
-        raise WeightsError(
-            f"{name}: this is the full KL autoencoder (decoder), which is not supported yet: "
-            "give the weights of the tiny one, TAEF1 or TAEF2"
-        )
     if not layout.parts:
         raise WeightsError(
-            f"{name}: no TAEF weights in it; its keys are {first_few(layout.unknown) or 'none'}"
+            f"{name}: no FLUX VAE's weights in it; its keys are "
+            f"{first_few(layout.unknown) or 'none'}"
         )
     if part not in layout.parts:
         other = next(iter(layout.parts))
@@ -149,33 +146,68 @@ def part_names(layout: KeyLayout, part: str, name: str) -> dict[str, str]:
     return {**layout.parts[part], **{name: name for name in layout.unknown}}
 
 
-def likely_variant(shapes: Mapping[str, Shape], part: str) -> str:
-    """The variant these come nearest to: by latent channels, else by shared names."""
+def part_shapes(layout: KeyLayout, part: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """{our name: shape} of one part of a file whose own names have ``shapes``."""
+    return {n: stored_shape(n, shapes[key]) for n, key in part_names(layout, part, "").items()}
+
+
+def check_family(entry: Decoder, layout: KeyLayout, shapes: Mapping[str, Shape], name: str) -> None:
+    """Raise WeightsError when a KL autoencoder stands where a tiny one is wanted, or the reverse.
+
+    ``shapes`` maps the file's own names to shapes.
+    """
+    if layout.kl == (entry.kl is not None) or not layout.parts:
+        return
+    part = next(iter(layout.parts))
+    found = likely_entry(part_shapes(layout, part, shapes), part, kl=layout.kl)
+    what = "a full KL autoencoder" if layout.kl else "a tiny autoencoder"
+    raise WeightsError(
+        f"{name}: these are the weights of {what} ({found.title.split(',')[0]}), not of "
+        f"{entry.title.split(',')[0]}: use {options(found)}, or give other weights"
+    )
+
+
+def options(entry: Decoder) -> str:
+    """What chooses an entry on the command line."""
+    return f"--variant {entry.variant} --decoder {entry.kind}"
+
+
+def likely_entry(shapes: Mapping[str, Shape], part: str, *, kl: bool) -> Decoder:
+    """The entry these come nearest to: a fit, else by latent channels, else by shared names."""
+    fits = fitting_entries(shapes, part)
+    if fits:
+        return fits[0]
+    family = _family(kl)
     channels = _latent_channels(shapes, part)
-    for variant, entry in sorted(CATALOG.items()):
+    for entry in family:
         if entry.contract.channels == channels:
-            return variant
-    return max(sorted(CATALOG), key=lambda v: len(shapes.keys() & entry_shapes(CATALOG[v], part)))
+            return entry
+    return max(family, key=lambda entry: len(shapes.keys() & entry_shapes(entry, part)))
 
 
-def fitting_variants(shapes: Mapping[str, Shape], part: str) -> tuple[str, ...]:
-    """Variants whose ``part`` has exactly these names and shapes."""
-    return tuple(v for v, entry in sorted(CATALOG.items()) if entry_shapes(entry, part) == shapes)
+def fitting_entries(shapes: Mapping[str, Shape], part: str) -> tuple[Decoder, ...]:
+    """Entries whose ``part`` has exactly these names and shapes."""
+    return tuple(entry for entry in all_decoders() if entry_shapes(entry, part) == shapes)
+
+
+def _family(kl: bool) -> tuple[Decoder, ...]:
+    return tuple(entry for entry in all_decoders() if (entry.kl is not None) == kl)
 
 
 def check_fit(entry: Decoder, part: str, shapes: Mapping[str, Shape], name: str) -> None:
     """Raise WeightsError, in words, unless ``shapes`` are exactly the entry's ``part``.
 
-    ``shapes`` maps taesd names to shapes; ``name`` is what the user calls the weights.
+    ``shapes`` maps our names to shapes; ``name`` is what the user calls the weights.
     """
     expected = entry_shapes(entry, part)
     if shapes == expected:
         return
-    if (other := _other_variant(entry, part, shapes)) is not None:
-        theirs = CATALOG[other]
+    if (theirs := _other_entry(entry, part, shapes)) is not None:
+        use = f"--variant {theirs.variant}" if entry.kl is None else options(theirs)
+        which = entry.variant if entry.kl is None else entry.title.split(",")[0]
         raise WeightsError(
             f"{name}: these are {theirs.title.split(',')[0]}'s ({theirs.contract.channels} latent "
-            f"channels), not {entry.variant}'s: use --variant {other}"
+            f"channels), not {which}'s: use {use}"
         )
     raise WeightsError(
         f"{name}: not a {entry.variant} {part}: {_differences(expected, shapes)}. "
@@ -183,22 +215,27 @@ def check_fit(entry: Decoder, part: str, shapes: Mapping[str, Shape], name: str)
     )
 
 
-def _other_variant(entry: Decoder, part: str, shapes: Mapping[str, Shape]) -> str | None:
-    """The variant these are of, when it is another one: a full fit, or its latent channels."""
-    fits = [v for v in fitting_variants(shapes, part) if v != entry.variant]
+def _other_entry(entry: Decoder, part: str, shapes: Mapping[str, Shape]) -> Decoder | None:
+    """The entry these are of, when it is another one: a full fit, or its latent channels."""
+    fits = fitting_entries(shapes, part)
     if fits:
         return fits[0]
     channels = _latent_channels(shapes, part)
     if channels == entry.contract.channels:
         return None
-    same = (v for v, e in sorted(CATALOG.items()) if e.contract.channels == channels)
+    same = (e for e in _family(entry.kl is not None) if e.contract.channels == channels)
     return next(same, None)
 
 
 def _latent_channels(shapes: Mapping[str, Shape], part: str) -> int | None:
-    key, axis = {"decoder": ("1.weight", 1), "encoder": ("14.weight", 0)}[part]
-    shape = shapes.get(key, ())
-    return shape[axis] if len(shape) == 4 else None
+    for key, axis, times in {
+        "decoder": (("1.weight", 1, 1), ("conv_in.weight", 1, 1)),
+        "encoder": (("14.weight", 0, 1), ("conv_out.weight", 0, 2)),  # KL: mean and variance
+    }[part]:
+        shape = shapes.get(key, ())
+        if len(shape) == 4:
+            return shape[axis] // times
+    return None
 
 
 def _differences(expected: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> str:

@@ -1,4 +1,4 @@
-"""From what ``--weights`` says to checked float32 tensors under taesd's names."""
+"""From what ``--weights`` says to checked float32 tensors under upstream's names."""
 
 import importlib.resources
 from collections.abc import Mapping
@@ -20,10 +20,13 @@ from fluxvae.weights.files import SUFFIXES, read_file, read_header
 from fluxvae.weights.hub import Progress, fetch_file
 from fluxvae.weights.keys import (
     PARTS,
+    Shape,
+    check_family,
     check_fit,
     entry_shapes,
     first_few,
     part_names,
+    part_shapes,
     read_layout,
 )
 from fluxvae.weights.random_weights import random_tensors
@@ -37,13 +40,14 @@ def load_weights(
     variant: str,
     spec: str | None = None,
     *,
+    kind: str = "tiny",
     part: str = "decoder",
     offline: bool = False,
     cache_dir: Path | None = None,
     endpoint: str | None = None,
     progress: Progress | None = None,
 ) -> Weights:
-    """Weights of one part (``decoder`` or ``encoder``) of a catalogue variant.
+    """Weights of one part (``decoder`` or ``encoder``) of a catalogue variant and kind.
 
     ``spec``: None for the pinned Hub file; ``demo``; ``random`` or ``random:SEED``; otherwise the
     path of a file or folder (``./demo`` for a path of that name). ``offline`` uses only
@@ -52,7 +56,7 @@ def load_weights(
     the pinned one, of another decoder, incomplete, or not finite.
     """
     return load_entry(
-        find_decoder(variant),
+        find_decoder(variant, kind),
         spec,
         part=part,
         offline=offline,
@@ -80,7 +84,8 @@ def load_entry(
             entry.hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
         )
         hub = entry.hub
-        source = WeightSource("hub", f"{hub.repo}@{hub.revision}/{hub.file}", hub.sha256)
+        seen = hub.sha256 or file_sha256(path)  # of a file that is pinned by its commit alone
+        source = WeightSource("hub", f"{hub.repo}@{hub.revision}/{hub.file}", seen)
         return load_file(entry, part, path, source)
     if spec == "demo":
         return _load_demo(entry, part)
@@ -94,6 +99,7 @@ def find_encoder(
     variant: str,
     spec: str | None = None,
     *,
+    kind: str = "tiny",
     offline: bool = False,
     cache_dir: Path | None = None,
     endpoint: str | None = None,
@@ -105,7 +111,7 @@ def find_encoder(
     a file, in the same file or in the sibling whose name has ``encoder`` where the file's has
     ``decoder``. Raises as ``load_weights`` when an encoder is there but cannot be used.
     """
-    entry = find_decoder(variant)
+    entry = find_decoder(variant, kind)
     if spec is None:
         path = fetch_file(
             entry.hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
@@ -133,6 +139,11 @@ def _is_random(spec: str) -> bool:
 
 
 def _load_demo(entry: Decoder, part: str) -> Weights:
+    if entry.kl is not None:
+        raise UsageError(
+            "there are demo weights of the tiny decoders only: use --weights random for a "
+            f"{entry.kind} one, or --decoder tiny"
+        )
     name = f"{entry.variant}_demo_{part}.safetensors"
     with importlib.resources.as_file(importlib.resources.files("fluxvae.demo") / name) as path:
         if not path.is_file():
@@ -166,6 +177,9 @@ def _choose_file(entry: Decoder, part: str, path: Path) -> Path:
     if not path.is_dir():
         return path
     candidates = _candidates(path)
+    inner = path / "vae"  # the folder of a whole diffusers pipeline
+    if not candidates and entry.kl is not None and inner.is_dir():
+        return _choose_file(entry, part, inner)
     if not candidates:
         raise WeightsError(f"{path}: the folder has no {', '.join(SUFFIXES)} file in it")
     problems = {p: _problem(entry, part, p) for p in candidates}
@@ -189,11 +203,18 @@ def _problem(entry: Decoder, part: str, path: Path) -> str | None:
     """Why a file of a folder is not the one that is looked for; None when it is."""
     try:
         header = read_header(path)
-        names = part_names(read_layout(header.shapes), part, path.name)
-        check_fit(entry, part, {k: header.shapes[v] for k, v in names.items()}, path.name)
+        _check_header(entry, part, header.shapes, path.name)
     except WeightsError as error:
         return str(error).replace(str(path), path.name)
     return None
+
+
+def _check_header(entry: Decoder, part: str, shapes: Mapping[str, Shape], name: str) -> None:
+    """Raise WeightsError unless a file of such tensors has exactly this part of the entry."""
+    layout = read_layout(shapes)
+    check_family(entry, layout, shapes, name)
+    part_names(layout, part, name)
+    check_fit(entry, part, part_shapes(layout, part, shapes), name)
 
 
 def _holds(path: Path, part: str) -> bool:
@@ -203,11 +224,13 @@ def _holds(path: Path, part: str) -> bool:
 def load_file(entry: Decoder, part: str, path: Path, source: WeightSource) -> Weights:
     """Read, check and convert one part of one file. Raises WeightsError."""
     contents = read_file(path)
-    layout = read_layout(contents.tensors)
-    names = part_names(layout, part, str(path))
-    shapes = {name: tuple(contents.tensors[key].shape) for name, key in names.items()}
-    check_fit(entry, part, shapes, str(path))
-    tensors = {name: _to_float32(contents.tensors[key], key, path) for name, key in names.items()}
+    shapes = {key: tuple(tensor.shape) for key, tensor in contents.tensors.items()}
+    _check_header(entry, part, shapes, str(path))
+    expected = entry_shapes(entry, part)
+    tensors = {
+        name: _to_float32(contents.tensors[key], key, path).reshape(expected[name])
+        for name, key in part_names(read_layout(shapes), part, str(path)).items()
+    }
     own = source.kind == "demo" or OWN_METADATA in contents.metadata
     contract = demo_contract(entry) if own else entry.contract
     return _weights(entry, part, tensors, source, contract)
@@ -235,4 +258,5 @@ def _weights(
     contract: LatentContract,
 ) -> Weights:
     ordered = {name: tensors[name] for name in entry_shapes(entry, part)}
-    return Weights(entry.variant, part, ordered, source, contract, tensor_digest(ordered))
+    digest = tensor_digest(ordered)
+    return Weights(entry.variant, part, ordered, source, contract, digest, entry.kind)

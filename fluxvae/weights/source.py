@@ -26,8 +26,10 @@ class WeightSource:
 class Weights:
     """One network's parameters, checked: every key, every shape, all finite.
 
-    ``part`` is ``decoder`` or ``encoder``. ``tensors`` has taesd's Sequential names
-    (``1.weight``, ``3.conv.0.weight``, ...) and float32 values on the CPU. ``digest`` is
+    ``part`` is ``decoder`` or ``encoder``; ``kind`` the catalogue's (``tiny``, ``full``,
+    ``small``). ``tensors`` has upstream's names (tiny: taesd's Sequential, ``1.weight``, ...; KL:
+    diffusers' without the leading ``decoder.``, ``up_blocks.0.resnets.0.conv1.weight``, ...) and
+    float32 values on the CPU. ``digest`` is
     ``fluxvae.weights.digest.tensor_digest`` of them: equal for equal values, whatever the
     container, key style or (exactly representable) dtype they came in.
     """
@@ -38,3 +40,4 @@ class Weights:
     source: WeightSource
     contract: LatentContract
     digest: str
+    kind: str = "tiny"
