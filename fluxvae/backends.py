@@ -67,22 +67,34 @@ def raw_runner(
 
 
 def make_runner(
-    program: Program, function: str | None, layout: str, backend: str, units: str = "all"
+    program: Program,
+    function: str | None,
+    layout: str,
+    backend: str,
+    units: str = "all",
+    *,
+    span: tuple[float, float] = (0.0, 1.0),
 ) -> Runner:
-    """A function from latent (1, C, h, w) to image (1, 3, H, W), both float32."""
+    """A function from latent (1, C, h, w) to image (1, 3, H, W), both float32.
+
+    ``span`` is the range of the contract, which the levels of an 8-bit output stand for.
+    """
     run = raw_runner(program, function, backend, units)
 
     def decode(latent: np.ndarray) -> np.ndarray:
         array = latent.transpose(0, 2, 3, 1) if layout == "nhwc" else latent
-        return to_planes(run(np.ascontiguousarray(array, np.float32)), layout)
+        return to_planes(run(np.ascontiguousarray(array, np.float32)), layout, span)
 
     return decode
 
 
-def to_planes(output: np.ndarray, layout: str) -> np.ndarray:
-    """A model's output (NCHW, NHWC, or uint8 HWC image) as float32 (1, 3, H, W) in [0, 1]."""
+def to_planes(
+    output: np.ndarray, layout: str, span: tuple[float, float] = (0.0, 1.0)
+) -> np.ndarray:
+    """A model's output (NCHW, NHWC, or uint8 HWC image) as float32 (1, 3, H, W) in ``span``."""
     if output.dtype == np.uint8:
-        return output.astype(np.float32).transpose(2, 0, 1)[None] / 255
+        low, high = span
+        return low + output.astype(np.float32).transpose(2, 0, 1)[None] / 255 * (high - low)
     values = output.astype(np.float32)
     if values.ndim != 4:
         raise LatentError(f"the model gave an array of shape {values.shape}; expected four axes")

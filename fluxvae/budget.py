@@ -113,7 +113,14 @@ def _runner(
     if recipe is None:
         several = record.recipe.shapes == "multifunction"
         function = size.function if several else None
-        return make_runner(read_package(path), function, record.recipe.layout, backend, units)
+        return make_runner(
+            read_package(path),
+            function,
+            record.recipe.layout,
+            backend,
+            units,
+            span=record.contract.span,
+        )
     one = replace(recipe, sizes=(size,), shapes="fixed")
     twin = folder / f"stage{one.suffix}"
     write_model(build_decoder(weights), one, record.contract.channels, twin)
@@ -127,7 +134,7 @@ def _distances(
     as_image: bool,
     record: Record,
 ) -> Iterator[Metrics]:
-    peak = record.contract.high - record.contract.low
+    peak = record.contract.peak
     for case, image in zip(cases, images, strict=True):
-        reference = image.clip(0, 1) if as_image else image
+        reference = image.clip(*record.contract.span) if as_image else image
         yield compare(runner(case.latent), reference, peak=peak)

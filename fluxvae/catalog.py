@@ -25,6 +25,16 @@ class LatentContract:
     low: float = 0.0
     high: float = 1.0
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """The range of the output values."""
+        return (self.low, self.high)
+
+    @property
+    def peak(self) -> float:
+        """The largest difference of two values in the range: what PSNR is measured against."""
+        return self.high - self.low
+
     def sentence(self) -> str:
         """The contract in words, for model descriptions."""
         return (

@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from fluxvae.catalog import find_decoder
 from fluxvae.errors import ConvertError
 from fluxvae.recipes import Recipe, Size, latent_shape
+from fluxvae.rewrite.attention import with_attention
 from fluxvae.rewrite.contracts import NHWCInterface, NHWCLatentInterface, PixelOutput, PlanarOutput
 from fluxvae.rewrite.nhwc import nhwc_inside
 
@@ -46,13 +48,17 @@ def write_model(
 
 def interface(decoder: nn.Module, recipe: Recipe) -> nn.Module:
     """The decoder with the input and output forms of the recipe around it."""
+    recipe = recipe.resolved()
+    contract = find_decoder(recipe.variant, recipe.decoder).contract
+    if recipe.decoder != "tiny":
+        decoder = with_attention(decoder, recipe.attention)
     network = nhwc_inside(decoder) if recipe.nhwc_model else decoder
     image = recipe.output == "image"
     if recipe.nhwc_model and image:
         network = PlanarOutput(network)
     elif recipe.layout == "nhwc" and not recipe.nhwc_model:
         network = NHWCLatentInterface(network) if image else NHWCInterface(network)
-    return PixelOutput(network) if image else network
+    return PixelOutput(network, contract.low, contract.high) if image else network
 
 
 def _write_one(

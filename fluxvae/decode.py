@@ -77,11 +77,11 @@ def decode_file(
         layout = record.recipe.layout
         values = latent.values.transpose(0, 2, 3, 1) if layout == "nhwc" else latent.values
         output = runners[name](np.ascontiguousarray(values))
-        image = to_planes(output, layout)
+        image = to_planes(output, layout, record.contract.span)
         if raw:
             outputs[latent.name] = np.ascontiguousarray(output)
         else:
-            _write_png(target, image, overwrite)
+            _write_png(target, image, record.contract.span, overwrite)
         decoded.append(_summary(latent, name, image, record, target))
         on_image(decoded[-1])
     if raw:
@@ -129,17 +129,19 @@ def _summary(
     return Decoded(latent.name, function, size, target, low, high, finite)
 
 
-def pixels(image: np.ndarray) -> np.ndarray:
-    """(1, 3, H, W) in about [0, 1] to uint8 (H, W, 3): clamped, rounded to nearest."""
-    finite = np.nan_to_num(image[0], nan=0.0, posinf=1.0, neginf=0.0)
+def pixels(image: np.ndarray, span: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
+    """(1, 3, H, W) in about ``span`` to uint8 (H, W, 3): clamped, rounded to nearest."""
+    low, high = span
+    unit = (image[0] - low) / (high - low)
+    finite = np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0)
     scaled = np.rint(finite.clip(0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(scaled.transpose(1, 2, 0))
 
 
-def _write_png(path: Path, image: np.ndarray, overwrite: bool) -> None:
+def _write_png(path: Path, image: np.ndarray, span: tuple[float, float], overwrite: bool) -> None:
     from PIL import Image
 
-    picture = Image.fromarray(pixels(image))
+    picture = Image.fromarray(pixels(image, span))
     write_file(path, lambda temporary: picture.save(temporary, format="PNG"), overwrite=overwrite)
 
 

@@ -86,6 +86,7 @@ def save_artifact(
     if (recipe.compression is None) != (compressed is None):
         raise CompressionError("a recipe with compression needs its result, and no other does")
     refuse_existing(path, overwrite)
+    recipe = recipe.resolved()
     record = make_record(recipe, weights, compressed)
     decoder = build_decoder(weights) if compressed is None else compressed.decoder
     with _staging(path) as folder:

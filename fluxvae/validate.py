@@ -160,13 +160,14 @@ def validate(
     results: list[CaseResult] = []
     for function, size in functions_and_sizes(program, record):
         if not results or results[-1].function != function:  # one runner for all its sizes
-            runner = make_runner(program, function, record.recipe.layout, chosen, compute_units)
+            layout, span = record.recipe.layout, record.contract.span
+            runner = make_runner(program, function, layout, chosen, compute_units, span=span)
         for case in build_cases(record, size, network, latents):
             with torch.no_grad():
                 reference = decoder(torch.from_numpy(case.latent)).numpy()
             if record.recipe.output == "image":
-                reference = reference.clip(0, 1)
-            metrics = compare(runner(case.latent), reference, peak=_peak(record))
+                reference = reference.clip(*record.contract.span)
+            metrics = compare(runner(case.latent), reference, peak=record.contract.peak)
             limit = limit_for(record, case.kind)
             results.append(CaseResult(case.name, case.kind, function, size, metrics, limit))
             on_case(results[-1])
@@ -175,10 +176,6 @@ def validate(
     units = compute_units if chosen == "coreml" else None
     notes = _notes(record, chosen, encoder, latents)
     return Report(path, record, chosen, units, tuple(results), notes)
-
-
-def _peak(record: Record) -> float:
-    return record.contract.high - record.contract.low
 
 
 def _notes(

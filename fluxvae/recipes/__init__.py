@@ -1,5 +1,6 @@
 """What to make: frozen recipes, checked when they are built. Standard library only."""
 
+from fluxvae.recipes.attention import ATTENTION, parse_attention
 from fluxvae.recipes.compression import (
     ACTIVATIONS,
     KINDS,
@@ -9,7 +10,6 @@ from fluxvae.recipes.compression import (
     parse_label,
 )
 from fluxvae.recipes.recipe import (
-    ATTENTION,
     FORMATS,
     FP16_SAFETY,
     LARGEST_SIDE,
@@ -25,7 +25,6 @@ from fluxvae.recipes.recipe import (
     Size,
     artifact_name,
     latent_shape,
-    parse_attention,
     parse_sizes,
 )
 

@@ -5,10 +5,11 @@ the artifact's file name.
 """
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from fluxvae.catalog import DECODERS, find_decoder
 from fluxvae.errors import UsageError
+from fluxvae.recipes.attention import choose_attention, parse_attention
 from fluxvae.recipes.compression import Compression
 
 PRECISIONS = ("float16", "float32")
@@ -27,8 +28,6 @@ MAC_TARGETS = {
 }
 LATENTS = ("vae", "sampler", "packed")
 FP16_SAFETY = ("report", "rescale", "mixed", "off")
-# plain: diffusers' own form; sdpa: iOS 18's operation; the others are fluxvae.rewrite.attention's.
-ATTENTION = ("auto", "plain", "channels-first", "chunked", "split-einsum", "sdpa")
 SCALE = 8  # image pixels per latent pixel of every FLUX decoder
 LARGEST_SIDE = 4096  # 16384 is the Neural Engine's limit for a map; memory ends long before
 
@@ -186,6 +185,18 @@ class Recipe:
             if wrong:
                 raise UsageError(f"the {self.decoder} decoder {why}")
 
+    def auto_attention(self) -> tuple[str, str]:
+        """What ``--attention auto`` gives for the largest size, and why."""
+        places = max(s.height * s.width for s in self.sizes) // SCALE**2
+        newest = TARGETS.index(self.deployment_target or "iOS15") >= TARGETS.index("iOS18")
+        return choose_attention(places, self.precision, newest)
+
+    def resolved(self) -> "Recipe":
+        """The recipe with its ``auto`` attention replaced by a form; what artifacts record."""
+        if self.decoder == "tiny" or self.attention != "auto":
+            return self
+        return replace(self, attention=self.auto_attention()[0])
+
     @property
     def latent_form(self) -> str:
         """``vae``, ``sampler`` or ``packed``: which latent the artifact takes."""
@@ -266,7 +277,7 @@ class Recipe:
     def _full_labels(self) -> list[str]:
         """Parts of the name for what artifacts had no choice of at first, where it was chosen."""
         labels = []
-        if self.attention != "auto":
+        if self.attention not in ("auto", self.auto_attention()[0]):
             labels.append("attn-" + self.attention.replace(":", ""))
         if self.latents is not None:
             labels.append(f"{self.latents}-latents")
@@ -303,28 +314,6 @@ class Recipe:
 
 
 _YOUNGER = ("compression", "decoder", "attention", "latents", "fp16_safety", "chunks")
-
-
-def parse_attention(text: str) -> tuple[str, int | None]:
-    """``chunked:1024`` to ("chunked", 1024): a form and how many queries it computes at a time.
-
-    The number is None where the form computes all of them at once. Raises UsageError.
-    """
-    form, colon, digits = text.partition(":")
-    number = int(digits) if digits.isascii() and digits.isdigit() else 0
-    if form not in ATTENTION:
-        raise UsageError(
-            f"attention {text!r} is none of auto, plain, channels-first, chunked:N, split-einsum "
-            "and sdpa"
-        )
-    if form == "chunked" and not colon:
-        raise UsageError("attention 'chunked' needs a number of queries, such as chunked:1024")
-    if colon and (form in ("auto", "sdpa", "channels-first") or number < 1):
-        raise UsageError(
-            f"attention {text!r} is not understood: a number of queries of at least 1 goes with "
-            "chunked, plain and split-einsum, as in chunked:1024"
-        )
-    return form, number or None
 
 
 def latent_shape(recipe: Recipe, size: Size, channels: int) -> tuple[int, int, int, int]:

@@ -39,15 +39,20 @@ class PlanarOutput(nn.Module):
 
 
 class PixelOutput(nn.Module):
-    """Scales an image from [0, 1] to [0, 255] and clamps it, for an RGB image output.
+    """Scales an image from [low, high] to [0, 255] and clamps it, for an RGB image output.
 
     Core ML converts to 8 bits itself and allows no scale on an image output, so the scaling has
     to be in the graph.
     """
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: nn.Module, low: float = 0.0, high: float = 1.0) -> None:
         super().__init__()
         self.decoder = decoder
+        self.factor = 255.0 / (high - low)
+        self.shift = -low * self.factor
 
     def forward(self, latent: Tensor) -> Tensor:
-        return torch.clamp(self.decoder(latent) * 255.0, 0.0, 255.0)
+        levels = self.decoder(latent) * self.factor
+        if self.shift:
+            levels = levels + self.shift
+        return torch.clamp(levels, 0.0, 255.0)
