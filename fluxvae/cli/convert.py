@@ -11,6 +11,7 @@ from fluxvae.cli.compression import (
     compression_options,
     save_allocation,
 )
+from fluxvae.cli.full import FullRequest, full_options, say_choices
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     compiler_option,
@@ -78,7 +79,7 @@ ENUMERATED_NOTE = (
     help="How several sizes share a model. [default: fixed; multifunction for several sizes]",
 )
 @click.option("--output", type=click.Choice(OUTPUTS), default="tensor", show_default=True,
-              help="A tensor in [0, 1], or an 8-bit RGB image.")  # fmt: skip
+              help="A tensor in the decoder's own range, or an 8-bit RGB image.")  # fmt: skip
 @click.option("--format", "model_format", type=click.Choice(FORMATS), default="mlprogram",
               show_default=True, help="Kind of Core ML model.")  # fmt: skip
 @click.option(
@@ -86,6 +87,7 @@ ENUMERATED_NOTE = (
     type=click.Choice((*TARGETS, *MAC_TARGETS), case_sensitive=False),
     help="Oldest system to run on. [default: the oldest that can]",
 )
+@full_options
 @compression_options
 @click.option("--compile", "compile_too", is_flag=True, help="Also compile to .mlmodelc.")
 @compiler_option
@@ -114,6 +116,7 @@ def command(
     output: str,
     model_format: str,
     target: str | None,
+    full: FullRequest,
     request: CompressionRequest,
     compile_too: bool,
     compiler: str,
@@ -134,6 +137,7 @@ def command(
       fluxvae convert --variant flux2 --weights demo --size 256 --output image
       fluxvae convert --variant flux2 --palettize 4 --validate
       fluxvae convert --variant flux2 --w8a8
+      fluxvae convert --variant flux2 --decoder small --weights random --size 256
     """
     parsed = parse_sizes(sizes)
     network = model_format == "neuralnetwork"
@@ -150,7 +154,9 @@ def command(
         format=model_format,
         target=_target(target),
         compression=request.recipe_compression(),
+        **full.recipe_fields(),
     )
+    say_choices(recipe)
     if recipe.shapes == "enumerated":
         say(ENUMERATED_NOTE)
     if compile_too and not dry_run:
@@ -230,7 +236,7 @@ def _make(
     from fluxvae.weights import load_weights
 
     say(f"loading {spec or 'pinned'} weights of {recipe.variant}")
-    weights = load_weights(recipe.variant, spec, offline=offline)
+    weights = load_weights(recipe.variant, spec, kind=recipe.decoder, offline=offline)
     compressed = compress(request, recipe, weights, spec, encoder, offline)
     say(f"converting {path.name}")
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()

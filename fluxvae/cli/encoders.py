@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def choose_encoder(
-    variant: str, spec: str | None, encoder: str | None, *, offline: bool
+    variant: str, spec: str | None, encoder: str | None, *, offline: bool, kind: str = "tiny"
 ) -> Weights | None:
     """``--encoder`` when given, else the one that belongs to ``--weights``; None without one.
 
@@ -18,5 +18,5 @@ def choose_encoder(
     from fluxvae.weights import find_encoder, load_weights
 
     if encoder is not None:
-        return load_weights(variant, encoder, part="encoder", offline=offline)
-    return find_encoder(variant, spec, offline=offline)
+        return load_weights(variant, encoder, kind=kind, part="encoder", offline=offline)
+    return find_encoder(variant, spec, kind=kind, offline=offline)

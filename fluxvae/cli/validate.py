@@ -96,8 +96,8 @@ def command(
         shapes = tuple(s for g in program.signatures.values() for s in input_shapes(g))
         user = read_latents(latents, record.contract, shapes, record.recipe.layout)
         check_latents(user, program, record)
-    variant = record.recipe.variant
-    found = None if user else choose_encoder(variant, spec, encoder, offline=offline)
+    variant, kind = record.recipe.variant, record.recipe.decoder
+    found = None if user else choose_encoder(variant, spec, encoder, offline=offline, kind=kind)
     report = _run(artifact, loaded, found, user, backend, compute_units)
     departures = _intermediates(report, loaded, found, user) if intermediates else None
     stages = _budget(report, loaded, found, user) if budget else None
@@ -119,7 +119,7 @@ def check_draft(
     """
     from fluxvae.errors import ValidationError
 
-    found = choose_encoder(weights.variant, spec, encoder, offline=offline)
+    found = choose_encoder(weights.variant, spec, encoder, offline=offline, kind=weights.kind)
     report = _run(draft, weights, found, (), "auto", "all")
     _print_report(report, to_stderr=True)
     if not report.passed:

@@ -136,7 +136,9 @@ def _exported(
     weights, chosen = resolve_weights(record, spec, offline=offline)
     photo = None
     if encoder is not None or set(cases) != {NORMAL}:
-        photo = choose_encoder(record.recipe.variant, chosen, encoder, offline=offline)
+        photo = choose_encoder(
+            record.recipe.variant, chosen, encoder, offline=offline, kind=record.recipe.decoder
+        )
     wanted = cases or ((NORMAL,) if photo is None else ("chelsea", NORMAL))
     jobs = list(plan_jobs(program, record, folder, function=function, sizes=size, cases=wanted))
     return list(validate_swift(harness, model, weights, photo, iter(jobs), units, say=say))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.catalog import CATALOG, Decoder, demo_contract
+from fluxvae.catalog import CATALOG, Decoder, all_decoders, demo_contract, find_decoder
+from fluxvae.cli.full import decoder_option
 from fluxvae.cli.options import ARTIFACT, json_option, offline_option, print_json
 from fluxvae.cli.text import rows, size_text
 
@@ -41,7 +42,7 @@ def list_weights(as_json: bool) -> None:
     Example:
       fluxvae weights list
     """
-    entries = [_entry(decoder) for decoder in CATALOG.values()]
+    entries = [_entry(decoder) for decoder in all_decoders()]
     if as_json:
         print_json({"variants": entries})
         return
@@ -54,9 +55,12 @@ def _entry(decoder: Decoder) -> dict[str, Any]:
 
     cached = look_up(decoder.hub).path
     demo = importlib.resources.files("fluxvae.demo")
-    shipped = (demo / f"{decoder.variant}_demo_decoder.safetensors").is_file()
+    shipped = (
+        decoder.kl is None and (demo / f"{decoder.variant}_demo_decoder.safetensors").is_file()
+    )
     return {
         "variant": decoder.variant,
+        "decoder": decoder.kind,
         "title": decoder.title,
         "author": decoder.author,
         "licence": decoder.licence,
@@ -70,17 +74,21 @@ def _entry(decoder: Decoder) -> dict[str, Any]:
 
 def _entry_text(entry: dict[str, Any]) -> str:
     hub, contract, demo = entry["hub"], entry["contract"], entry["demo"]
+    gate = f"https://huggingface.co/{hub['repo']}" if hub["gated"] else None
+    tiny = entry["decoder"] == "tiny"
+    chosen = entry["variant"] if tiny else f"{entry['variant']} --decoder {entry['decoder']}"
     lines = [
         ("hub", f"{hub['repo']}/{hub['file']}"),
         ("revision", hub["revision"]),
-        ("sha256", hub["sha256"]),
+        ("sha256", hub["sha256"] or "not known: the one seen is recorded in every artifact"),
+        *([("gated", f"accept the conditions at {gate}, then set HF_TOKEN")] if gate else []),
         ("licence", f"{entry['licence']}, {entry['author']}"),
         ("latent", f"{contract['channels']} channels, 1/{contract['scale']} of the image"),
         ("wants", entry["sentence"]),
-        ("cached", entry["cached"] or f"no: fluxvae weights fetch --variant {entry['variant']}"),
+        ("cached", entry["cached"] or f"no: fluxvae weights fetch --variant {chosen}"),
         ("demo", f"--weights demo: shipped. {demo['wants']}" if demo else "not shipped"),
     ]
-    return f"{click.style(entry['variant'], bold=True)}  {entry['title']}\n{rows(lines)}"
+    return f"{click.style(chosen, bold=True)}  {entry['title']}\n{rows(lines)}"
 
 
 @command.command(short_help="Fetch pinned weights into the cache.")
@@ -91,9 +99,10 @@ def _entry_text(entry: dict[str, Any]) -> str:
     type=click.Choice(sorted(CATALOG)),
     help="Which decoder; may be repeated. Default: all.",
 )
+@decoder_option
 @offline_option
 @json_option
-def fetch(variants: tuple[str, ...], offline: bool, as_json: bool) -> None:
+def fetch(variants: tuple[str, ...], decoder: str, offline: bool, as_json: bool) -> None:
     """Fetch pinned weights into the Hugging Face cache, and verify their sha256.
 
     A file that is cached already is verified again and not fetched.
@@ -103,14 +112,19 @@ def fetch(variants: tuple[str, ...], offline: bool, as_json: bool) -> None:
       fluxvae weights fetch --variant flux2
     """
     from fluxvae.weights import fetch_weights
+    from fluxvae.weights.digest import file_sha256
 
     files = []
-    for variant in variants or sorted(CATALOG):
-        path = fetch_weights(variant, offline=offline, progress=_progress(variant))
-        size, sha256 = path.stat().st_size, CATALOG[variant].hub.sha256
+    every = sorted({entry.variant for entry in all_decoders() if entry.kind == decoder})
+    for variant in variants or every:
+        show = _progress(variant)
+        path = fetch_weights(variant, kind=decoder, offline=offline, progress=show)
+        size, pinned = path.stat().st_size, find_decoder(variant, decoder).hub.sha256
+        sha256 = pinned or file_sha256(path)
         files.append({"variant": variant, "path": str(path), "size": size, "sha256": sha256})
         if not as_json:
-            click.echo(f"{variant}  {size_text(size)}, sha256 as pinned\n  {path}")
+            said = "sha256 as pinned" if pinned else f"sha256 {sha256}, which nothing pins"
+            click.echo(f"{variant}  {size_text(size)}, {said}\n  {path}")
     if as_json:
         print_json({"files": files})
 

@@ -40,7 +40,7 @@ def choose_attention(places: int, precision: str, newest: bool) -> tuple[str, st
     width = 2 if precision == "float16" else 4
 
     def megabytes(queries: int) -> str:
-        return f"{2 * queries * places * width / _MEGABYTE:.0f} MB"
+        return f"{2 * queries * places * width / _MEGABYTE:.3g} MB"
 
     if places <= _QUERIES:
         return "channels-first", f"all scores at once take {megabytes(places)} ({places} places)"
