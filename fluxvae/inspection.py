@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.evidence import Evidence, gather
+from fluxvae.live_memory import LivePeak, peak_live
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import BITS, Feature, Op, Program, Ref
@@ -53,6 +54,7 @@ class FunctionReport:
     macs: int
     stages: tuple[Stage, ...]
     placed: tuple[Placed, ...]
+    live: LivePeak
     evidence: Evidence
 
 
@@ -123,6 +125,7 @@ def _function_report(program: Program, name: str) -> FunctionReport:
             for index, r in enumerate(rows)
             if r.op.kind in ("transpose", "cast")
         ),
+        live=peak_live(function, _shapes(program, name)),
         evidence=_evidence(program, name, rows),
     )
 

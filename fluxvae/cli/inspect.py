@@ -25,8 +25,9 @@ SHOWN = 12  # transposes and casts listed in full; --json has all
 def command(artifact: Path, as_json: bool) -> None:
     """Say what is inside a saved model.
 
-    Inputs and outputs, functions, operations, weight bytes, multiply-accumulates, where transposes
-    and casts stand, what is compressed and computed in 8 bits, and the metadata.
+    Inputs and outputs, functions, operations, weight bytes, multiply-accumulates, the memory of
+    activations in program order, where transposes and casts stand, what is compressed and
+    computed in 8 bits, and the metadata.
 
     \b
     Example:
@@ -91,6 +92,11 @@ def _print_function(function: FunctionReport, default: bool) -> None:
     click.echo(f"  operations: {ops}")
     click.echo(f"  output types: {types}")
     click.echo(f"  multiply-accumulates: {function.macs / 1e9:.2f} G")
+    live = function.live
+    click.echo(
+        f"  activations alive at once, in program order: {size_text(live.bytes)} at most, at "
+        f"operation {live.index} ({live.kind} {live.op})"
+    )
     click.echo("    map          ops     GMAC      share  activations")
     for stage in function.stages:
         share = stage.macs / function.macs if function.macs else 0

@@ -80,14 +80,11 @@ class _Form(nn.Module):
         self, q: Tensor, axis: int, attend: Callable[[Tensor], Tensor], joined: int
     ) -> Tensor:
         """``attend`` for all queries, or for ``queries`` of them at a time along ``axis``."""
-        places = q.shape[axis]
-        if self.queries is None or self.queries >= places:
+        if self.queries is None or self.queries >= q.shape[axis]:
             return attend(q)
-        starts = range(0, places, self.queries)
-        parts = [
-            attend(q.narrow(axis, start, min(self.queries, places - start))) for start in starts
-        ]
-        return torch.cat(parts, joined)
+        # One split, not slices: each part dies with its turn, so that parts and results together
+        # take no more than one map.
+        return torch.cat([attend(part) for part in q.split(self.queries, axis)], joined)
 
 
 class TokenAttention(_Form):
