@@ -22,8 +22,16 @@ from torch import nn
 from fluxvae.catalog import find_decoder
 from fluxvae.errors import ConvertError
 from fluxvae.recipes import Recipe, Size, latent_shape
+from fluxvae.recipes.latents import artifact_contract
 from fluxvae.rewrite.attention import with_attention
-from fluxvae.rewrite.contracts import NHWCInterface, NHWCLatentInterface, PixelOutput, PlanarOutput
+from fluxvae.rewrite.contracts import (
+    NHWCInterface,
+    NHWCLatentInterface,
+    NHWCOutput,
+    PixelOutput,
+    PlanarOutput,
+)
+from fluxvae.rewrite.latents import with_latents
 from fluxvae.rewrite.nhwc import nhwc_inside
 
 INPUT_NAME = "latent"
@@ -38,32 +46,40 @@ def write_model(
     ``path`` must not exist; it ends in the recipe's suffix. Raises ConvertError when coremltools
     refuses, OSError when the disk does.
     """
-    network = interface(decoder, recipe).eval()
     with _coremltools(verbose) as ct:
         if recipe.shapes == "multifunction":
-            _write_multifunction(ct, network, recipe, channels, path)
+            _write_multifunction(ct, decoder, recipe, channels, path)
         else:
-            _write_one(ct, network, recipe, recipe.sizes, channels, path)
+            _write_one(ct, decoder, recipe, recipe.sizes, channels, path)
 
 
-def interface(decoder: nn.Module, recipe: Recipe) -> nn.Module:
-    """The decoder with the input and output forms of the recipe around it."""
+def interface(decoder: nn.Module, recipe: Recipe, size: Size | None = None) -> nn.Module:
+    """The decoder with the input and output forms of the recipe around it.
+
+    ``size`` (default: the recipe's first) matters to FLUX.1's tokens, which do not tell theirs.
+    """
     recipe = recipe.resolved()
-    contract = find_decoder(recipe.variant, recipe.decoder).contract
+    contract = artifact_contract(recipe, find_decoder(recipe.variant, recipe.decoder).contract)
+    size = size or recipe.sizes[0]
+    patches = (size.height // contract.scale, size.width // contract.scale)
+    decoder = with_latents(decoder, recipe.variant, recipe.latent_form, patches=patches)
     if recipe.decoder != "tiny":
         decoder = with_attention(decoder, recipe.attention)
     network = nhwc_inside(decoder) if recipe.nhwc_model else decoder
     image = recipe.output == "image"
     if recipe.nhwc_model and image:
         network = PlanarOutput(network)
+    elif recipe.layout == "nhwc" and contract.tokens:
+        network = network if image else NHWCOutput(network)
     elif recipe.layout == "nhwc" and not recipe.nhwc_model:
         network = NHWCLatentInterface(network) if image else NHWCInterface(network)
     return PixelOutput(network, contract.low, contract.high) if image else network
 
 
 def _write_one(
-    ct: Any, network: nn.Module, recipe: Recipe, sizes: tuple[Size, ...], channels: int, path: Path
+    ct: Any, decoder: nn.Module, recipe: Recipe, sizes: tuple[Size, ...], channels: int, path: Path
 ) -> None:
+    network = interface(decoder, recipe, sizes[0]).eval()
     shapes = [latent_shape(recipe, s, channels) for s in sizes]
     with _in_own_words(recipe, path.parent):
         program = _export(network, shapes)
@@ -179,14 +195,14 @@ def _export(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Any:
 
 
 def _write_multifunction(
-    ct: Any, network: nn.Module, recipe: Recipe, channels: int, path: Path
+    ct: Any, decoder: nn.Module, recipe: Recipe, channels: int, path: Path
 ) -> None:
     """One function for each size. coremltools stores equal weights once."""
     with tempfile.TemporaryDirectory(prefix=".functions-", dir=path.parent) as folder:
         functions = ct.utils.MultiFunctionDescriptor()
         for size in recipe.sizes:
             part = Path(folder) / f"{size.function}.mlpackage"
-            _write_one(ct, network, recipe, (size,), channels, part)
+            _write_one(ct, decoder, recipe, (size,), channels, part)
             functions.add_function(str(part), "main", size.function)
         functions.default_function_name = recipe.sizes[0].function
         with _temporary_files_in(Path(folder)), _in_own_words(recipe, path.parent):

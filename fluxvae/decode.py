@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.backends import raw_runner, to_planes
+from fluxvae.backends import raw_runner, to_model, to_planes
 from fluxvae.errors import LatentError, OutputError, UsageError
-from fluxvae.latent_files import Latent, read_latents, size_of
+from fluxvae.latent_files import Latent, size_of
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.output import refuse_existing, write_file
 from fluxvae.package import Record
-from fluxvae.recipes import Size, latent_shape, parse_sizes
-from fluxvae.validate import functions_and_sizes, require_record
+from fluxvae.recipes import Size, parse_sizes
+from fluxvae.validate import functions_and_sizes, read_for, require_record
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ def decode_file(
     program = read_package(artifact)
     record = require_record(program)
     choices = _choices(program, record, function, size)
-    channels = record.contract.channels
-    shapes = tuple(latent_shape(record.recipe, s, channels) for s in choices)
-    found = read_latents(latents, record.contract, shapes, record.recipe.layout)
+    found = read_for(record, latents, tuple(choices))
     functions = {str(s): f for s, f in choices.items()}
     sizes = [size_of(latent, record.contract) for latent in found]
     jobs = [
@@ -75,7 +73,7 @@ def decode_file(
     decoded, outputs = [], {}
     for (latent, name), target in zip(jobs, targets, strict=True):
         layout = record.recipe.layout
-        values = latent.values.transpose(0, 2, 3, 1) if layout == "nhwc" else latent.values
+        values = to_model(latent.values, layout, tokens=record.contract.tokens)
         output = runners[name](np.ascontiguousarray(values))
         image = to_planes(output, layout, record.contract.span)
         if raw:

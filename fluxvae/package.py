@@ -28,7 +28,8 @@ from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
 from fluxvae.models.build import build_decoder
 from fluxvae.output import disk_trouble, parent_folder, refuse_existing
-from fluxvae.recipes import Recipe, latent_shape
+from fluxvae.recipes import Recipe
+from fluxvae.recipes.latents import artifact_contract
 from fluxvae.weights import Weights, WeightSource
 
 PREFIX = "com.github.fluxvae."
@@ -60,7 +61,8 @@ def make_record(
         "torch": version("torch"),
     }
     notes = {} if compressed is None else json.loads(json.dumps(dict(compressed.notes)))
-    return Record(recipe, weights.source, weights.digest, weights.contract, versions, notes)
+    contract = artifact_contract(recipe, weights.contract)
+    return Record(recipe, weights.source, weights.digest, contract, versions, notes)
 
 
 def save_artifact(
@@ -188,7 +190,7 @@ def _user_metadata(record: Record) -> dict[str, str]:
         f"{PREFIX}recipe": plain(record.recipe.to_dict()),
         f"{PREFIX}weights": plain(asdict(record.source)),
         f"{PREFIX}weights_digest": record.weights_digest,
-        f"{PREFIX}latent_contract": plain(asdict(record.contract)),
+        f"{PREFIX}latent_contract": plain(record.contract.to_dict()),
         f"{PREFIX}versions": plain(record.versions),
         **({f"{PREFIX}compression": plain(record.compression)} if record.compression else {}),
     }
@@ -230,7 +232,7 @@ def _read_again(draft: Path, record: Record) -> None:
     if read_record(program) != record:
         raise ConvertError("the saved model does not give back the metadata written into it")
     recipe = record.recipe
-    shapes = {latent_shape(recipe, s, record.contract.channels) for s in recipe.sizes}
+    shapes = {record.contract.shape(s.height, s.width, recipe.layout) for s in recipe.sizes}
     found = set()
     for name in program.functions:
         session = Session(program, name)  # every operation known, every constant readable

@@ -26,6 +26,18 @@ class NHWCLatentInterface(nn.Module):
         return self.decoder(latent.permute(0, 3, 1, 2))
 
 
+class NHWCOutput(nn.Module):
+    """Image (B, 3, H, W) to (B, H, W, 3): for latents that have no layout, FLUX.1's tokens."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latent: Tensor) -> Tensor:
+        image: Tensor = self.decoder(latent)
+        return image.permute(0, 2, 3, 1)
+
+
 class PlanarOutput(nn.Module):
     """Image (B, H, W, 3) of an NHWC decoder to (B, 3, H, W): image outputs are planar."""
 
