@@ -20,8 +20,9 @@ from fluxvae import __version__
 from fluxvae.catalog import Decoder, LatentContract, find_decoder
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.guard import check_weights
+from fluxvae.compress.guard_full import check_layers
 from fluxvae.compress.write import write_compressed
-from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, interface, write_model
 from fluxvae.errors import ArtifactError, CompressionError, ConvertError, FluxVAEError, OutputError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
@@ -99,7 +100,9 @@ def save_artifact(
         _stamp(draft, record)
         _read_again(draft, record)
         checked = compressed or decoder
-        if recipe.format == "mlprogram" and isinstance(checked, CompressedDecoder | nn.Sequential):
+        if not isinstance(checked, CompressedDecoder | nn.Sequential):
+            check_layers(draft, interface(decoder, recipe), recipe.precision)
+        elif recipe.format == "mlprogram":
             check_weights(draft, checked, recipe.precision)
         if check is not None:
             check(draft)
@@ -147,10 +150,10 @@ def _stamp(path: Path, record: Record) -> None:
     metadata.shortDescription = _title(decoder, record)
     for key, value in _user_metadata(record).items():
         metadata.userDefined[key] = value
-    for interface in list(model.description.functions) or [model.description]:
-        for feature in interface.input:
+    for described in list(model.description.functions) or [model.description]:
+        for feature in described.input:
             feature.shortDescription = record.contract.sentence()
-        for feature in interface.output:
+        for feature in described.output:
             feature.shortDescription = _output_sentence(record)
     file.write_bytes(model.SerializeToString())
 

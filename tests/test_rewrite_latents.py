@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fluxvae.models.kl import KLDecoder
 from fluxvae.models.tiny import tiny_decoder
 from fluxvae.rewrite.latents import with_latents
-from tests.kl import CHANNELS, kl_decoder
+from tests.kl_hot import CHANNELS, kl_decoder
 from tests.pipelines import patchify_flux2, unpack_flux1, unpatchify_flux2
 
 # Rows and columns of the latent differ, so that a swapped axis shows.

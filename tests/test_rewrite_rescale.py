@@ -15,7 +15,7 @@ from fluxvae.rewrite.rescale import (
     rescaled,
     streams,
 )
-from tests.kl import CHANNELS, heat, kl_decoder
+from tests.kl_hot import CHANNELS, heat, kl_decoder
 
 TOLERANCE = 1e-12  # measured: 2e-14 and less (see the tests)
 
