@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,26 @@ OUTPUT_NAME = "image"
 
 
 def write_model(
-    decoder: nn.Module, recipe: Recipe, channels: int, path: Path, *, verbose: bool = False
+    decoder: nn.Module,
+    recipe: Recipe,
+    channels: int,
+    path: Path,
+    *,
+    keep: Mapping[Size, frozenset[str]] | None = None,
+    verbose: bool = False,
 ) -> None:
     """Convert ``decoder`` (NCHW latent to NCHW image, float32) and save it at ``path``.
 
-    ``path`` must not exist; it ends in the recipe's suffix. Raises ConvertError when coremltools
-    refuses, OSError when the disk does.
+    ``path`` must not exist; it ends in the recipe's suffix. ``channels`` are those of the decoder's
+    own latent. ``keep`` names values, by size, whose producers and readers stay float32 in a
+    float16 program. Raises ConvertError when coremltools refuses or the program has no such value,
+    OSError when the disk does.
     """
     with _coremltools(verbose) as ct:
         if recipe.shapes == "multifunction":
-            _write_multifunction(ct, decoder, recipe, channels, path)
+            _write_multifunction(ct, decoder, recipe, channels, path, keep or {})
         else:
-            _write_one(ct, decoder, recipe, recipe.sizes, channels, path)
+            _write_one(ct, decoder, recipe, recipe.sizes, channels, path, keep or {})
 
 
 def interface(decoder: nn.Module, recipe: Recipe, size: Size | None = None) -> nn.Module:
@@ -77,20 +85,32 @@ def interface(decoder: nn.Module, recipe: Recipe, size: Size | None = None) -> n
 
 
 def _write_one(
-    ct: Any, decoder: nn.Module, recipe: Recipe, sizes: tuple[Size, ...], channels: int, path: Path
+    ct: Any,
+    decoder: nn.Module,
+    recipe: Recipe,
+    sizes: tuple[Size, ...],
+    channels: int,
+    path: Path,
+    keep: Mapping[Size, frozenset[str]],
 ) -> None:
     network = interface(decoder, recipe, sizes[0]).eval()
     shapes = [latent_shape(recipe, s, channels) for s in sizes]
     with _in_own_words(recipe, path.parent):
         program = _export(network, shapes)
     with _temporary_files_in(path.parent), _in_own_words(recipe, path.parent):
-        model = _convert(ct, program, recipe, shapes)
+        model = _convert(ct, program, recipe, shapes, keep.get(sizes[0], frozenset()))
         if recipe.output == "image" and len(sizes) > 1:
             model = _with_image_sizes(ct, model, sizes)
         model.save(str(path))
 
 
-def _convert(ct: Any, program: Any, recipe: Recipe, shapes: Sequence[tuple[int, ...]]) -> Any:
+def _convert(
+    ct: Any,
+    program: Any,
+    recipe: Recipe,
+    shapes: Sequence[tuple[int, ...]],
+    keep: frozenset[str] = frozenset(),
+) -> Any:
     import numpy as np
 
     dtype = {"float16": np.float16, "float32": np.float32}[recipe.io_dtype]
@@ -105,9 +125,12 @@ def _convert(ct: Any, program: Any, recipe: Recipe, shapes: Sequence[tuple[int, 
     if not network_format:
         options["compute_precision"] = ct.precision[recipe.precision.upper()]
         options["minimum_deployment_target"] = getattr(ct.target, str(recipe.deployment_target))
+    unseen = set(keep)
+    if keep:
+        options["compute_precision"] = _precision(ct, keep, unseen)
     pipeline = ct.PassPipeline.DEFAULT
     pipeline.remove_passes(_left_out(recipe))
-    return ct.convert(
+    model = ct.convert(
         program,
         inputs=[ct.TensorType(name=INPUT_NAME, shape=shape, dtype=dtype)],
         outputs=[output],
@@ -116,6 +139,29 @@ def _convert(ct: Any, program: Any, recipe: Recipe, shapes: Sequence[tuple[int, 
         skip_model_load=True,
         **options,
     )
+    if unseen:
+        raise ConvertError(
+            f"the program has no {', '.join(sorted(unseen)[:3])}, which was to stay float32 "
+            f"({len(unseen)} such values): please report this; --fp16-safety rescale does without"
+        )
+    return model
+
+
+def _precision(ct: Any, keep: frozenset[str], unseen: set[str]) -> Any:
+    """float16, but for what makes or reads a value of ``keep``; takes those out of ``unseen``."""
+
+    def to_float16(op: Any) -> bool:
+        made = {variable.name for variable in op.outputs}
+        unseen.difference_update(made)
+        inputs = (
+            variable
+            for value in op.inputs.values()
+            for variable in (value if isinstance(value, list | tuple) else (value,))
+        )
+        read = {variable.name for variable in inputs if variable is not None}
+        return not (made | read) & keep
+
+    return ct.transform.FP16ComputePrecision(op_selector=to_float16)
 
 
 @contextlib.contextmanager
@@ -195,14 +241,19 @@ def _export(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Any:
 
 
 def _write_multifunction(
-    ct: Any, decoder: nn.Module, recipe: Recipe, channels: int, path: Path
+    ct: Any,
+    decoder: nn.Module,
+    recipe: Recipe,
+    channels: int,
+    path: Path,
+    keep: Mapping[Size, frozenset[str]],
 ) -> None:
     """One function for each size. coremltools stores equal weights once."""
     with tempfile.TemporaryDirectory(prefix=".functions-", dir=path.parent) as folder:
         functions = ct.utils.MultiFunctionDescriptor()
         for size in recipe.sizes:
             part = Path(folder) / f"{size.function}.mlpackage"
-            _write_one(ct, decoder, recipe, (size,), channels, part)
+            _write_one(ct, decoder, recipe, (size,), channels, part, keep)
             functions.add_function(str(part), "main", size.function)
         functions.default_function_name = recipe.sizes[0].function
         with _temporary_files_in(Path(folder)), _in_own_words(recipe, path.parent):

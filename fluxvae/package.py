@@ -24,6 +24,7 @@ from fluxvae.compress.guard_full import check_layers
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, interface, write_model
 from fluxvae.errors import ArtifactError, CompressionError, ConvertError, FluxVAEError, OutputError
+from fluxvae.fp16_safety import Safety, make_safe, mixed_cost
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
@@ -42,6 +43,7 @@ class Record:
     """What an artifact says of itself. ``versions`` names fluxvae, coremltools and torch.
 
     ``compression`` is plain data: how the compressed weights were found; empty without any.
+    ``safety``: the same of what keeps float16 finite (``fluxvae.fp16_safety``).
     """
 
     recipe: Recipe
@@ -50,10 +52,14 @@ class Record:
     contract: LatentContract
     versions: dict[str, str]
     compression: dict[str, object] = field(default_factory=dict)
+    safety: dict[str, Any] = field(default_factory=dict)
 
 
 def make_record(
-    recipe: Recipe, weights: Weights, compressed: CompressedDecoder | None = None
+    recipe: Recipe,
+    weights: Weights,
+    compressed: CompressedDecoder | None = None,
+    safety: dict[str, Any] | None = None,
 ) -> Record:
     """The record of an artifact made here and now."""
     versions = {
@@ -63,7 +69,9 @@ def make_record(
     }
     notes = {} if compressed is None else json.loads(json.dumps(dict(compressed.notes)))
     contract = artifact_contract(recipe, weights.contract)
-    return Record(recipe, weights.source, weights.digest, contract, versions, notes)
+    return Record(
+        recipe, weights.source, weights.digest, contract, versions, notes, safety or {}
+    )
 
 
 def save_artifact(
@@ -72,13 +80,17 @@ def save_artifact(
     path: Path,
     *,
     compressed: CompressedDecoder | None = None,
+    encoder: Weights | None = None,
     overwrite: bool = False,
     check: Callable[[Path], None] | None = None,
+    report: Callable[[str], None] = lambda _: None,
     verbose: bool = False,
 ) -> Path:
     """Convert, stamp, read again, run ``check``, and give the artifact its final name ``path``.
 
     ``compressed`` is what the recipe's compression gave for these weights; None without any.
+    ``encoder`` makes the photo latents that the recipe's ``fp16_safety`` measures on; ``report``
+    gets what it found and what it cost, in sentences.
 
     Until the last step everything lives in a hidden folder beside ``path``, which is removed on
     any failure or interruption. Raises OutputError when ``path`` exists (without ``overwrite``),
@@ -90,13 +102,19 @@ def save_artifact(
         raise CompressionError("a recipe with compression needs its result, and no other does")
     refuse_existing(path, overwrite)
     recipe = recipe.resolved()
-    record = make_record(recipe, weights, compressed)
     decoder = build_decoder(weights) if compressed is None else compressed.decoder
+    safety = make_safe(decoder, recipe, weights, encoder)
+    decoder = safety.decoder
+    for warning in safety.warnings:
+        report(f"warning: {warning}")
     with _staging(path) as folder:
         draft = folder / path.name
-        write_model(decoder, recipe, weights.contract.channels, draft, verbose=verbose)
+        channels = weights.contract.channels
+        write_model(decoder, recipe, channels, draft, keep=safety.keep, verbose=verbose)
         if compressed is not None:
             write_compressed(draft, compressed, recipe.precision)
+        notes = safety.notes | _cost(draft, safety, report)
+        record = make_record(recipe, weights, compressed, notes)
         _stamp(draft, record)
         _read_again(draft, record)
         checked = compressed or decoder
@@ -108,6 +126,23 @@ def save_artifact(
             check(draft)
         publish(draft, path)
     return path
+
+
+def _cost(draft: Path, safety: Safety, report: Callable[[str], None]) -> dict[str, Any]:
+    """What was done for float16's sake and what it cost, reported and for the record."""
+    mode = safety.notes.get("mode")
+    if mode == "rescale":
+        streams = safety.notes["exponents"]
+        groups = sum(bool(power) for powers in streams.values() for power in powers)
+        report(f"rescaled {groups} groups of channels in {len(streams)} streams, exactly")
+    if mode != "mixed":
+        return {}
+    cost = mixed_cost(read_package(draft))
+    report(
+        f"{cost.ops} operations stay float32, with {cost.casts} casts; their weights take "
+        f"{cost.bytes} bytes more than in float16 ({cost.bytes / 1e6:.2f} MB)"
+    )
+    return {"cost": asdict(cost)}
 
 
 @contextmanager
@@ -196,6 +231,7 @@ def _user_metadata(record: Record) -> dict[str, str]:
         f"{PREFIX}latent_contract": plain(record.contract.to_dict()),
         f"{PREFIX}versions": plain(record.versions),
         **({f"{PREFIX}compression": plain(record.compression)} if record.compression else {}),
+        **({f"{PREFIX}fp16_safety": plain(record.safety)} if record.safety else {}),
     }
 
 
@@ -224,6 +260,7 @@ def read_record(program: Program) -> Record | None:
             contract=LatentContract(**entry("latent_contract")),
             versions=entry("versions"),
             compression=entry("compression") if f"{PREFIX}compression" in user else {},
+            safety=entry("fp16_safety") if f"{PREFIX}fp16_safety" in user else {},
         )
     except (KeyError, ValueError, TypeError, FluxVAEError) as error:
         raise ArtifactError(f"{program.path.name} has a damaged fluxvae record: {error}") from error
