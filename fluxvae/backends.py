@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fluxvae.errors import ArtifactError, LatentError, ToolError
-from fluxvae.mil.executor import Session
+from fluxvae.mil.executor import OnOp, Session
 from fluxvae.mil.program import Feature, Program, Signature
 
 # Apple's spelling on the left, coremltools' enumeration on the right.
@@ -55,14 +55,21 @@ def input_shapes(signature: Signature) -> tuple[tuple[int, ...], ...]:
 
 
 def raw_runner(
-    program: Program, function: str | None, backend: str, units: str = "all"
+    program: Program,
+    function: str | None,
+    backend: str,
+    units: str = "all",
+    on_op: OnOp | None = None,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from the model's own input array to its own output array, unchanged."""
+    """A function from the model's own input array to its own output array, unchanged.
+
+    ``on_op`` sees every operation's outputs, where the executor runs: Core ML shows none.
+    """
     name = function or program.default_function
     latent, image = single_input(program.signatures[name])
     if choose_backend(backend) == "reference":
         session = Session(program, name)
-        return lambda array: session.run({latent.name: array})[image.name]
+        return lambda array: session.run({latent.name: array}, on_op=on_op)[image.name]
     return _coreml_runner(program.path, name, program, units)
 
 
@@ -74,14 +81,14 @@ def make_runner(
     units: str = "all",
     *,
     span: tuple[float, float] = (0.0, 1.0),
+    on_op: OnOp | None = None,
 ) -> Runner:
     """A function from latent (1, C, h, w) to image (1, 3, H, W), both float32.
 
     FLUX.1's tokens come as the map that they are the places of.
     ``span`` is the range of the contract, which the levels of an 8-bit output stand for.
     """
-    run = raw_runner(program, function, backend, units)
-
+    run = raw_runner(program, function, backend, units, on_op)
     tokens = takes_tokens(program, function)
 
     def decode(latent: np.ndarray) -> np.ndarray:

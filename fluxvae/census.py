@@ -1,7 +1,7 @@
 """How far activations go: the float32 program on latents, operation by operation.
 
-float16 ends at 65504. What a float32 program computes beyond that becomes infinite in a float16 one,
-and a GroupNorm whose squares do makes its group zero: the image stays finite and is wrong.
+float16 ends at 65504. What a float32 program computes beyond that becomes infinite in a float16
+one, and a GroupNorm whose squares do makes its group zero: the image stays finite and is wrong.
 """
 
 import math
@@ -60,9 +60,9 @@ def take_census(
 ) -> Census:
     """Convert ``recipe`` at float32 for the latents' size, run it on each, and keep the ranges.
 
-    ``latents`` (1, C, h, w) are of the form the recipe takes, of one size; ``channels`` are those of
-    the decoder's own latent. The values that the operations hand on are those of the artifact that
-    ``recipe`` makes, by the same names. Raises LatentError without latents or for several sizes.
+    ``latents`` (1, C, h, w) are of the form the recipe takes, and of its first size; ``channels``
+    are those of the decoder's own latent. Values have the names that they have in the artifact
+    which ``recipe`` makes. Raises LatentError without latents or for several sizes.
     """
     shapes = {latent.values.shape for latent in latents}
     if len(shapes) != 1:

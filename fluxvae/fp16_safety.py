@@ -1,8 +1,8 @@
 """What keeps a float16 artifact's values finite: measured on latents, done as the recipe says.
 
-``report`` measures the torch decoder and warns; ``rescale`` folds powers of two through the residual
-stream (``fluxvae.rewrite.rescale``); ``mixed`` keeps in float32 what makes and what reads a value
-beyond float16, by a census of the float32 program; ``off`` does nothing.
+``report`` measures the torch decoder and warns; ``rescale`` folds powers of two through the
+residual stream (``fluxvae.rewrite.rescale``); ``mixed`` keeps in float32 what makes and what reads
+a value beyond float16, by a census of the float32 program; ``off`` does nothing.
 """
 
 import json
@@ -139,9 +139,7 @@ def _way_out(mode: str) -> str:
     return "; use --fp16-safety rescale or mixed (rescale: KL decoders)"
 
 
-def _mixed(
-    decoder: nn.Module, recipe: Recipe, weights: Weights, encoder: Weights | None
-) -> Safety:
+def _mixed(decoder: nn.Module, recipe: Recipe, weights: Weights, encoder: Weights | None) -> Safety:
     keep: dict[Size, frozenset[str]] = {}
     measured: tuple[Latent, ...] = ()
     by_parts: dict[int, frozenset[str]] = {}
@@ -183,7 +181,7 @@ def _probe_recipe(recipe: Recipe, size: Size) -> tuple[Recipe, int]:
 
 @dataclass(frozen=True)
 class MixedCost:
-    """What float32 parts cost: operations, casts between the two, bytes of weights above float16's."""
+    """Operations in float32, casts in and out, and bytes of weights that float16 would not take."""
 
     ops: int
     casts: int

@@ -69,9 +69,7 @@ def make_record(
     }
     notes = {} if compressed is None else json.loads(json.dumps(dict(compressed.notes)))
     contract = artifact_contract(recipe, weights.contract)
-    return Record(
-        recipe, weights.source, weights.digest, contract, versions, notes, safety or {}
-    )
+    return Record(recipe, weights.source, weights.digest, contract, versions, notes, safety or {})
 
 
 def save_artifact(

@@ -10,7 +10,7 @@ it again, checks, publishing) is done each time, and tests of the converter do n
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -19,17 +19,23 @@ import filelock
 from torch import nn
 
 from fluxvae import convert
-from fluxvae.recipes import Recipe
+from fluxvae.recipes import Recipe, Size
 
 FOLDER = "FLUXVAE_TEST_LIBRARY"
 
 
 def write_model(
-    decoder: nn.Module, recipe: Recipe, channels: int, path: Path, *, verbose: bool = False
+    decoder: nn.Module,
+    recipe: Recipe,
+    channels: int,
+    path: Path,
+    *,
+    keep: Mapping[Size, frozenset[str]] | None = None,
+    verbose: bool = False,
 ) -> None:
     """As ``fluxvae.convert.write_model``; ``path`` is the caller's own to change."""
-    if FOLDER not in os.environ:
-        convert.write_model(decoder, recipe, channels, path, verbose=verbose)
+    if FOLDER not in os.environ or keep:
+        convert.write_model(decoder, recipe, channels, path, keep=keep, verbose=verbose)
         return
     place = Path(os.environ[FOLDER]) / _digest(decoder, recipe, channels)
     known = place / f"model{path.suffix}"

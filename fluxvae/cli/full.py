@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 
 from fluxvae.catalog import DECODERS
 from fluxvae.cli.options import say
-from fluxvae.recipes import Recipe
+from fluxvae.recipes import FP16_SAFETY, LATENTS, Recipe
 
 decoder_option = click.option(
     "--decoder",
@@ -17,6 +17,12 @@ decoder_option = click.option(
     default="tiny",
     show_default=True,
     help="The tiny decoder, or a KL decoder: full, or (FLUX.2) small.",
+)
+latent_form_option = click.option(
+    "--latent-form",
+    type=click.Choice(LATENTS),
+    help="Which latent it is: the VAE's own, the sampler's, or the transformer's packed one. "
+    "[default: sampler for tiny, vae for full and small]",
 )
 _OPTIONS = (
     decoder_option,
@@ -28,6 +34,20 @@ _OPTIONS = (
         help="Form of a KL decoder's attention: auto, plain, channels-first, chunked:N (N queries "
         "at a time), split-einsum or sdpa (iOS18).",
     ),
+    click.option(
+        "--latents",
+        type=click.Choice(LATENTS),
+        help="Which latent the artifact takes: the VAE's own, the sampler's, or the transformer's "
+        "packed one; the rest happens inside. [default: sampler for tiny, vae for full and small]",
+    ),
+    click.option(
+        "--fp16-safety",
+        type=click.Choice(FP16_SAFETY),
+        default="report",
+        show_default=True,
+        help="Against values that float16 cannot hold: warn; rescale groups of channels (KL "
+        "decoders, exact); keep what makes and reads them in float32 (mixed); or nothing.",
+    ),
 )
 
 
@@ -37,18 +57,22 @@ class FullRequest:
 
     decoder: str = "tiny"
     attention: str = "auto"
+    latents: str | None = None
+    fp16_safety: str = "report"
 
     def recipe_fields(self) -> dict[str, Any]:
         """Keyword arguments of ``Recipe``."""
-        return {"decoder": self.decoder, "attention": self.attention}
+        return asdict(self)
 
 
 def full_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options; the command gets one argument ``full`` in their place."""
 
     @functools.wraps(command)
-    def with_request(decoder: str, attention: str, **others: Any) -> Any:
-        return command(full=FullRequest(decoder, attention), **others)
+    def with_request(
+        decoder: str, attention: str, latents: str | None, fp16_safety: str, **others: Any
+    ) -> Any:
+        return command(full=FullRequest(decoder, attention, latents, fp16_safety), **others)
 
     for option in reversed(_OPTIONS):
         with_request = option(with_request)
