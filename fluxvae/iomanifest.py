@@ -26,7 +26,10 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class TensorFile:
-    """One ``.bin`` file: 4-D, C order, little-endian. ``layout`` is of the array as stored."""
+    """One ``.bin`` file: C order, little-endian. ``layout`` is of the array as stored.
+
+    Four axes; three for a latent of tokens, which have no layout: there it is the image's.
+    """
 
     name: str
     file: str
@@ -110,7 +113,7 @@ def _tensor(content: Any, where: str) -> TensorFile:
     shape = data["shape"]
     if not (
         isinstance(shape, list)
-        and len(shape) == 4
+        and len(shape) in ((3, 4) if where == "input" else (4,))
         and all(type(side) is int and side > 0 for side in shape)
     ):
         raise _WrongError(f"{where}.shape must be four positive whole numbers, got {shape!r}")
