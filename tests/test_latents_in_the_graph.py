@@ -1,4 +1,4 @@
-"""Artifacts that take the sampler's or the transformer's own latents, from conversion to decoding."""
+"""Artifacts that take the sampler's or the transformer's own latents."""
 
 from collections import Counter
 from dataclasses import replace
@@ -279,5 +279,5 @@ def test_tokens_that_fit_two_sizes_need_one_named(tmp_path: Path) -> None:
 
 def test_packed_latents_to_an_unpacked_decoder_say_what_to_do(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1, 24, 64)}, tmp_path / "x.safetensors")
-    with pytest.raises(LatentError, match="These look packed.*convert with --latents packed"):
+    with pytest.raises(LatentError, match=r"These look packed.*convert with --latents packed"):
         read_latents(tmp_path / "x.safetensors", KL_CATALOG["flux1", "full"].contract, (), "nchw")

@@ -60,7 +60,10 @@ def _check(
     for op in function.ops:
         if op.kind in LAYERS and (weight := argument(op, "weight", stored)) is not None:
             count += 1
-            found[as_stored(weight, precision).tobytes()].append(argument(op, "bias", stored))
+            bias = argument(op, "bias", stored)  # of a mixed program perhaps float32
+            found[as_stored(weight, precision).tobytes()].append(
+                None if bias is None else as_stored(bias, precision)
+            )
     if count != len(wanted):
         raise CompressionError(
             f"the saved function {function.name!r} has {count} convolutions and linear layers; "
