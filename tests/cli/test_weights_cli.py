@@ -86,7 +86,7 @@ def test_list_names_the_file_that_is_cached(
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
     entries = run(capsys, "weights", "list", "--json").json["variants"]
-    assert [entry["cached"] for entry in entries] == [str(file), None]
+    assert [entry["cached"] for entry in entries if entry["decoder"] == "tiny"] == [str(file), None]
 
 
 def test_fetch_refuses_what_is_not_the_pinned_file_in_one_line(tmp_path: Path) -> None:
