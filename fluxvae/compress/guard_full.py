@@ -24,14 +24,13 @@ def check_layers(package: Path, network: nn.Module, precision: str) -> None:
     """Compare every convolution and linear layer of a saved ``.mlpackage`` with ``network``'s.
 
     ``network`` is what was converted, in its final form. Values must be equal bit for bit once
-    rounded to ``precision``; the last convolution may hold an image output's factor. Raises
-    CompressionError that names the first layer that was lost; ArtifactError when the package cannot
-    be read.
+    rounded to ``precision``. Raises CompressionError that names the first layer that was lost;
+    ArtifactError when the package cannot be read.
     """
     program = read_package(package)
     wanted = list(_wanted(network, precision))
     for name in sorted(program.functions):
-        _check(program, program.functions[name], wanted, _factor(network), precision)
+        _check(program, program.functions[name], wanted, precision)
 
 
 def _wanted(network: nn.Module, precision: str) -> Iterator[_Layer]:
@@ -41,17 +40,10 @@ def _wanted(network: nn.Module, precision: str) -> Iterator[_Layer]:
             yield name, as_stored(module.weight.numpy(), precision), bias
 
 
-def _factor(network: nn.Module) -> float | None:
-    """What an image output multiplies by, which coremltools moves into the last convolution."""
-    factor = getattr(network, "factor", None)
-    return factor if isinstance(factor, float) else None
-
-
 def _check(
     program: Program,
     function: Function,
     wanted: list[_Layer],
-    factor: float | None,
     precision: str,
 ) -> None:
     stored = expanded(program, function)
@@ -74,20 +66,9 @@ def _check(
         place = next((i for i, other in enumerate(rest) if same_bias(other, bias)), None)
         if place is not None:
             rest.pop(place)
-        elif not (name.endswith("conv_out") and _scaled(found, weight, factor, precision)):
+        else:
             what = "bias" if rest else "weight"
             raise CompressionError(
                 f"the saved function {function.name!r} has no layer with the {what} of {name}: "
                 f"{WAY_OUT}"
             )
-
-
-def _scaled(
-    found: dict[bytes, list[np.ndarray | None]],
-    weight: np.ndarray,
-    factor: float | None,
-    precision: str,
-) -> bool:
-    if factor is None:
-        return False
-    return bool(found.get(as_stored(weight * np.float32(factor), precision).tobytes()))
