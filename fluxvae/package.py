@@ -116,7 +116,8 @@ def save_artifact(
         _stamp(draft, record)
         _read_again(draft, record)
         checked = compressed or decoder
-        if not isinstance(checked, CompressedDecoder | nn.Sequential):
+        mixed = bool(safety.keep)  # some of its weights are float32
+        if mixed or not isinstance(checked, CompressedDecoder | nn.Sequential):
             check_layers(draft, interface(decoder, recipe), recipe.precision)
         elif recipe.format == "mlprogram":
             check_weights(draft, checked, recipe.precision)
