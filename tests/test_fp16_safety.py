@@ -34,7 +34,7 @@ from tests.kl_hot import heat, hot_weights
 
 HOTS = (1e3, 1e4, 1e5)
 SIZE = Size(64, 64)
-# The bars. Measured: RESCALE_MEASURED and MIXED_MEASURED.
+# The bars. Measured: 66.4 dB and more rescaled, 66.5 mixed; 21.4 or NaN in plain float16.
 RESCALED_DB, MIXED_DB = 63.0, 64.0
 
 
