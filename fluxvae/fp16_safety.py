@@ -27,7 +27,7 @@ from fluxvae.rewrite.rescale import choose_exponents, reaches, rescaled
 from fluxvae.weights import Weights
 
 SIDE = 128  # of the images that are measured on, in pixels
-PHOTOS = 3  # of the calibration photos
+PHOTOS = 3  # of the calibration photos; one where it is for a warning only, which all pay for
 # Other latents go farther than those that were measured: what comes within this factor of the
 # limit is treated as what goes beyond it.
 MARGIN = 4.0
@@ -59,7 +59,8 @@ def make_safe(
         return Safety(decoder)
     if mode == "mixed":
         return _mixed(decoder, recipe.resolved(), weights, encoder)
-    latents = probe_latents(weights, encoder, Size(SIDE, SIDE), recipe)
+    count = PHOTOS if mode == "rescale" else 1
+    latents = probe_latents(weights, encoder, Size(SIDE, SIDE), recipe, count=count)
     tensors = [torch.from_numpy(latent.values) for latent in latents]
     if mode == "rescale":
         assert isinstance(decoder, KLDecoder)
@@ -93,13 +94,18 @@ def kept(notes: Mapping[str, Any]) -> dict[Size, frozenset[str]]:
 
 
 def probe_latents(
-    weights: Weights, encoder: Weights | None, size: Size, recipe: Recipe
+    weights: Weights,
+    encoder: Weights | None,
+    size: Size,
+    recipe: Recipe,
+    *,
+    count: int = PHOTOS,
 ) -> tuple[Latent, ...]:
     """Latents in the decoder's own space: photos through ``encoder``, or noise of the sampler's."""
     if encoder is not None:
         network = build_encoder(encoder)
         latents = []
-        for photo in CALIBRATION_PHOTOS[:PHOTOS]:
+        for photo in CALIBRATION_PHOTOS[:count]:
             image = torch.from_numpy(photo_image(photo, size.height, size.width))
             with torch.no_grad():
                 latents.append(Latent(photo.name, network(image).numpy()))
