@@ -4,6 +4,7 @@
 that of its modules, so here every stored weight must be found among the modules' and the reverse.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from fluxvae.errors import CompressionError
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Function, Program
 
+_Found = dict[bytes, list[np.ndarray | None]]
 _Layer = tuple[str, np.ndarray, np.ndarray | None]  # name, weight, bias
 
 
@@ -28,9 +30,8 @@ def check_layers(package: Path, network: nn.Module, precision: str) -> None:
     ArtifactError when the package cannot be read.
     """
     program = read_package(package)
-    wanted = list(_wanted(network, precision))
     for name in sorted(program.functions):
-        _check(program, program.functions[name], wanted, precision)
+        _check(name, _found(program, program.functions[name], precision), network, precision)
 
 
 def _wanted(network: nn.Module, precision: str) -> Iterator[_Layer]:
@@ -40,35 +41,37 @@ def _wanted(network: nn.Module, precision: str) -> Iterator[_Layer]:
             yield name, as_stored(module.weight.numpy(), precision), bias
 
 
-def _check(
-    program: Program,
-    function: Function,
-    wanted: list[_Layer],
-    precision: str,
-) -> None:
+def _digest(weight: np.ndarray) -> bytes:
+    return hashlib.sha256(weight.tobytes()).digest()
+
+
+def _found(program: Program, function: Function, precision: str) -> _Found:
+    """The layers of a saved function: {digest of the weight: the biases that go with it}."""
     stored = expanded(program, function)
-    found: dict[bytes, list[np.ndarray | None]] = defaultdict(list)
-    count = 0
+    found: _Found = defaultdict(list)
     for op in function.ops:
         if op.kind in LAYERS and (weight := argument(op, "weight", stored)) is not None:
-            count += 1
             bias = argument(op, "bias", stored)  # of a mixed program perhaps float32
-            found[as_stored(weight, precision).tobytes()].append(
+            found[_digest(as_stored(weight, precision))].append(
                 None if bias is None else as_stored(bias, precision)
             )
-    if count != len(wanted):
-        raise CompressionError(
-            f"the saved function {function.name!r} has {count} convolutions and linear layers; "
-            f"{len(wanted)} were asked for: {WAY_OUT}"
-        )
-    for name, weight, bias in wanted:
-        rest = found.get(weight.tobytes(), [])
+    return found
+
+
+def _check(function: str, found: _Found, network: nn.Module, precision: str) -> None:
+    count, asked = sum(map(len, found.values())), 0
+    for name, weight, bias in _wanted(network, precision):
+        asked += 1
+        rest = found.get(_digest(weight), [])
         place = next((i for i, other in enumerate(rest) if same_bias(other, bias)), None)
-        if place is not None:
-            rest.pop(place)
-        else:
+        if place is None:
             what = "bias" if rest else "weight"
             raise CompressionError(
-                f"the saved function {function.name!r} has no layer with the {what} of {name}: "
-                f"{WAY_OUT}"
+                f"the saved function {function!r} has no layer with the {what} of {name}: {WAY_OUT}"
             )
+        rest.pop(place)
+    if count != asked:
+        raise CompressionError(
+            f"the saved function {function!r} has {count} convolutions and linear layers; "
+            f"{asked} were asked for: {WAY_OUT}"
+        )
