@@ -115,16 +115,23 @@ def save_artifact(
         record = make_record(recipe, weights, compressed, notes)
         _stamp(draft, record)
         _read_again(draft, record)
-        checked = compressed or decoder
-        mixed = bool(safety.keep)  # some of its weights are float32
-        if mixed or not isinstance(checked, CompressedDecoder | nn.Sequential):
-            check_layers(draft, interface(decoder, recipe), recipe.precision)
-        elif recipe.format == "mlprogram":
-            check_weights(draft, checked, recipe.precision)
+        _check_layers(draft, recipe, compressed or decoder, mixed=bool(safety.keep))
         if check is not None:
             check(draft)
         publish(draft, path)
     return path
+
+
+def _check_layers(
+    draft: Path, recipe: Recipe, asked: CompressedDecoder | nn.Module, *, mixed: bool
+) -> None:
+    """Hold the saved weights against those asked for. Some of a ``mixed`` model's are float32."""
+    if isinstance(asked, CompressedDecoder):
+        check_weights(draft, asked, recipe.precision)
+    elif mixed or not isinstance(asked, nn.Sequential):
+        check_layers(draft, interface(asked, recipe), recipe.precision)
+    elif recipe.format == "mlprogram":
+        check_weights(draft, asked, recipe.precision)
 
 
 def _cost(draft: Path, safety: Safety, report: Callable[[str], None]) -> dict[str, Any]:
