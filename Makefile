@@ -14,7 +14,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 MODEL  := coreml_out/flux2_tiny_decoder_nchw_float16_hw256_demo.mlpackage
 
-.PHONY: help setup demo test lint format docs clean
+.PHONY: help setup demo test test-full lint format docs clean
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
 
@@ -37,6 +37,10 @@ demo: $(READY) ## Convert, validate and look: a demo decoder at 256 px, with no 
 
 test: lint ## All checks and the whole test suite
 	$(BIN)/pytest -n 2 --dist worksteal
+
+test-full: $(READY) ## What `make test` leaves to this: every form at 768 and 1024 pixels (an hour)
+	$(BIN)/pytest -n 2 --dist worksteal -m full
+	FLUXVAE_BRIDGE_SIZES=768,1024 $(BIN)/pytest tests/test_swift_bridge.py -k real
 
 lint: $(READY) ## ruff, mypy and the layer rules
 	$(BIN)/ruff check

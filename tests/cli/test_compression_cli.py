@@ -13,6 +13,7 @@ from fluxvae.recipes import Compression
 from fluxvae.weights import load_weights
 from tests.cli.run import Ran, run
 
+pytestmark = pytest.mark.usefixtures("remembered_conversions")
 Capture = pytest.CaptureFixture[str]
 Convert = Callable[..., Ran]
 
