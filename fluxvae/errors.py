@@ -49,6 +49,10 @@ class BenchError(FluxVAEError):
     """A benchmark record is damaged, or two of them cannot be compared."""
 
 
+class ReportError(FluxVAEError):
+    """A record of a round trip is damaged, or images for one cannot be used."""
+
+
 class OutputError(FluxVAEError):
     """An output exists already or cannot be written."""
 
