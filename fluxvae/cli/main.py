@@ -22,6 +22,7 @@ COMMANDS = {
         "fluxvae.cli.compare_variants",
         "Compress a decoder in several ways; one table.",
     ),
+    "report": ("fluxvae.cli.report", "Make the pages of a round trip again, from its record."),
     "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc, on any OS."),
     "export-io": ("fluxvae.cli.export_io", "Write a latent and its image as plain files."),
     "validate-swift": ("fluxvae.cli.validate_swift", "Validate a compiled model through Swift."),
