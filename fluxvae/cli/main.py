@@ -22,6 +22,8 @@ COMMANDS = {
         "fluxvae.cli.compare_variants",
         "Compress a decoder in several ways; one table.",
     ),
+    "roundtrip": ("fluxvae.cli.roundtrip", "Images through every variant: see and measure them."),
+    "data": ("fluxvae.cli.data", "Fetch images to look at."),
     "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc, on any OS."),
     "export-io": ("fluxvae.cli.export_io", "Write a latent and its image as plain files."),
     "validate-swift": ("fluxvae.cli.validate_swift", "Validate a compiled model through Swift."),
