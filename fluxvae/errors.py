@@ -41,6 +41,10 @@ class LatentError(FluxVAEError):
     """Latents of the wrong shape, dtype or file format."""
 
 
+class ImageError(FluxVAEError):
+    """An image file that cannot be read, or is too small or too large to be used."""
+
+
 class BundleError(FluxVAEError):
     """An I/O bundle is incomplete, damaged, or not of the model it is used with."""
 

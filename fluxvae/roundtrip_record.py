@@ -73,7 +73,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Variant:
-    """One column of pictures. ``bytes`` of the weight file, ``fraction`` of float16's (None: torch).
+    """One column of pictures. ``bytes`` of the weight file, ``fraction`` of fp16's (None: torch).
 
     ``label`` is what the user asked for, unique; ``words`` one line about it; ``evidence`` the
     classification by ``inspect`` (weights only, ...). ``artifact`` is a file name, ``recipe`` its

@@ -25,7 +25,7 @@ Against = Literal["loss", "total"]
 AGAINST: dict[Against, str] = {"loss": "the fp32 decode", "total": "the original"}
 INFINITY, TIMES, DASH = "∞", "\u00d7", "\u2013"
 MISSING = DASH
-_DECIMALS = {"psnr": 2, "ssimulacra2": 1}
+_DECIMALS = {"psnr": 2, "ssimulacra2": 2, "max_abs": 1, "clip": 2}  # others 4
 
 
 @dataclass(frozen=True)

@@ -184,9 +184,8 @@ def _variant_rows(report: Report) -> list[dict[str, Any]]:
         {
             "variant": v,
             "front": front.get(v.label, False),
-            "bytes": Cell(size_words(v.bytes), None if v.bytes is None else str(v.bytes)),
-            "fraction": Cell(MISSING if v.fraction is None else f"{v.fraction:.1%}",
-                             None if v.fraction is None else repr(v.fraction)),
+            "bytes": Cell(size_words(v.bytes), None if v.bytes is None else str(v.bytes),
+                          "" if v.fraction is None else f"{v.fraction:.1%} of fp16"),
             **{against: [_spread_cell(report, v.label, m, against) for m in report.metrics]
                for against in AGAINST},
             "worst": {against: _worst_cell(report, v.label, against) for against in AGAINST},

@@ -72,7 +72,7 @@ def _heading(report: Report, shown: int, width: int) -> list[str]:
     if shown == len(record.pictures):
         which = f"all {shown} pictures, worst first{main}"
     lines = (
-        f"Round trip of {record.family} at {record.size}: {which}",
+        f"Round trip of {record.family} at {record.size} px: {which}",
         f"Crops at 1:1, where the variants differ most. Below each: {_figure_words(report)}",
         f"and the difference from the fp32 decode, times {record.gain:g}.",
     )
@@ -102,8 +102,8 @@ def _draw_row(report: Report, sheet: Image, grid: Grid, top: int, picture: Pictu
     pen.text((MARGIN, top), fit(words, sheet.width - 2 * MARGIN, 14), INK, _font(14))
     sheet.paste(_crop(report, picture.file, picture), (grid.left(0), top + LINE))
     below = top + LINE + crop.side
-    pen.text((grid.left(0), below + LINE + GAP // 2), f"difference {TIMES}{report.record.gain:g}", QUIET,
-             _font(14))  # fmt: skip
+    gain = f"difference {TIMES}{report.record.gain:g}"
+    pen.text((grid.left(0), below + LINE + GAP // 2), gain, QUIET, _font(14))
     for column, variant in enumerate(report.record.variants, start=1):
         result = report.results.get((picture.name, variant.label))
         if result is None:

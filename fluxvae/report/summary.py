@@ -34,10 +34,10 @@ def summary_text(report: Report) -> str:
     record = report.record
     count = f"{len(record.pictures)} picture{'' if len(record.pictures) == 1 else 's'}"
     lines = [
-        f"# Round trip of {record.family} at {record.size}",
+        f"# Round trip of {record.family} at {record.size} px",
         "",
-        f"{count} from {escape(record.source)}, encoded by {escape(record.encoder)} and decoded "
-        f"with the weights {escape(record.weights)}.",
+        f"{count} ({escape(record.source)}) through the encoder {escape(record.encoder)} and the "
+        f"decoder {escape(record.weights)}.",
         "",
         *_variants(report),
         *_spreads(report, "loss"),
