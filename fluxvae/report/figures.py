@@ -25,6 +25,7 @@ Against = Literal["loss", "total"]
 AGAINST: dict[Against, str] = {"loss": "the fp32 decode", "total": "the original"}
 INFINITY, TIMES, DASH = "∞", "\u00d7", "\u2013"
 MISSING = DASH
+MOST_DECIMALS = 9
 _DECIMALS = {"psnr": 2, "ssimulacra2": 2, "max_abs": 1, "clip": 2}  # others 4
 
 
@@ -109,6 +110,17 @@ class Report:
         value = self.value(picture.name, variant.label, self.main, "loss")
         return -math.inf if value is None else badness(value, self.main)
 
+    def undefined(self) -> Iterator[tuple[Metric, int]]:
+        """Metrics that some pictures have no figure of, and how many such pictures."""
+        for metric in self.metrics:
+            lacking = [
+                p
+                for p in self.record.pictures
+                if all(self.value(p.name, v.label, metric, "loss") is None for v in self.candidates)
+            ]
+            if lacking and self.candidates:
+                yield metric, len(lacking)
+
     def file(self, name: str) -> Path:
         """A PNG of the record. Raises ReportError when it is not there, or not in the folder."""
         path = self.folder / name
@@ -174,18 +186,16 @@ def on_front(report: Report) -> dict[str, bool]:
 
 
 def number(value: float | None, metric: Metric) -> str:
-    """A figure for people. What is not quite 0 or 1 never rounds to it."""
+    """A figure for people. What is not quite 0 or 1 gets the decimals to show it."""
     if value is None:
         return MISSING
     if math.isinf(value):
         return INFINITY if value > 0 else f"-{INFINITY}"
-    step = resolution(metric)
-    decimals = round(-math.log10(step))
+    decimals = round(-math.log10(resolution(metric)))
     text = f"{value:.{decimals}f}"
-    if 1 - step < value < 1 and float(text) == 1:
-        return f">{1 - step:.{decimals}f}"
-    if 0 < value < step and float(text) == 0:
-        return f"<{step:.{decimals}f}"
+    while float(text) in (0, 1) and float(text) != value and decimals < MOST_DECIMALS:
+        decimals += 1
+        text = f"{value:.{decimals}f}"
     return text
 
 

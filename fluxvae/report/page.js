@@ -68,8 +68,9 @@ function place() {
   const { width, height } = picture();
   const [w, h] = [stage.clientWidth, stage.clientHeight];
   const [wide, high] = [width * state.scale, height * state.scale];
-  state.x = wide <= w ? (w - wide) / 2 : clamp(state.x, w - wide, 0);
-  state.y = high <= h ? (h - high) / 2 : clamp(state.y, h - high, 0);
+  // Whole screen pixels, so that a picture at 100 % is shown bit for bit.
+  state.x = Math.round(wide <= w ? (w - wide) / 2 : clamp(state.x, w - wide, 0));
+  state.y = Math.round(high <= h ? (h - high) / 2 : clamp(state.y, h - high, 0));
   for (const image of all("img", stage)) {
     image.style.width = `${width}px`;
     image.style.height = `${height}px`;
@@ -157,7 +158,7 @@ function draw() {
   $("tag-right").textContent = rightWords();
   $("left").value = state.left;
   $("right").value = state.right;
-  $("name").textContent = here.name;
+  $("name").textContent = $("name").title = here.name;
   for (const input of all("#show input")) input.checked = input.value === state.show;
   for (const button of all("[data-picture]"))
     button.setAttribute("aria-current", Number(button.dataset.picture) === state.picture);
@@ -178,8 +179,12 @@ function hint(here) {
 function drawFigures() {
   const figures = picture()[document.documentElement.dataset.against];
   const [, left, right] = $("figures").tHead.rows[0].cells;
-  left.textContent = data.sides[state.left];
-  right.textContent = data.sides[state.right];
+  for (const [cell, side] of [[left, state.left], [right, state.right]]) {
+    const label = document.createElement("span");
+    label.className = "clamp";
+    label.textContent = label.title = data.sides[side];
+    cell.replaceChildren(label);
+  }
   const rows = data.metrics.map((metric, n) => {
     const row = document.createElement("tr");
     const head = document.createElement("th");

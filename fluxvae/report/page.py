@@ -74,6 +74,7 @@ def write_page(report: Report, path: Path, limit: int = LIMIT) -> None:
         embedded=embedded,
         sources=_sources(embedded),
         strip=_strip(report, embedded),
+        undefined=tuple(report.undefined()),
         left_out=left_out,
         limit_words=size_words(limit),
         variants=_variant_rows(report),
@@ -208,7 +209,7 @@ def _worst_cell(report: Report, label: str, against: Against) -> Cell:
     if main is None or spread is None:
         return Cell(MISSING, None)
     value = _sortable(badness(spread.worst_value, main))
-    return Cell(shorten(spread.worst, 40), value, with_unit(spread.worst_value, main))
+    return Cell(shorten(spread.worst, 60), value, with_unit(spread.worst_value, main))
 
 
 def _case_rows(report: Report) -> list[dict[str, Any]]:

@@ -37,9 +37,10 @@ SETTINGS: Any = {
     "axes.spines.right": False,
 }
 # Places of a label around its point, in points: the first that hits nothing is taken. Above and to
-# the left of the front there is nothing.
+# the left of the front there is nothing, so its labels look there first; others below.
 PLACES = ((-6, 5), (7, -5), (7, 0), (7, 5), (-7, 0), (-6, -5), (0, 9), (0, -9),
           (-6, 18), (7, -18), (7, 18), (-6, -18), (0, 21), (0, -21))  # fmt: skip
+BELOW = ((7, -5), *PLACES[2:], PLACES[0])
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def plot_svg(report: Report, *, narrow: bool = False) -> str:
             _panel(place, report, against)
         canvas.draw()  # the layout settles before labels look for room
         for place, against in zip(axes, AGAINST, strict=True):
-            _labels(place, points(report, against))
+            _labels(place, points(report, against), _reference(report, against))
         drawing.set_layout_engine("none")
         text = io.StringIO()
         canvas.print_svg(text, metadata={"Date": None, "Title": title(report)})
@@ -120,11 +121,17 @@ def _panel(axes: Axes, report: Report, against: Against) -> None:
     axes.set_xlim(left=0)
     if main.better == "lower":
         axes.invert_yaxis()  # better is up, as in the text
-    reference = report.spread(REFERENCE, main, against)
-    if against == "total" and reference is not None and math.isfinite(reference.median):
-        axes.axhline(reference.median, color=OTHER, linewidth=1, linestyle="--")
-        axes.annotate("fp32 decode", (0.01, reference.median), (0, 3), fontsize=8.5, color=INK,
+    reference = _reference(report, against)
+    if reference is not None:
+        axes.axhline(reference, color=OTHER, linewidth=1, linestyle="--")
+        axes.annotate("fp32 decode", (0.01, reference), (0, 3), fontsize=8.5, color=INK,
                       xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
+
+
+def _reference(report: Report, against: Against) -> float | None:
+    """What the fp32 decode itself reaches, where that can be drawn."""
+    spread = None if report.main is None else report.spread(REFERENCE, report.main, against)
+    return spread.median if spread is not None and math.isfinite(spread.median) else None
 
 
 def _axis_name(metric: Metric) -> str:
@@ -144,8 +151,8 @@ def _height(point: Point, top: float) -> float:
     return point.quality if math.isfinite(point.quality) else top
 
 
-def _labels(axes: Axes, shown: tuple[Point, ...]) -> None:
-    """Names beside their points, none over another, a point or the frame where there is room."""
+def _labels(axes: Axes, shown: tuple[Point, ...], reference: float | None) -> None:
+    """Names beside their points, none over another, a point or a line where there is room."""
     from matplotlib.transforms import Bbox
 
     frame = axes.get_window_extent()
@@ -153,6 +160,10 @@ def _labels(axes: Axes, shown: tuple[Point, ...]) -> None:
     spots = [axes.transData.transform((p.size, _height(p, top))) for p in shown]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in spots]
     taken += _front_boxes([s for s, p in zip(spots, shown, strict=True) if p.front])
+    if reference is not None:
+        _, y = axes.transData.transform((0, reference))
+        taken += [Bbox.from_extents(frame.x0, y - 1, frame.x1, y + 1),
+                  Bbox.from_bounds(frame.x0, y, 80, 14)]  # fmt: skip
     for point in sorted(shown, key=lambda p: (not p.front, p.size)):
         name = shorten(point.label, 22) + ("" if math.isfinite(point.quality) else f" ({INFINITY})")
         place, box = _free_place(axes, point, top, name, taken, frame)
@@ -177,7 +188,7 @@ def _free_place(
 ) -> tuple[tuple[int, int], Any]:
     """The first of ``PLACES`` that is free, or the one that hides least."""
     best = None
-    for place in PLACES:
+    for place in PLACES if point.front else BELOW:
         text = _annotate(axes, point, top, name, place)
         box = text.get_window_extent()
         text.remove()

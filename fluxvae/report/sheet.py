@@ -48,45 +48,48 @@ def draw_sheet(report: Report) -> Image:
 
     shown = report.worst_first[:ROWS]
     side = max((p.crop.side for p in shown), default=LEAST)
-    grid = Grid(max(side, LEAST), side, MARGIN + 3 * LINE + 3 * LINE)
-    columns = 1 + len(report.record.variants)
-    width = max(grid.left(columns) - GAP + MARGIN, 640)
+    column = max(side, LEAST)
+    width = max(2 * MARGIN + (1 + len(report.record.variants)) * (column + GAP) - GAP, 640)
+    heading = _heading(report, len(shown), width - 2 * MARGIN)
+    grid = Grid(column, side, MARGIN + (len(heading) + 3) * LINE + GAP)
     sheet = Image.new("RGB", (width, grid.top + len(shown) * grid.row + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
-    for number, line in enumerate(_heading(report, len(shown), width)):
-        pen.text((MARGIN, MARGIN + number * LINE), line, INK if number == 0 else QUIET,
-                 _font(18 if number == 0 else 14))  # fmt: skip
-    for column, (name, size) in enumerate(_columns(report)):
-        at = grid.left(column), grid.top - 2 * LINE - GAP
+    for number, (line, size, colour) in enumerate(heading):
+        pen.text((MARGIN, MARGIN + number * LINE), line, colour, _font(size))
+    for number, (name, words) in enumerate(_columns(report)):
+        at = grid.left(number), grid.top - 2 * LINE - GAP
         pen.text(at, fit(name, grid.column, 15), INK, _font(15))
-        pen.text((at[0], at[1] + LINE), fit(size, grid.column, 14), QUIET, _font(14))
+        pen.text((at[0], at[1] + LINE), fit(words, grid.column, 14), QUIET, _font(14))
     for row, picture in enumerate(shown):
         _draw_row(report, sheet, grid, grid.top + row * grid.row, picture)
     return sheet
 
 
-def _heading(report: Report, shown: int, width: int) -> list[str]:
+def _heading(report: Report, shown: int, width: int) -> list[tuple[str, int, str]]:
+    """Lines with their sizes and colours, each at most ``width`` pixels."""
     record = report.record
     main = f" by {report.main.label}" if report.main else ""
     which = f"the {shown} worst of {len(record.pictures)} pictures{main}"
     if shown == len(record.pictures):
         which = f"all {shown} pictures, worst first{main}"
-    lines = (
-        f"Round trip of {record.family} at {record.size} px: {which}",
-        f"Crops at 1:1, where the variants differ most. Below each: {_figure_words(report)}",
-        f"and the difference from the fp32 decode, times {record.gain:g}.",
+    figure = f"{report.main.label} against the fp32 decode" if report.main else "its name"
+    words = (
+        f"Crops at 1:1, where the variants differ most. Below each: {figure}, and the difference "
+        f"from the fp32 decode times {record.gain:g}."
     )
-    return [fit(line, width - 2 * MARGIN, 18 if not i else 14) for i, line in enumerate(lines)]
-
-
-def _figure_words(report: Report) -> str:
-    return f"{report.main.label} against the fp32 decode" if report.main else "its name"
+    title = f"Round trip of {record.family} at {record.size} px: {which}"
+    return [
+        *((line, 18, INK) for line in wrap(title, width, 18)),
+        *((line, 14, QUIET) for line in wrap(words, width, 14)),
+    ]
 
 
 def _columns(report: Report) -> list[tuple[str, str]]:
     """Two lines above each column."""
-    variants = [(v.label, size_words(v.bytes) if v.bytes else v.words)
-                for v in report.record.variants]  # fmt: skip
+    variants = [
+        (v.label, "float32" if v.bytes is None else size_words(v.bytes))
+        for v in report.record.variants
+    ]
     return [("original", ""), *variants]
 
 
@@ -163,3 +166,15 @@ def fit(text: str, width: int, size: int) -> str:
     while limit > 1 and _font(size).getlength(shorten(text, limit)) > width:
         limit -= 1
     return shorten(text, limit)
+
+
+def wrap(text: str, width: int, size: int) -> list[str]:
+    """``text`` on lines of ``width`` pixels, broken between words."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _font(size).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(fit(word, width, size))
+    return [line for line in lines if line]

@@ -167,6 +167,11 @@ def _ablation(report: Report, attribution: Attribution) -> Iterator[str]:
 def _left_out(report: Report) -> Iterator[str]:
     skipped = [(s.name, s.reason) for s in report.record.skipped]
     left_out = [(m.label, m.left_out) for m in report.record.metrics if m.left_out is not None]
+    count = len(report.record.pictures)
+    left_out += [
+        (m.label, f"undefined for {lacking} of {count} pictures")
+        for m, lacking in report.undefined()
+    ]
     for title, pairs in (("Pictures skipped", skipped), ("Metrics left out", left_out)):
         if pairs:
             yield f"## {title}"

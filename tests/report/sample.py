@@ -31,6 +31,7 @@ GAIN = 8.0
 QUALITIES = {"fp16": 99, "pal8": 95, "int8": 88, "pal6": 75, "w8a8": 60, "pal4": 25}
 BYTES = {"fp16": 2_450_000, "pal8": 1_240_000, "int8": 1_235_000, "pal6": 940_000,
          "w8a8": 1_260_000, "pal4": 640_000}  # fmt: skip
+FEW = {k: v for k, v in QUALITIES.items() if k in ("fp16", "pal6", "w8a8", "pal4")}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 METRICS = (
     Metric("psnr", "PSNR", "dB", "higher", "scikit-image", None),
