@@ -23,11 +23,11 @@ def write_report(record_path: Path) -> tuple[Path, ...]:
     OutputError when nothing can be written there.
     """
     report = read_report(record_path)
-    sheet = draw_sheet(report)
+    sheet, plot = draw_sheet(report), plot_svg(report)
     writers = (
-        lambda draft: write_page(report, draft),
+        lambda draft: write_page(report, draft, plot),
         lambda draft: sheet.save(draft, "PNG", optimize=True),
-        lambda draft: draft.write_text(plot_svg(report), "utf-8"),
+        lambda draft: draft.write_text(plot, "utf-8"),
         lambda draft: draft.write_text(summary_text(report), "utf-8"),
     )
     return tuple(

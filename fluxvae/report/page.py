@@ -45,8 +45,10 @@ class Cell:
     note: str = ""
 
 
-def write_page(report: Report, path: Path, limit: int = LIMIT) -> None:
-    """Write the page to ``path``; ``limit`` in bytes bounds the embedded pictures.
+def write_page(report: Report, path: Path, plot: str, limit: int = LIMIT) -> None:
+    """Write the page to ``path``, with ``plot`` of ``plot_svg`` in it.
+
+    ``limit`` in bytes bounds the embedded pictures.
 
     The same record and pictures give the same bytes. Raises ReportError when a picture is missing
     or damaged.
@@ -68,7 +70,7 @@ def write_page(report: Report, path: Path, limit: int = LIMIT) -> None:
         css=_file("page.css"),
         script=script,
         script_hash=_digest(script),
-        wide=themed(plot_svg(report)),
+        wide=themed(plot),
         narrow=themed(plot_svg(report, narrow=True)),
         view=viewer_data(report, embedded),
         embedded=embedded,

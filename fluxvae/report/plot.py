@@ -69,7 +69,7 @@ def plot_svg(report: Report, *, narrow: bool = False) -> str:
         axes = drawing.subplots(*grid)
         for place, against in zip(axes, AGAINST, strict=True):
             _panel(place, report, against)
-        canvas.draw()  # the layout settles before labels look for room
+        drawing.draw_without_rendering()  # the layout settles before labels look for room
         for place, against in zip(axes, AGAINST, strict=True):
             _labels(place, points(report, against), _reference(report, against))
         drawing.set_layout_engine("none")
@@ -164,51 +164,52 @@ def _labels(axes: Axes, shown: tuple[Point, ...], reference: float | None) -> No
         _, y = axes.transData.transform((0, reference))
         taken += [Bbox.from_extents(frame.x0, y - 1, frame.x1, y + 1),
                   Bbox.from_bounds(frame.x0, y, 80, 14)]  # fmt: skip
+    points_to_pixels = axes.figure.dpi / 72
     for point in sorted(shown, key=lambda p: (not p.front, p.size)):
         name = shorten(point.label, 22) + ("" if math.isfinite(point.quality) else f" ({INFINITY})")
-        place, box = _free_place(axes, point, top, name, taken, frame)
-        _annotate(axes, point, top, name, place)
-        taken.append(box)
+        at = (point.size, _height(point, top))
+        text = axes.annotate(name, at, (0, 0), textcoords="offset points", fontsize=8.5,
+                             parse_math=False)  # fmt: skip
+        size = text.get_window_extent()
+        spot = axes.transData.transform(at)
+        order = PLACES if point.front else BELOW
+        boxes = [_box(spot, place, points_to_pixels, size) for place in order]
+        costs = [_cost(box, taken, frame) for box in boxes]
+        best = costs.index(min(costs))
+        text.set(position=order[best], ha=_side(order[best][0], "right", "left"),
+                 va=_side(order[best][1], "top", "bottom"))  # fmt: skip
+        taken.append(boxes[best])
+
+
+def _side(offset: int, before: str, after: str) -> str:
+    """Alignment of a text that lies before (left, below) or after its point."""
+    return "center" if offset == 0 else before if offset < 0 else after
+
+
+def _box(spot: Any, place: tuple[int, int], scale: float, size: Any) -> Any:
+    """Where a text of the extent ``size`` lies, in pixels, when its label has this place."""
+    from matplotlib.transforms import Bbox
+
+    lengths = (size.width, size.height)
+    starts = [
+        at + offset * scale - length * (0.5 if offset == 0 else offset < 0)
+        for at, offset, length in zip(spot, place, lengths, strict=True)
+    ]
+    return Bbox.from_bounds(*starts, *lengths)
+
+
+def _cost(box: Any, taken: list[Any], frame: Any) -> int:
+    """How much a label there would hide, or lie outside."""
+    inside = box.x0 >= frame.x0 and box.x1 <= frame.x1 + 12 and frame.y0 < box.y0 < frame.y1
+    return int(box.count_overlaps(taken)) + (0 if inside else 3)
 
 
 def _front_boxes(spots: list[Any]) -> list[Any]:
     """The front's steps, as thin boxes that labels keep off."""
     from matplotlib.transforms import Bbox
 
-    ordered = sorted(map(tuple, spots))
     boxes = []
-    for (x0, y0), (x1, y1) in pairwise(ordered):
+    for (x0, y0), (x1, y1) in pairwise(sorted(map(tuple, spots))):
         boxes.append(Bbox.from_extents(x0, y0 - 1, x1, y0 + 1))
         boxes.append(Bbox.from_extents(x1 - 1, min(y0, y1), x1 + 1, max(y0, y1)))
     return boxes
-
-
-def _free_place(
-    axes: Axes, point: Point, top: float, name: str, taken: list[Any], frame: Any
-) -> tuple[tuple[int, int], Any]:
-    """The first of ``PLACES`` that is free, or the one that hides least."""
-    best = None
-    for place in PLACES if point.front else BELOW:
-        text = _annotate(axes, point, top, name, place)
-        box = text.get_window_extent()
-        text.remove()
-        outside = box.x0 < frame.x0 or box.x1 > frame.x1 + 12 or not frame.y0 < box.y0 < frame.y1
-        cost = box.count_overlaps(taken) + 3 * outside
-        if best is None or cost < best[0]:
-            best = (cost, place, box)
-    assert best is not None
-    return best[1], best[2]
-
-
-def _annotate(axes: Axes, point: Point, top: float, name: str, place: tuple[int, int]) -> Any:
-    dx, dy = place
-    return axes.annotate(
-        name,
-        (point.size, _height(point, top)),
-        place,
-        textcoords="offset points",
-        ha={0: "center"}.get(dx, "left" if dx > 0 else "right"),
-        va={0: "center"}.get(dy, "bottom" if dy > 0 else "top"),
-        fontsize=8.5,
-        parse_math=False,  # a name may hold dollars
-    )

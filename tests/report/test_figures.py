@@ -10,6 +10,7 @@ import pytest
 from fluxvae.errors import ReportError
 from fluxvae.report.attribution import attributions, summed_losses
 from fluxvae.report.figures import (
+    MISSING,
     number,
     on_front,
     pareto,
@@ -49,7 +50,7 @@ def test_infinite_figures_have_percentiles(values: list[float], q: int, expected
 @pytest.mark.parametrize(
     ("value", "metric", "words"),
     [
-        (None, SSIM, "–"),
+        (None, SSIM, MISSING),
         (math.inf, PSNR, "∞"),
         (38.126, PSNR, "38.13"),
         (1.0, SSIM, "1.0000"),
@@ -126,7 +127,7 @@ def test_long_names_lose_their_middle():
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(None, "–"), (999, "999 bytes"), (1_235_000, "1.24 MB"), (640_000, "640 kB")],
+    [(None, MISSING), (999, "999 bytes"), (1_235_000, "1.24 MB"), (640_000, "640 kB")],
 )
 def test_sizes_have_three_digits(count: int | None, words: str):
     assert size_words(count) == words
