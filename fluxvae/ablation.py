@@ -10,15 +10,10 @@ from dataclasses import dataclass, replace
 
 from fluxvae.recipes import Recipe
 
-NOTHING = "nothing"  # the float32 program as converted: what conversion alone costs
-ALL = "all"  # the variant as it is
-EVERYTHING = "all and rewrites"
+CONVERTED = "fp32 program"  # the reference: what conversion alone changes
+ALL = "all"  # every part together
 
-_REWRITES: tuple[tuple[str, dict[str, object]], ...] = (
-    ("NHWC input and output", {"layout": "nhwc"}),
-    ("NHWC inside", {"layout": "nhwc", "nhwc_model": True}),
-    ("8-bit image output", {"output": "image"}),
-)
+_NHWC: dict[str, object] = {"layout": "nhwc", "nhwc_model": True}
 
 
 @dataclass(frozen=True)
@@ -30,26 +25,24 @@ class Part:
 
 
 def parts_of(recipe: Recipe) -> tuple[Part, ...]:
-    """The parts of a variant, the float32 reference first, the whole variant last but one.
+    """The parts of a variant, the float32 reference first, all of them together last.
 
-    ``recipe`` has one size. Rewrites are parts whether the variant has them or not, since each
-    could be chosen; ``EVERYTHING`` adds those it has not.
+    ``recipe`` has one size. The NHWC rewrite is a part whether the variant has it or not, since
+    it could be chosen for each.
     """
     base = Recipe(recipe.variant, "float32", "float32", sizes=recipe.sizes)
-    parts = [Part(NOTHING, base)]
+    changes: list[tuple[str, dict[str, object]]] = []
     if recipe.precision == "float16":
-        parts.append(Part("precision", replace(base, precision="float16")))
+        changes.append(("precision", {"precision": "float16"}))
     if recipe.io_dtype == "float16":
-        parts.append(Part("I/O precision", replace(base, io_precision="float16")))
+        changes.append(("I/O precision", {"io_precision": "float16"}))
     if recipe.compression is not None:
-        label = recipe.compression.label()
-        parts.append(Part(label, replace(base, compression=recipe.compression)))
-    parts += [Part(name, _changed(base, change)) for name, change in _REWRITES]
-    every = recipe
-    for _, change in _REWRITES:
-        every = _changed(every, change)
-    parts.append(Part(ALL, recipe))
-    return (*parts, Part(EVERYTHING, every)) if every != recipe else tuple(parts)
+        changes.append((recipe.compression.label(), {"compression": recipe.compression}))
+    if recipe.output == "image":
+        changes.append(("8-bit image output", {"output": "image"}))
+    changes.append(("NHWC inside", _NHWC))
+    alone = [Part(name, _changed(base, change)) for name, change in changes]
+    return (Part(CONVERTED, base), *alone, Part(ALL, _changed(recipe, _NHWC)))
 
 
 def _changed(recipe: Recipe, change: dict[str, object]) -> Recipe:

@@ -21,7 +21,7 @@ import numpy as np
 from fluxvae.errors import ToolError
 from fluxvae.roundtrip_record import Figures, Metric
 
-SMALLEST_MS_SSIM = 161  # shorter side in pixels: four halvings, then a window of 11
+SMALLEST_MS_SSIM = 176  # shorter side in pixels: 16 windows of 11, as torchmetrics asks for
 PACKAGES = ("flip-evaluator", "ssimulacra2", "torchmetrics")
 CLIP = "openai/clip-vit-base-patch16"
 LPIPS_FILE = "alexnet-owt-7be5be79.pth"  # torchvision's AlexNet in torch.hub's cache

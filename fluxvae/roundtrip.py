@@ -106,7 +106,7 @@ def run_roundtrip(
     ``tell`` hears of every picture and candidate; ``check`` runs between them and may raise.
     Raises ReportError when no input can be used, OutputError when nothing can be written.
     """
-    names = unique_names([one.name for one in source.inputs])
+    names = unique_names([Path(one.name).stem for one in source.inputs])
     steps = 1 + len(job.candidates) + len(job.extra)
     pictures: list[Picture] = []
     results: list[Result] = []
@@ -160,7 +160,7 @@ class _Walk:
     def reference(self) -> np.ndarray:
         """(H, W, 3) float32, not clamped."""
         with torch.no_grad():
-            return _channels_last(self.job.decoder(torch.from_numpy(self.latent)).numpy())
+            return self._shape(self.job.decoder(torch.from_numpy(self.latent)).numpy())
 
     def results(self, step: Callable[[int, str], None]) -> list[Result]:
         """The reference and every variant, in order."""
@@ -219,9 +219,12 @@ class _Walk:
         return cell
 
     def _decoded(self, candidate: Candidate | None) -> np.ndarray:
-        return (
-            self.reference if candidate is None else _channels_last(candidate.decode(self.latent))
-        )
+        return self.reference if candidate is None else self._shape(candidate.decode(self.latent))
+
+    def _shape(self, image: np.ndarray) -> np.ndarray:
+        """(1, 3, H, W) in the contract's range as (H, W, 3) in about [0, 1]."""
+        low, high = self.job.weights.contract.low, self.job.weights.contract.high
+        return np.ascontiguousarray(((image[0] - low) / (high - low)).transpose(1, 2, 0))
 
     def _write_pictures(self, label: str, image: np.ndarray, compared: bool) -> None:
         self._write(label, _as_bytes(image))
@@ -239,10 +242,6 @@ class _Walk:
         picture = Image.fromarray(pixels)
         path = self.job.out / self._file(label)
         write_file(path, lambda draft: picture.save(draft, format="PNG"), overwrite=True)
-
-
-def _channels_last(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(image[0].transpose(1, 2, 0))
 
 
 def _as_bytes(image: np.ndarray) -> np.ndarray:

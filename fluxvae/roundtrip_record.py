@@ -24,7 +24,7 @@ class Metric:
     """One column. ``left_out`` says why it could not be computed; figures then lack its name.
 
     A figure of None is infinity for ``psnr`` (the images are equal), and otherwise undefined for
-    that image (MS-SSIM of an image below 161 pixels). ``library`` is name and version.
+    that image (MS-SSIM of an image below 176 pixels). ``library`` is name and version.
     """
 
     name: str  # psnr, ssim, ms_ssim, flip, ssimulacra2, max_abs, lpips, clip
@@ -112,8 +112,9 @@ class Result:
 class Ablation:
     """One part changed alone, or all together; ``loss`` by picture, against the float32 decode.
 
-    ``part`` names it (precision, I/O precision, palette of 6 bits, ...). ``alone`` is the recipe
-    with only that part; the part ``all`` is the whole variant. ``variant`` is whose parts they are.
+    ``part`` names it (precision, I/O precision, pal6, ...), ``variant`` is whose part it is. The
+    first is the float32 program without any, the last, ``all``, has them all together. ``recipe``
+    is what was converted.
     """
 
     variant: str

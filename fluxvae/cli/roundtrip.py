@@ -284,8 +284,6 @@ def _progress(stack: ExitStack) -> Any:
 
 
 def _pages(record: Path) -> tuple[Path, ...]:
-    try:
-        from fluxvae.report import write_report
-    except ImportError:
-        return ()
+    from fluxvae.report import write_report
+
     return write_report(record)

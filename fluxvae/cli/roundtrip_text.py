@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from fluxvae.ablation import ALL, EVERYTHING, NOTHING, combined_psnr
+from fluxvae.ablation import ALL, combined_psnr
 from fluxvae.cli.text import hanging, size_text
 from fluxvae.roundtrip_record import REFERENCE, Ablation, Figures, Result, Roundtrip
 
@@ -87,8 +87,7 @@ def _parts(parts: Sequence[Ablation]) -> list[str]:
     medians = {a.part: _median_psnr(a) for a in parts}
     for part in parts:
         lines.append(f"  {part.part:<{wide}}  {_number(medians[part.part], 2):>8} dB")
-    rewrites = {"NHWC input and output", "NHWC inside", "8-bit image output"}
-    alone = [m for p, m in medians.items() if p not in (NOTHING, ALL, EVERYTHING, *rewrites)]
+    alone = [psnr for part, psnr in medians.items() if part != ALL]
     summed = _number(combined_psnr(alone), 2)
     lines.append(f"  {'parts added':<{wide}}  {summed:>8} dB if their errors were independent")
     return lines
