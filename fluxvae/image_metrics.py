@@ -172,7 +172,7 @@ def _lpips(folder: Path | None) -> tuple[_Measure | None, str | None]:
         )
         return float(found)
 
-    return measure, None
+    return _tried(measure, "torchvision")
 
 
 def _clip() -> tuple[_Measure | None, str | None]:
@@ -192,6 +192,17 @@ def _clip() -> tuple[_Measure | None, str | None]:
         images = [(_tensor(x)[0] * 255).round().byte() for x in (candidate, reference)]
         return float(clip_score(images[0], images[1], CLIP))
 
+    return _tried(measure, "transformers")
+
+
+def _tried(measure: _Measure, package: str) -> tuple[_Measure | None, str | None]:
+    """The function if it works, else why not: these packages are none that we install."""
+    grey = np.full((64, 64, 3), 0.5, np.float32)
+    try:
+        measure(grey, grey)
+    except Exception as error:  # a damaged cache, a package of another torch, ...
+        words = " ".join(str(error).split())[:120]
+        return None, f"{package} does not work here ({type(error).__name__}: {words})"
     return measure, None
 
 

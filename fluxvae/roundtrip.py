@@ -56,9 +56,10 @@ Tell = Callable[[int, int, str], None]  # steps done, steps in all, what was don
 
 @dataclass(frozen=True, eq=False)  # networks have no useful ==
 class Job:
-    """Everything a run needs. ``ablations`` are (label of a variant, its parts);
+    """Everything a run needs.
 
-    ``extra`` are the candidates of parts that are no variant, by the label ``part_label`` gives.
+    ``ablations`` are labels of variants, each with its parts; ``extra`` the candidates of parts
+    that are no variant themselves, labelled as ``part_label`` says.
     """
 
     family: str
@@ -129,6 +130,8 @@ def run_roundtrip(
         results += walk.results(step)
         parts[one.name] = walk.parts(step)
         pictures.append(walk.picture())
+    total = steps * len(source.inputs)
+    tell(total, total, "done")
     if not pictures:
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
         raise ReportError(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fluxvae.backends import Runner, make_runner
@@ -171,8 +171,6 @@ def describe(recipe: Recipe) -> str:
 
 def with_fractions(variants: Sequence[Variant]) -> tuple[Variant, ...]:
     """Fractions of the fp16 variant's bytes where it is among them, else of two bytes a weight."""
-    from dataclasses import replace
-
     plain = next((v.bytes for v in variants if v.label == "fp16"), None)
     if plain is None:
         return tuple(variants)
