@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fluxvae.ablation import ALL, CONVERTED, combined_psnr
 from fluxvae.report.figures import (
     Report,
     badness,
@@ -14,7 +15,6 @@ from fluxvae.report.figures import (
 )
 from fluxvae.roundtrip_record import Ablation, Figures, Metric
 
-ALL = "all"
 # What a metric says of equal images: losses are counted from there.
 PERFECT = {"ssim": 1.0, "ms_ssim": 1.0, "flip": 0.0, "max_abs": 0.0, "lpips": 0.0,
            "ssimulacra2": 100.0, "clip": 100.0}  # fmt: skip
@@ -34,7 +34,7 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Row:
-    """``kind``: reference, part, sum or all."""
+    """``kind``: reference, converted (the fp32 program, no part changed), part, sum or all."""
 
     kind: str
     name: str
@@ -49,11 +49,13 @@ def attributions(report: Report) -> tuple[Attribution, ...]:
 
 def _attribution(report: Report, variant: str) -> Attribution:
     mine = [a for a in report.record.ablations if a.variant == variant]
-    parts = [a for a in mine if a.part != ALL]
+    base = [a for a in mine if a.part == CONVERTED]
+    parts = [a for a in mine if a.part not in (ALL, CONVERTED)]
     whole = [a for a in mine if a.part == ALL]
     perfect = {m.name: math.inf if m.name == "psnr" else PERFECT.get(m.name)
                for m in report.metrics}  # fmt: skip
     rows = [Row("reference", "fp32 (reference)", perfect)]
+    rows += [Row("converted", f"{a.part}, no part", _medians(report, a.loss)) for a in base]
     rows += [Row("part", a.part, _medians(report, a.loss)) for a in parts]
     summed = _medians(report, summed_losses(report, parts))
     if len(parts) > 1:
@@ -99,9 +101,9 @@ def _adder(metric: Metric) -> Callable[[Sequence[float]], float] | None:
 
 
 def _add_psnr(values: Sequence[float]) -> float:
-    """PSNR (dB) of the sum of the mean squared errors, for one peak."""
-    error = sum(10 ** (-v / 10) for v in values)
-    return -10 * math.log10(error) if error else math.inf
+    """``combined_psnr`` with infinity as a number."""
+    found = combined_psnr(None if math.isinf(v) else v for v in values)
+    return math.inf if found is None else found
 
 
 def _compounding(

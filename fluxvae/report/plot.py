@@ -191,11 +191,11 @@ def _box(spot: Any, place: tuple[int, int], scale: float, size: Any) -> Any:
     from matplotlib.transforms import Bbox
 
     lengths = (size.width, size.height)
-    starts = [
+    left, bottom = (
         at + offset * scale - length * (0.5 if offset == 0 else offset < 0)
         for at, offset, length in zip(spot, place, lengths, strict=True)
-    ]
-    return Bbox.from_bounds(*starts, *lengths)
+    )
+    return Bbox.from_bounds(left, bottom, size.width, size.height)
 
 
 def _cost(box: Any, taken: list[Any], frame: Any) -> int:

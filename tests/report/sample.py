@@ -139,7 +139,12 @@ def record(pictures: list[Picture], results: list[Result], qualities: dict[str, 
         variants.append(Variant(label, f"stands for {label}", f"{label}.mlpackage", {"quality":
                         quality}, count, count / BYTES["fp16"], "weights only"))  # fmt: skip
     labels = list(qualities)
-    parts = {"precision": labels[0], "palette of 6 bits": labels[-2], "all": labels[-1]}
+    parts = {
+        "fp32 program": labels[0],
+        "precision": labels[0],
+        "palette of 6 bits": labels[-2],
+        "all": labels[-1],
+    }
     return Roundtrip(
         format=FORMAT,
         version=VERSION,
