@@ -11,6 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p $(FITS) && echo
 TORCH  ?=
 PIP    := 'pip>=25.1' # the first with --group
 BIN    := .venv/bin
+ONE    := OMP_NUM_THREADS=1 # two processes on two cores: more threads only wait for each other
 READY  := .venv/.ready
 MODEL  := coreml_out/flux2_tiny_decoder_nchw_float16_hw256_demo.mlpackage
 
@@ -37,10 +38,10 @@ demo: $(READY) ## Convert, validate and look: a demo decoder at 256 px, with no 
 	@echo "Page: coreml_out/demo/roundtrip/index.html  Pictures: coreml_out/demo/  Model: $(MODEL)"
 
 test: lint ## All checks and the whole test suite
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(ONE) $(BIN)/pytest -n 2 --dist worksteal
 
 test-full: $(READY) ## What `make test` leaves to this: every form at 768 and 1024 pixels (an hour)
-	$(BIN)/pytest -n 2 --dist worksteal -m full
+	$(ONE) $(BIN)/pytest -n 2 --dist worksteal -m full
 	FLUXVAE_BRIDGE_SIZES=768,1024 $(BIN)/pytest tests/test_swift_bridge.py -k real
 
 lint: $(READY) ## ruff, mypy and the layer rules
