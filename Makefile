@@ -11,10 +11,11 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p $(FITS) && echo
 TORCH  ?=
 PIP    := 'pip>=25.1' # the first with --group
 BIN    := .venv/bin
+ONE    := OMP_NUM_THREADS=1 # two processes on two cores: more threads only wait for each other
 READY  := .venv/.ready
 MODEL  := coreml_out/flux2_tiny_decoder_nchw_float16_hw256_demo.mlpackage
 
-.PHONY: help setup demo test lint format docs clean
+.PHONY: help setup demo test test-full lint format docs clean
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
 
@@ -33,10 +34,15 @@ demo: $(READY) ## Convert, validate and look: a demo decoder at 256 px, with no 
 	$(BIN)/fluxvae convert --variant flux2 --weights demo --size 256 --validate --overwrite --out $(MODEL)
 	$(BIN)/python scripts/make_demo_latents.py coreml_out/demo/latents.safetensors --variant flux2 --size 256
 	$(BIN)/fluxvae decode $(MODEL) coreml_out/demo/latents.safetensors --overwrite --out coreml_out/demo/
-	@echo "Pictures: coreml_out/demo/  Model: $(MODEL)"
+	$(BIN)/fluxvae roundtrip --variant flux2 --weights demo --size 256 --variants $(MODEL),int8-plain,pal4-plain --overwrite --out coreml_out/demo/roundtrip
+	@echo "Page: coreml_out/demo/roundtrip/index.html  Pictures: coreml_out/demo/  Model: $(MODEL)"
 
 test: lint ## All checks and the whole test suite
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(ONE) $(BIN)/pytest -n 2 --dist worksteal
+
+test-full: $(READY) ## What `make test` leaves to this: every form at 768 and 1024 pixels (an hour)
+	$(ONE) $(BIN)/pytest -n 2 --dist worksteal -m full
+	FLUXVAE_BRIDGE_SIZES=768,1024 $(BIN)/pytest tests/test_swift_bridge.py -k real
 
 lint: $(READY) ## ruff, mypy and the layer rules
 	$(BIN)/ruff check

@@ -13,7 +13,8 @@ import torch
 
 from fluxvae.catalog import LatentContract, find_decoder
 from fluxvae.data import CALIBRATION_PHOTOS, crop_image, photo_crops
-from fluxvae.errors import CompressionError, LatentError
+from fluxvae.errors import CompressionError, ImageError, LatentError
+from fluxvae.images import IMAGE_SUFFIXES, open_image
 from fluxvae.latent_files import read_latents
 from fluxvae.models.build import build_encoder
 from fluxvae.weights import Weights
@@ -23,7 +24,6 @@ MOST = 16  # crops taken from a folder's images: as many as the photos give
 LARGEST_IMAGE = 1024  # shorter side; camera pictures are soft at their own scale, unlike ours
 LARGEST_LATENT = 64  # sides of a latent file's middle that is used: a walk's memory grows with it
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LATENT_SUFFIXES = (".safetensors", ".npy")  # a raw .bin does not say what it holds
 
 
@@ -110,27 +110,18 @@ def read_image(path: Path) -> np.ndarray:
 
     Its shorter side is reduced to ``LARGEST_IMAGE`` where it is longer. Raises CompressionError.
     """
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CompressionError(
-            f"{path} cannot be read as an image ({error}): mend it or take it out of the folder"
-        ) from error
-    if image.mode == "F":  # floats of an unknown range
-        raise CompressionError(f"{path} holds floats: save it with 8 or 16 bits a channel")
-    if image.mode.startswith("I"):  # 16 bits: Pillow would clip at 255
-        levels = np.asarray(image).astype(np.float64)
-        image = Image.fromarray(np.clip(np.rint(levels / 257), 0, 255).astype(np.uint8))
-    rgb = image.convert("RGB")
-    shrink = LARGEST_IMAGE / min(rgb.size)
-    if shrink < 1:
-        width, height = (max(1, round(length * shrink)) for length in rgb.size)
-        rgb = rgb.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(rgb)
+        pixels = open_image(path).pixels
+    except ImageError as error:
+        raise CompressionError(f"{error}: mend it or take it out of the folder") from error
+    shrink = LARGEST_IMAGE / min(pixels.shape[:2])
+    if shrink >= 1:
+        return pixels
+    from PIL import Image
+
+    height, width = (max(1, round(length * shrink)) for length in pixels.shape[:2])
+    reduced = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(reduced)
 
 
 def _files(folder: Path) -> list[Path]:

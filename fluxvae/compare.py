@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from fluxvae.backends import make_runner
-from fluxvae.calibration import IMAGE_SUFFIXES, encode, read_image
+from fluxvae.calibration import encode, read_image
 from fluxvae.data import EVALUATION_PHOTOS, crop_image, photo_image
 from fluxvae.errors import CompressionError, OutputError, UsageError
 from fluxvae.evidence import Evidence
+from fluxvae.images import IMAGE_SUFFIXES
 from fluxvae.inspection import quantization_evidence
 from fluxvae.metrics import compare
 from fluxvae.mil.package import read_package
@@ -126,7 +127,7 @@ def compare_variants(
     Raises OutputError when a place is taken by another artifact, and what ``save`` raises.
     """
     paths = [folder / artifact_name(recipe, weights.source.kind) for recipe in recipes]
-    kept = [not overwrite and _is_kept(p, r, weights, reusable)
+    kept = [not overwrite and is_kept(p, r, weights, reusable)
             for p, r in zip(paths, recipes, strict=True)]  # fmt: skip
     rows: list[Row] = []
     for recipe, path, there in zip(recipes, paths, kept, strict=True):
@@ -193,7 +194,7 @@ def _measure(program: Program, recipe: Recipe, views: Sequence[View]) -> Iterabl
         yield ViewResult(view.name, metrics.psnr_db, metrics.max_abs, ssim)
 
 
-def _is_kept(
+def is_kept(
     path: Path, recipe: Recipe, weights: Weights, reusable: Callable[[Record], bool]
 ) -> bool:
     """Whether ``path`` holds what would be made there. Raises OutputError for anything else."""

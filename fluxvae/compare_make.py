@@ -1,7 +1,7 @@
 """Making the artifacts of a comparison, each with a note of what it was found from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fluxvae import __version__
@@ -21,7 +21,8 @@ class Maker:
     """Compresses, converts and saves one recipe after the other.
 
     ``checkpoint`` serves the recipes whose method is ``trained``, ``calibration`` those that look
-    at latents. ``check`` runs before an artifact gets its name, ``log`` hears of progress.
+    at latents. ``check`` runs before an artifact gets its name, ``log`` hears of progress. What was
+    compressed once is kept in ``solved``, for other recipes with the same weights inside.
     """
 
     weights: Weights
@@ -31,6 +32,7 @@ class Maker:
     verbose: bool
     check: Callable[[], None]
     log: Callable[[str], None]
+    solved: dict[tuple[object, ...], CompressedDecoder] = field(default_factory=dict)
 
     def save(self, recipe: Recipe, path: Path) -> Path:
         """The artifact of ``recipe`` at ``path``. Raises as compression and saving do."""
@@ -54,15 +56,18 @@ class Maker:
     def _compress(self, recipe: Recipe) -> CompressedDecoder:
         compression = recipe.compression
         assert compression is not None
-        if compression.method == "trained":
-            assert self.checkpoint is not None
-            found = load_checkpoint(self.checkpoint, self.weights, compression)
-        else:
-            allowed = self.calibration if compression.needs_calibration else None
-            found = compress_decoder(
-                build_tiny_decoder(self.weights), recipe, allowed, log=self.log
-            )
-        return replace(found, notes={**found.notes, **self._source(recipe)})
+        key = (compression, recipe.granularity, recipe.precision)
+        if key not in self.solved:
+            if compression.method == "trained":
+                assert self.checkpoint is not None
+                found = load_checkpoint(self.checkpoint, self.weights, compression)
+            else:
+                seen = self.calibration if compression.needs_calibration else None
+                found = compress_decoder(
+                    build_tiny_decoder(self.weights), recipe, seen, log=self.log
+                )
+            self.solved[key] = replace(found, notes={**found.notes, **self._source(recipe)})
+        return self.solved[key]
 
     def _source(self, recipe: Recipe) -> dict[str, object]:
         """Notes that say what a recipe is found from; empty where nothing is looked at."""

@@ -53,6 +53,16 @@ CALIBRATION_PHOTOS = (
     Photo("moon", "a641c47851a3252efa5514c25bb953056fae7de469736ede1363e861c70bfb10"),
 )
 
+# For looking at: varied, in colour, the held-out ones first.
+ROUNDTRIP_PHOTOS = (
+    *EVALUATION_PHOTOS,
+    *(
+        photo
+        for photo in CALIBRATION_PHOTOS
+        if photo.name in ("astronaut", "rocket", "stereo_motorcycle", "hubble_deep_field")
+    ),
+)
+
 
 def load_photo(photo: Photo) -> np.ndarray:
     """The photo as uint8 (height, width, 3) RGB. Raises ToolError when it is not as listed."""
@@ -107,7 +117,16 @@ def photo_crops(photo: Photo, side: int) -> list[np.ndarray]:
 
 def crop_image(pixels: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     """A part of uint8 (H, W, 3) as float32 (1, 3, height, width) in [0, 1], mirrored if small."""
+    return as_planes(crop_pixels(pixels, top, left, height, width))
+
+
+def crop_pixels(pixels: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """A part of uint8 (H, W, 3) as uint8 (height, width, 3), mirrored at the edges if small."""
     part = pixels[top : top + height, left : left + width]
     need = (max(0, height - part.shape[0]), max(0, width - part.shape[1]))
-    tiled = np.pad(part, ((0, need[0]), (0, need[1]), (0, 0)), mode="symmetric")
-    return np.ascontiguousarray((tiled.astype(np.float32) / 255).transpose(2, 0, 1))[None]
+    return np.pad(part, ((0, need[0]), (0, need[1]), (0, 0)), mode="symmetric")
+
+
+def as_planes(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) as float32 (1, 3, H, W) in [0, 1]."""
+    return np.ascontiguousarray((pixels.astype(np.float32) / 255).transpose(2, 0, 1))[None]

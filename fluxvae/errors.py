@@ -41,12 +41,20 @@ class LatentError(FluxVAEError):
     """Latents of the wrong shape, dtype or file format."""
 
 
+class ImageError(FluxVAEError):
+    """An image file that cannot be read, or is too small or too large to be used."""
+
+
 class BundleError(FluxVAEError):
     """An I/O bundle is incomplete, damaged, or not of the model it is used with."""
 
 
 class BenchError(FluxVAEError):
     """A benchmark record is damaged, or two of them cannot be compared."""
+
+
+class ReportError(FluxVAEError):
+    """A record of a round trip is damaged, or images for one cannot be used."""
 
 
 class OutputError(FluxVAEError):

@@ -19,6 +19,7 @@ from fluxvae.data import EVALUATION_PHOTOS, photo_image
 from fluxvae.errors import ArtifactError, LatentError, WeightsError
 from fluxvae.latent_files import Latent, read_latents
 from fluxvae.latent_spaces import Passage, passage
+from fluxvae.limits import compressed_floor
 from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Op, Program
@@ -129,6 +130,14 @@ class Report:
 
 def limit_for(record: Record, kind: str) -> Limit:
     """The bound for one kind of case: see docs/validation.md for the measurements behind it."""
+    plain = _limit_without_compression(record, kind)
+    if record.recipe.compression is None:
+        return plain
+    floor = compressed_floor(record.recipe.compression, kind)
+    return Limit("psnr_db", min(floor, plain.bound) if plain.metric == "psnr_db" else floor)
+
+
+def _limit_without_compression(record: Record, kind: str) -> Limit:
     if record.recipe.decoder != "tiny":
         return _kl_limit(record, kind)
     if record.recipe.output == "image":

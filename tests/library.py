@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -63,7 +64,12 @@ def remembered() -> Iterator[None]:
 
 
 def _digest(decoder: nn.Module, recipe: Recipe, channels: int) -> str:
-    digest = hashlib.sha256(f"{recipe!r} {channels} {decoder!r}".encode())
+    # Forms of compression are written in afterwards; of conversion they change only the target,
+    # and for image outputs the passes.
+    target = None if recipe.format == "neuralnetwork" else recipe.deployment_target
+    plain = replace(recipe, compression=None, target=target)
+    passes = recipe.compression is not None and recipe.output == "image"
+    digest = hashlib.sha256(f"{plain!r} {passes} {channels} {decoder!r}".encode())
     for name, tensor in decoder.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().contiguous().numpy().tobytes())

@@ -16,6 +16,7 @@ from fluxvae.weights import Weights, load_weights
 from tests.artifacts import normal_latent, recipe
 from tests.compress.simple import save_simple
 
+pytestmark = pytest.mark.usefixtures("remembered_conversions")
 INT8 = Compression("int8", method="plain")
 
 

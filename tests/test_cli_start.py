@@ -10,7 +10,7 @@ from fluxvae.cli.main import COMMANDS
 
 HEAVY = (
     *("torch", "coremltools", "numpy", "skimage", "scipy", "huggingface_hub", "safetensors"),
-    *("google.protobuf", "PIL"),
+    *("google.protobuf", "PIL", "jinja2", "matplotlib"),
 )
 CODE = """
 import json, sys

@@ -25,7 +25,7 @@ def photos(evaluation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["flux1", "flux2"])
+@pytest.mark.parametrize("variant", [pytest.param("flux1", marks=pytest.mark.full), "flux2"])
 def test_demo_pair_is_at_most_one_and_a_half_db_below_the_published_pair(
     variant, evaluation, photos, shared
 ):

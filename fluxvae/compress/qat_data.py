@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.calibration import IMAGE_SUFFIXES, MOST, SIDE, read_image
+from fluxvae.calibration import MOST, SIDE, read_image
 from fluxvae.data import (
     CALIBRATION_PHOTOS,
     EVALUATION_PHOTOS,
@@ -22,6 +22,7 @@ from fluxvae.data import (
     photo_image,
 )
 from fluxvae.errors import CompressionError
+from fluxvae.images import IMAGE_SUFFIXES
 
 LEAST = 32  # side of an image in pixels
 _KEPT = 0.25  # of each picture's rows, to choose the best step by

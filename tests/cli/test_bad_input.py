@@ -29,6 +29,7 @@ from tests.packages import MODEL, WEIGHTS, copy_of, edited, tree
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
 PROGRESS = ("loading ", "converting ", "validating ", "decoded ", "  ")
+FULL = pytest.mark.full  # the same again at another moment
 COMMANDS = ("inspect", "validate", "decode")
 
 
@@ -365,7 +366,7 @@ def test_latents_of_the_wrong_shape(
 DEMO = ("convert", "--variant", "flux2", "--weights", "demo", "--size", "64")
 
 
-@pytest.mark.parametrize("room", ["200 kB", "all but 100 bytes"])
+@pytest.mark.parametrize("room", [pytest.param("200 kB", marks=FULL), "all but 100 bytes"])
 def test_full_disk_while_a_package_is_saved(
     demo_package: Path, tmp_path: Path, output: Path, room: str
 ) -> None:
@@ -429,7 +430,9 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 # The draft and coremltools' own copy of it need twice 2.7 MB: the first file does not fit in the
 # one, the second in the other.
-@pytest.mark.parametrize(("room", "sizes"), [("1m", "64"), ("4m", "64,128")])
+@pytest.mark.parametrize(
+    ("room", "sizes"), [pytest.param("1m", "64", marks=FULL), ("4m", "64,128")]
+)
 def test_disk_that_is_really_full(
     tiny_disk: Callable[[str], Path], tmp_path: Path, room: str, sizes: str
 ) -> None:
@@ -485,7 +488,7 @@ def interrupted(folder: Path, command: list[str], ready: str, delay: float) -> R
     return Ran(process.returncode, out, said)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.5])
+@pytest.mark.parametrize("delay", [pytest.param(0.0, marks=FULL), 0.5])
 def test_ctrl_c_while_converting(tmp_path: Path, output: Path, delay: float) -> None:
     command = ["-m", "fluxvae", *DEMO[:-1], "64,128,192", "--out", str(output / "a" / "b")]
     ran = interrupted(tmp_path, command, "converting", delay)
@@ -496,8 +499,8 @@ def test_ctrl_c_while_converting(tmp_path: Path, output: Path, delay: float) -> 
 # torch, whose optional imports are guarded by bare excepts.
 @pytest.mark.parametrize(
     ("name", "swallow"),
-    [("write_model", False), ("write_model", True), ("_read_again", True),
-     ("publish", False)],
+    [pytest.param("write_model", False, marks=FULL), ("write_model", True),
+     pytest.param("_read_again", True, marks=FULL), ("publish", False)],
 )  # fmt: skip
 def test_ctrl_c_while_saving(tmp_path: Path, output: Path, name: str, swallow: bool) -> None:
     script = SLOW.format(name=name, swallow=swallow)

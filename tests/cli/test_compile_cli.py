@@ -77,6 +77,8 @@ def test_ctrl_c_during_compilation_leaves_nothing(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # pytest may have been started in the background, where SIGINT is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         deadline = time.monotonic() + STARTING_SECONDS
@@ -84,7 +86,7 @@ def test_ctrl_c_during_compilation_leaves_nothing(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, "the compiler was never started"
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 1

@@ -1,0 +1,289 @@
+"""``fluxvae roundtrip``."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fluxvae.catalog import CATALOG
+from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.harness import cache_folder
+from fluxvae.cli.interrupt import CtrlC
+from fluxvae.cli.options import (
+    json_option,
+    offline_option,
+    overwrite_option,
+    print_json,
+    say,
+    verbose_option,
+    weights_option,
+)
+from fluxvae.errors import OutputError, UsageError, WeightsError
+from fluxvae.recipes import Recipe, Size, parse_sizes
+
+if TYPE_CHECKING:
+    from fluxvae.compare_make import Maker
+    from fluxvae.roundtrip import Job
+    from fluxvae.roundtrip_candidates import Candidate, Wanted
+    from fluxvae.roundtrip_record import Roundtrip
+    from fluxvae.weights import Weights
+
+VARIANTS = "fp16,pal8,pal6,pal4,int8,w8a8"
+RECORD = "record.json"
+ARTIFACTS = "artifacts"  # what is made, below --out
+
+
+@click.command("roundtrip")
+@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@weights_option
+@click.option("--encoder", metavar="PATH", help="Encoder that makes the images' latents.")
+@click.option(
+    "--images",
+    default="photos",
+    show_default=True,
+    metavar="photos|soa|DIR",
+    help="Six photos of scikit-image, what `fluxvae data fetch soa` stored, or your images.",
+)
+@click.option(
+    "--variants",
+    default=VARIANTS,
+    show_default=True,
+    metavar="NAMES",
+    help="Comma-separated: names as compare-variants takes them, or paths of artifacts.",
+)
+@click.option("--size", default="512", show_default=True, help="Image size in pixels.")
+@click.option(
+    "--calibration",
+    default="photos",
+    show_default=True,
+    metavar="photos|DIR",
+    help="What compression may look at: 16 crops of photos, or your images or latents.",
+)
+@click.option(
+    "--ablate",
+    is_flag=True,
+    help="Take each variant apart too: precision, compression and each rewrite alone, then "
+    "together. Takes several times as long.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("coreml_out/roundtrip"),
+    show_default=True,
+    help="Folder for pictures, artifacts, record and pages. A stopped run goes on there.",
+)
+@overwrite_option
+@offline_option
+@json_option
+@verbose_option
+def command(
+    variant: str,
+    weights: str | None,
+    encoder: str | None,
+    images: str,
+    variants: str,
+    size: str,
+    calibration: str,
+    ablate: bool,
+    out: Path,
+    overwrite: bool,
+    offline: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Send images through the encoder and every variant: see and measure what each one does.
+
+    Each image is encoded, decoded by the float32 PyTorch decoder, and by each variant's saved
+    package. Pictures, differences and FLIP maps lie beside record.json; index.html shows them.
+
+    \b
+    Examples:
+      fluxvae roundtrip --variant flux2
+      fluxvae roundtrip --variant flux2 --images my_photos --variants fp16,pal4,w8a8
+      fluxvae roundtrip --variant flux2 --weights demo --size 256 --variants fp16,pal4-plain
+    """
+    from fluxvae.roundtrip_candidates import parse_variants
+
+    base = Recipe(variant, sizes=_one_size(size))
+    wanted = parse_variants(variants, base)
+    record, pages = _run(
+        base, wanted, weights, encoder, images, calibration, ablate, out, overwrite, offline,
+        verbose,
+    )  # fmt: skip
+    if as_json:
+        files = {"record": str(out / RECORD), "pages": [str(page) for page in pages]}
+        print_json({**files, "roundtrip": asdict(record)})
+    else:
+        from fluxvae.cli.roundtrip_text import text_of
+
+        click.echo(text_of(record))
+        click.echo(f"record: {out / RECORD}")
+        for page in pages:
+            click.echo(f"page:   {page}")
+
+
+def _one_size(text: str) -> tuple[Size, ...]:
+    sizes = parse_sizes(text)
+    if len(sizes) != 1:
+        raise UsageError(f"a round trip has one size; got {text!r}")
+    return sizes
+
+
+def _run(
+    base: Recipe,
+    wanted: tuple[Wanted, ...],
+    spec: str | None,
+    encoder: str | None,
+    images: str,
+    calibration: str,
+    ablate: bool,
+    out: Path,
+    overwrite: bool,
+    offline: bool,
+    verbose: bool,
+) -> tuple[Roundtrip, tuple[Path, ...]]:
+    from fluxvae.image_metrics import make_meter
+    from fluxvae.roundtrip import run_roundtrip
+    from fluxvae.roundtrip_inputs import open_source
+    from fluxvae.roundtrip_record import write_record
+    from fluxvae.weights import load_weights
+
+    meter = make_meter()
+    source = open_source(images, cache_folder())
+    say(f"loading {spec or 'pinned'} weights of {base.variant}")
+    weights = load_weights(base.variant, spec, offline=offline)
+    network = _encoder(base.variant, spec, encoder, offline)
+    _refuse_foreign(out, weights, base.sizes[0], overwrite)
+    ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
+    maker = _maker(wanted, weights, network, calibration, overwrite, verbose, ctrl_c)
+    job = _job(base, wanted, weights, network, maker, meter, ablate, out)
+    with ExitStack() as stack:
+        tell = _progress(stack)
+        record = run_roundtrip(job, source, tell=tell, check=ctrl_c.check)
+    write_record(record, out / RECORD)
+    return record, _pages(out / RECORD)
+
+
+def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights:
+    found = choose_encoder(variant, spec, encoder, offline=offline)
+    if found is None:
+        raise WeightsError(
+            "a round trip begins with an encoder, and none belongs to these weights: pass "
+            "--encoder PATH"
+        )
+    return found
+
+
+def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) -> None:
+    """Raise OutputError unless ``out`` is new, empty, or holds a round trip of these weights.
+
+    With ``--overwrite`` what was measured there before is forgotten.
+    """
+    import shutil
+
+    from fluxvae.output import require_writable
+    from fluxvae.roundtrip_cells import FOLDER
+    from fluxvae.roundtrip_record import read_record
+
+    require_writable(out / RECORD)
+    if overwrite:
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
+        return
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file: pass a folder with --out")
+    held = {p.name for p in out.iterdir()} if out.exists() else set()
+    if held and not held & {RECORD, FOLDER, ARTIFACTS}:
+        raise OutputError(
+            f"{out} holds other files and no round trip: pass --overwrite, or another --out"
+        )
+    if RECORD in held:
+        there = read_record(out / RECORD)
+        if (there.weights_digest, there.size) != (weights.digest, str(size)):
+            raise OutputError(
+                f"{out} holds a round trip of {there.weights} at {there.size}: pass --overwrite, "
+                "or another --out"
+            )
+
+
+def _maker(
+    wanted: tuple[Wanted, ...],
+    weights: Weights,
+    encoder: Weights,
+    calibration: str,
+    overwrite: bool,
+    verbose: bool,
+    ctrl_c: CtrlC,
+) -> Maker:
+    from fluxvae.calibration import load_calibration
+    from fluxvae.compare_make import Maker
+
+    asked = [w.recipe.compression for w in wanted if w.recipe and w.recipe.compression]
+    allowed = None
+    if any(compression.needs_calibration for compression in asked):
+        allowed = load_calibration(calibration, weights.variant, encoder, contract=weights.contract)
+    return Maker(weights, allowed, None, overwrite, verbose, ctrl_c.check, say)
+
+
+def _job(
+    base: Recipe,
+    wanted: tuple[Wanted, ...],
+    weights: Weights,
+    encoder: Weights,
+    maker: Maker,
+    meter: Any,
+    ablate: bool,
+    out: Path,
+) -> Job:
+    """Everything made and opened: variants, and with ``--ablate`` their parts."""
+    from fluxvae.ablation import parts_of
+    from fluxvae.roundtrip import Job, part_label
+    from fluxvae.roundtrip_candidates import make_recipe, open_candidate
+
+    (size,) = base.sizes
+
+    def made(label: str, recipe: Recipe) -> Candidate:
+        path = make_recipe(recipe, out / ARTIFACTS, maker, tell=say)
+        return open_candidate(label, path, weights, size)
+
+    candidates = tuple(
+        made(one.label, one.recipe)
+        if one.recipe is not None
+        else open_candidate(one.label, Path(one.path or ""), weights, size)
+        for one in wanted
+    )
+    ablations = tuple((c.label, parts_of(c.recipe)) for c in candidates if ablate)
+    own = {c.recipe for c in candidates}
+    recipes = dict.fromkeys(p.recipe for _, parts in ablations for p in parts)
+    extra = tuple(made(part_label(r.name()), r) for r in recipes if r not in own)
+    return Job(base.variant, size, weights, encoder, candidates, ablations, extra, meter, out)
+
+
+def _progress(stack: ExitStack) -> Any:
+    """A bar on a terminal, else a line for each step."""
+    import sys
+
+    if not sys.stderr.isatty():
+        return lambda done, total, text: say(f"{done}/{total} {text}")
+    bar: Any = None
+
+    def tell(done: int, total: int, text: str) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = stack.enter_context(
+                click.progressbar(
+                    length=total, file=sys.stderr, item_show_func=lambda item: item or ""
+                )
+            )
+        bar.update(done - bar.pos, text)
+
+    return tell
+
+
+def _pages(record: Path) -> tuple[Path, ...]:
+    from fluxvae.report import write_report
+
+    return write_report(record)

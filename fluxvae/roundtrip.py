@@ -1,0 +1,331 @@
+"""Images through an encoder and every variant of a decoder: what people see, and by how much.
+
+original -> encoder -> latent -> float32 torch decode, and the same latent through each artifact by
+the reference executor. One image is in memory at a time. Every result is kept as a file when it is
+there, so that a run that was stopped goes on; its record has the same bytes as an unbroken run's.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fluxvae import __version__
+from fluxvae.ablation import Part
+from fluxvae.calibration import encode
+from fluxvae.data import as_planes
+from fluxvae.decode import pixels as to_pixels
+from fluxvae.errors import ImageError, ReportError
+from fluxvae.image_metrics import Meter, flip_map, shown
+from fluxvae.images import Pixels, unique_names
+from fluxvae.models.build import build_decoder
+from fluxvae.output import write_file
+from fluxvae.recipes import Size
+from fluxvae.roundtrip_candidates import Candidate, with_fractions
+from fluxvae.roundtrip_cells import Cell, cell_key, cell_path, keep_cell, kept_cell
+from fluxvae.roundtrip_inputs import Input, Source
+from fluxvae.roundtrip_record import (
+    FORMAT,
+    REFERENCE,
+    VERSION,
+    Ablation,
+    Crop,
+    Figures,
+    Picture,
+    Result,
+    Roundtrip,
+    Skipped,
+    Variant,
+)
+from fluxvae.weights import Weights
+
+GAIN = 16.0  # of difference pictures: fp16's error shows as a level or two, four bits' as grey
+CROP = 128  # side of the square shown at 1:1
+DIGITS = 7  # of a figure in the record: what a float32 metric carries
+TOOLS = ("coremltools", "numpy", "pillow", "scikit-image", "torch")
+
+Tell = Callable[[int, int, str], None]  # steps done, steps in all, what was done
+
+
+@dataclass(frozen=True, eq=False)  # networks have no useful ==
+class Job:
+    """Everything a run needs.
+
+    ``ablations`` are labels of variants, each with its parts; ``extra`` the candidates of parts
+    that are no variant themselves, labelled as ``part_label`` says.
+    """
+
+    family: str
+    size: Size
+    weights: Weights
+    encoder: Weights
+    candidates: tuple[Candidate, ...]
+    ablations: tuple[tuple[str, tuple[Part, ...]], ...]
+    extra: tuple[Candidate, ...]
+    meter: Meter
+    out: Path
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        """The float32 reference."""
+        return build_decoder(self.weights)
+
+    @cached_property
+    def setting(self) -> dict[str, Any]:
+        """What decides every cell, besides the picture and the candidate."""
+        return {
+            "weights": self.weights.digest,
+            "encoder": self.encoder.digest,
+            "size": str(self.size),
+            "metrics": [asdict(metric) for metric in self.meter.metrics],
+            "gain": GAIN,
+            "tools": tools(),
+        }
+
+
+def tools() -> dict[str, str]:
+    """Versions of what makes the figures; the metrics' libraries are named with the metrics."""
+    return {"fluxvae": __version__, **{name: version(name) for name in TOOLS}}
+
+
+def run_roundtrip(
+    job: Job,
+    source: Source,
+    *,
+    tell: Tell = lambda *_: None,
+    check: Callable[[], None] = lambda: None,
+) -> Roundtrip:
+    """Send every input through every candidate. Pictures and cells go below ``job.out``.
+
+    ``tell`` hears of every picture and candidate; ``check`` runs between them and may raise.
+    Raises ReportError when no input can be used, OutputError when nothing can be written.
+    """
+    names = unique_names([Path(one.name).stem for one in source.inputs])
+    steps = 1 + len(job.candidates) + len(job.extra)
+    pictures: list[Picture] = []
+    results: list[Result] = []
+    skipped = list(source.skipped)
+    parts: dict[str, dict[str, Figures]] = {}
+    for index, (one, name) in enumerate(zip(source.inputs, names, strict=True)):
+        done = index * steps
+
+        def step(number: int, text: str, done: int = done, name: str = one.name) -> None:
+            check()
+            tell(done + number, steps * len(source.inputs), f"{name}: {text}")
+
+        try:
+            image = one.read(job.size)
+        except ImageError as error:
+            skipped.append(Skipped(one.name, _without_path(error, one.name)))
+            step(steps, f"skipped, {skipped[-1].reason}")
+            continue
+        walk = _Walk(job, one, name, image)
+        results += walk.results(step)
+        parts[one.name] = walk.parts(step)
+        pictures.append(walk.picture())
+    total = steps * len(source.inputs)
+    tell(total, total, "done")
+    if not pictures:
+        reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
+        raise ReportError(
+            f"none of the images can be used ({reasons}): give others, or use --images photos"
+        )
+    return _record(job, source, pictures, skipped, results, parts)
+
+
+def _without_path(error: ImageError, name: str) -> str:
+    """The reason alone: a record says nothing about places on this machine."""
+    words = str(error)
+    return words.split(f"{name} ", 1)[1] if f"{name} " in words else words
+
+
+class _Walk:
+    """One picture through everything; the latent and its decode are made when first needed."""
+
+    def __init__(self, job: Job, one: Input, name: str, image: Pixels) -> None:
+        self.job, self.one, self.name, self.image = job, one, name, image
+        pixels = np.ascontiguousarray(image.pixels)
+        self.digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+        self.original = pixels.astype(np.float32) / 255
+
+    @cached_property
+    def latent(self) -> np.ndarray:
+        return encode(self.job.encoder, [as_planes(self.image.pixels)])[0]
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """(H, W, 3) float32, not clamped."""
+        with torch.no_grad():
+            return self._shape(self.job.decoder(torch.from_numpy(self.latent)).numpy())
+
+    def results(self, step: Callable[[int, str], None]) -> list[Result]:
+        """The reference and every variant, in order."""
+        step(0, "float32 decode")
+        self._write("original", self.image.pixels)
+        found = [self._result(None)]
+        for number, candidate in enumerate(self.job.candidates, start=1):
+            step(number, candidate.label)
+            found.append(self._result(candidate))
+        return found
+
+    def parts(self, step: Callable[[int, str], None]) -> dict[str, Figures]:
+        """Losses of the candidates that are parts only, by label."""
+        found = {}
+        for number, candidate in enumerate(self.job.extra, start=1 + len(self.job.candidates)):
+            step(number, candidate.label)
+            found[candidate.label] = self._cell(candidate, files=()).loss
+        return found
+
+    def picture(self) -> Picture:
+        height, width = self.image.pixels.shape[:2]
+        labels = (REFERENCE, *(c.label for c in self.job.candidates))
+        shots = (_read_png(self.job.out / self._file(label)) for label in labels)
+        return Picture(
+            self.one.name, self.one.source, self.digest, height, width, self._file("original"),
+            self.image.changes, most_different(shots),
+        )  # fmt: skip
+
+    def _result(self, candidate: Candidate | None) -> Result:
+        label = REFERENCE if candidate is None else candidate.label
+        kinds = ("",) if candidate is None else ("", "-difference", "-flip")
+        files = [self._file(label + kind) for kind in kinds]
+        cell = self._cell(candidate, files)
+        difference, flip = (None, None) if candidate is None else files[1:]
+        return Result(self.one.name, label, files[0], difference, flip, cell.loss, cell.total)
+
+    def _cell(self, candidate: Candidate | None, files: Sequence[str]) -> Cell:
+        """What was kept, or the result made now with its pictures."""
+        label = REFERENCE if candidate is None else candidate.label
+        digest = None if candidate is None else candidate.digest
+        key = cell_key(
+            {**self.job.setting, "picture": self.digest, "candidate": digest, "files": [*files]}
+        )
+        place = cell_path(self.job.out, self.name, unique_names([label])[0])
+        kept = kept_cell(place, key)
+        if kept is not None and all((self.job.out / file).is_file() for file in files):
+            return kept
+        measure = self.job.meter.measure
+        image = self._decoded(candidate)
+        loss = {} if candidate is None else _rounded(measure(image, self.reference))
+        total = _rounded(measure(image, self.original)) if files else {}
+        if files:
+            self._write_pictures(label, image, candidate is not None)
+        cell = Cell(key, loss, total)
+        keep_cell(place, cell)
+        return cell
+
+    def _decoded(self, candidate: Candidate | None) -> np.ndarray:
+        return self.reference if candidate is None else self._shape(candidate.decode(self.latent))
+
+    def _shape(self, image: np.ndarray) -> np.ndarray:
+        """(1, 3, H, W) in the contract's range as (H, W, 3) in about [0, 1]."""
+        low, high = self.job.weights.contract.low, self.job.weights.contract.high
+        return np.ascontiguousarray(((image[0] - low) / (high - low)).transpose(1, 2, 0))
+
+    def _write_pictures(self, label: str, image: np.ndarray, compared: bool) -> None:
+        self._write(label, _as_bytes(image))
+        if compared:
+            difference = np.abs(shown(image) - shown(self.reference)) * GAIN
+            self._write(f"{label}-difference", _as_bytes(difference))
+            self._write(f"{label}-flip", flip_map(image, self.reference))
+
+    def _file(self, label: str) -> str:
+        return f"images/{self.name}/{unique_names([label])[0]}.png"
+
+    def _write(self, label: str, pixels: np.ndarray) -> None:
+        from PIL import Image
+
+        picture = Image.fromarray(pixels)
+        path = self.job.out / self._file(label)
+        write_file(path, lambda draft: picture.save(draft, format="PNG"), overwrite=True)
+
+
+def _as_bytes(image: np.ndarray) -> np.ndarray:
+    return to_pixels(image.transpose(2, 0, 1)[None])
+
+
+def _read_png(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _rounded(figures: Figures) -> Figures:
+    return {k: None if v is None else float(f"{v:.{DIGITS}g}") for k, v in figures.items()}
+
+
+def most_different(images: Iterable[np.ndarray], side: int = CROP) -> Crop:
+    """The square (or the whole of a smaller image) where images uint8 (H, W, 3) differ most.
+
+    By the sum of each value's range over the images; the first such square in reading order.
+    """
+    low = high = None
+    for image in images:
+        low = image if low is None else np.minimum(low, image)
+        high = image if high is None else np.maximum(high, image)
+    assert low is not None
+    assert high is not None
+    spread = (high - low).astype(np.int64).sum(2)
+    side = min(side, *spread.shape)
+    table = np.pad(spread, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    sums = table[side:, side:] - table[:-side, side:] - table[side:, :-side] + table[:-side, :-side]
+    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
+    return Crop(int(top), int(left), side)
+
+
+def part_label(recipe_name: str) -> str:
+    """How the candidate of an ablation's part is called among cells."""
+    return f"part-{recipe_name}"
+
+
+def _record(
+    job: Job,
+    source: Source,
+    pictures: Sequence[Picture],
+    skipped: Sequence[Skipped],
+    results: Sequence[Result],
+    parts: dict[str, dict[str, Figures]],
+) -> Roundtrip:
+    reference = Variant(REFERENCE, "the float32 PyTorch decoder", None, None, None, None, None)
+    return Roundtrip(
+        format=FORMAT,
+        version=VERSION,
+        family=job.family,
+        size=str(job.size),
+        weights=job.weights.source.name,
+        weights_digest=job.weights.digest,
+        encoder=job.encoder.source.name,
+        encoder_digest=job.encoder.digest,
+        source=source.name,
+        gain=GAIN,
+        tools=tools(),
+        metrics=job.meter.metrics,
+        pictures=tuple(pictures),
+        skipped=tuple(skipped),
+        variants=(reference, *with_fractions([c.variant for c in job.candidates])),
+        results=tuple(results),
+        ablations=tuple(_ablations(job, results, parts)),
+    )
+
+
+def _ablations(
+    job: Job, results: Sequence[Result], parts: dict[str, dict[str, Figures]]
+) -> Iterable[Ablation]:
+    """Each variant's parts in order; those that are variants themselves have their results."""
+    labels = {c.recipe: c.label for c in job.candidates}
+    for variant, own in job.ablations:
+        for part in own:
+            label = labels.get(part.recipe)
+            if label is not None:
+                loss = {r.picture: r.loss for r in results if r.variant == label}
+            else:
+                loss = {p: figures[part_label(part.recipe.name())] for p, figures in parts.items()}
+            yield Ablation(variant, part.name, part.recipe.to_dict(), loss)

@@ -1,0 +1,178 @@
+"""What a round trip compares: recipes that are made here, and artifacts that exist already."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fluxvae.backends import Runner, make_runner
+from fluxvae.compare import PLAIN_NAMES, is_kept
+from fluxvae.compare_make import Maker
+from fluxvae.errors import UsageError
+from fluxvae.inspection import quantization_evidence
+from fluxvae.mil.package import read_package
+from fluxvae.mil.program import Program
+from fluxvae.package import Record
+from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
+from fluxvae.roundtrip_record import Variant
+from fluxvae.validate import functions_and_sizes, require_record
+from fluxvae.weights import Weights
+
+ARTIFACT_SUFFIXES = (".mlpackage", ".mlmodel", ".mlmodelc")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One variant as asked for: a recipe to make, or an artifact (``path``) that is there."""
+
+    label: str
+    recipe: Recipe | None
+    path: Path | None
+
+
+@dataclass(frozen=True, eq=False)  # the runner holds weights
+class Candidate:
+    """An artifact that can run. ``digest`` is sha256 over its program and weight files."""
+
+    label: str
+    recipe: Recipe
+    digest: str
+    decode: Runner
+    variant: Variant
+
+
+def parse_variants(text: str, base: Recipe) -> tuple[Wanted, ...]:
+    """``fp16,pal4,made.mlpackage`` in that order; recipes are like ``base``. Raises UsageError."""
+    wanted = [_wanted(part.strip(), base) for part in text.split(",") if part.strip()]
+    if not wanted:
+        raise UsageError("--variants names none: give some, such as fp16,pal6,pal4 or a path")
+    for place, one in enumerate(wanted):
+        if any(_same(one, earlier) for earlier in wanted[:place]):
+            raise UsageError(f"variant {one.label!r} is given twice in {text!r}")
+    return tuple(wanted)
+
+
+def _wanted(name: str, base: Recipe) -> Wanted:
+    if name in PLAIN_NAMES:
+        return Wanted("fp16", base, None)
+    path = Path(name)
+    if path.suffix in ARTIFACT_SUFFIXES or len(path.parts) > 1:
+        return Wanted(path.stem, None, path)
+    compression = parse_label(name)
+    if compression.method == "trained":
+        raise UsageError(
+            f"{name} needs a checkpoint: make it with `fluxvae convert --qat CHECKPOINT` and give "
+            "the artifact's path here"
+        )
+    recipe = Recipe(base.variant, sizes=base.sizes, target=base.target, compression=compression)
+    return Wanted(compression.label(), recipe, None)
+
+
+def _same(one: Wanted, other: Wanted) -> bool:
+    """macOS ignores case in file names, and labels name files."""
+    return one.label.casefold() == other.label.casefold()
+
+
+def make_recipe(recipe: Recipe, folder: Path, maker: Maker, *, tell: Callable[[str], None]) -> Path:
+    """The artifact of a recipe in ``folder``, made now or by an earlier run.
+
+    Raises OutputError when its place is taken by another, and as making does.
+    """
+    path = folder / artifact_name(recipe, maker.weights.source.kind)
+    if not maker.overwrite and is_kept(path, recipe, maker.weights, maker.made_alike):
+        tell(f"{path.name}: already there")
+    else:
+        tell(f"{path.name}: converting")
+        maker.save(recipe, path)
+    return path
+
+
+def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Candidate:
+    """An artifact ready to run at ``size``. Raises ArtifactError or UsageError when it cannot."""
+    program = read_package(path)
+    record = require_record(program)
+    function = _function(program, record, weights, size)
+    bytes_ = stored_bytes(path)
+    variant = Variant(
+        label=label,
+        words=describe(record.recipe),
+        artifact=path.name,
+        recipe=record.recipe.to_dict(),
+        bytes=bytes_,
+        fraction=bytes_ / (2 * sum(t.numel() for t in weights.tensors.values())),
+        evidence=quantization_evidence(program, function).classification,
+    )
+    span = record.contract.span
+    decode = make_runner(program, function, record.recipe.layout, "reference", span=span)
+    return Candidate(label, record.recipe, _digest(path), decode, variant)
+
+
+def _function(program: Program, record: Record, weights: Weights, size: Size) -> str:
+    """The function that decodes ``size``, of an artifact of these very weights."""
+    name = program.path.name
+    if record.weights_digest != weights.digest:
+        raise UsageError(
+            f"{name} was made from {record.source.name}, and the reference is decoded with "
+            f"{weights.source.name}: pass the artifact's own with --weights"
+        )
+    for function, found in functions_and_sizes(program, record):
+        if found == size:
+            return function
+    sizes = ", ".join(map(str, record.recipe.sizes))
+    raise UsageError(f"{name} decodes {sizes}, not {size}: pass --size, or another artifact")
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes of an artifact's weight files; of the whole file for an ``.mlmodel``."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(f.stat().st_size for f in path.rglob("weights/*") if f.is_file())
+
+
+def _digest(path: Path) -> str:
+    """sha256 over what decides an artifact's output: program and weights, not its manifest."""
+    digest = hashlib.sha256()
+    for file in _payload(path):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _payload(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    yield from sorted(f for f in path.rglob("*") if f.is_file() and f.name != "Manifest.json")
+
+
+def describe(recipe: Recipe) -> str:
+    """One line about an artifact's arithmetic and stored weights."""
+    precision = {"float16": "fp16", "float32": "fp32"}[recipe.precision]
+    words = [f"computes in {precision}"]
+    compression = recipe.compression
+    if compression is None:
+        words.append("weights as they are")
+    else:
+        kind = {
+            "palette": f"{compression.bits}-bit palettes",
+            "int8": "int8 weights",
+            "int4": "int4 weights",
+            "mixed": f"palettes of mixed bits within {compression.budget}",
+            "w8a8": "int8 weights and activations",
+        }[compression.kind]
+        words.append(f"{kind} by {recipe.granularity}, {compression.method}")
+    if recipe.nhwc_model:
+        words.append("NHWC inside")
+    elif recipe.layout == "nhwc":
+        words.append("NHWC input and output")
+    if recipe.output == "image":
+        words.append("8-bit image output")
+    return ", ".join(words)
+
+
+def with_fractions(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Fractions of the fp16 variant's bytes where it is among them, else of two bytes a weight."""
+    plain = next((v.bytes for v in variants if v.label == "fp16"), None)
+    if plain is None:
+        return tuple(variants)
+    return tuple(replace(v, fraction=(v.bytes or 0) / plain) for v in variants)
