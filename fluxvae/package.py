@@ -1,9 +1,10 @@
 """Saving an artifact: conversion, metadata, a second reading, and only then its final name.
 
 Everything needed to judge an artifact travels inside it, as user-defined metadata under one
-reverse-DNS prefix, written by ``_stamp`` and read back by ``read_record``.
+reverse-DNS prefix, written by ``stamp`` and read back by ``read_record``.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -36,10 +37,39 @@ RECORD_FORMAT = "1"
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which part of a decoder a package is, where it was cut into several.
+
+    ``whole`` is the same in all parts of one decoder and in no others: a SHA-256 over recipe,
+    weights' digest, latent contract and versions. ``other`` is the other part's file name.
+    """
+
+    number: int  # from 1
+    of: int
+    whole: str
+    other: str
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a tiled package makes a picture, for whoever runs it; lengths in latent pixels.
+
+    ``input`` is the side of what function ``tile`` takes; ``halo`` how far a pixel reaches.
+    ``stride``: function ``statistics`` takes every so many-th row and column of the features; None
+    for a decoder whose tiles need no statistics.
+    """
+
+    input: int
+    halo: int
+    stride: int | None
+
+
+@dataclass(frozen=True)
 class Record:
     """What an artifact says of itself. ``versions`` names fluxvae, coremltools and torch.
 
     ``compression`` is plain data: how the compressed weights were found; empty without any.
+    ``part`` is there in half a decoder, ``tiles`` in one that works in tiles.
     """
 
     recipe: Recipe
@@ -48,6 +78,15 @@ class Record:
     contract: LatentContract
     versions: dict[str, str]
     compression: dict[str, object] = field(default_factory=dict)
+    part: Part | None = None
+    tiles: Tiles | None = None
+
+    def whole(self) -> str:
+        """What the parts of one decoder have in common; see ``Part``."""
+        data = [
+            self.recipe.to_dict(), self.weights_digest, asdict(self.contract), self.versions
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def make_record(
@@ -89,12 +128,12 @@ def save_artifact(
     recipe = recipe.resolved()
     record = make_record(recipe, weights, compressed)
     decoder = build_decoder(weights) if compressed is None else compressed.decoder
-    with _staging(path) as folder:
+    with staging(path) as folder:
         draft = folder / path.name
         write_model(decoder, recipe, weights.contract.channels, draft, verbose=verbose)
         if compressed is not None:
             write_compressed(draft, compressed, recipe.precision)
-        _stamp(draft, record)
+        stamp(draft, record)
         _read_again(draft, record)
         checked = compressed or decoder
         if recipe.format == "mlprogram" and isinstance(checked, CompressedDecoder | nn.Sequential):
@@ -106,7 +145,7 @@ def save_artifact(
 
 
 @contextmanager
-def _staging(path: Path) -> Iterator[Path]:
+def staging(path: Path) -> Iterator[Path]:
     """A hidden folder beside ``path`` that disappears afterwards, come what may."""
     try:
         with parent_folder(path):
@@ -133,7 +172,7 @@ def publish(draft: Path, path: Path) -> None:
         draft.replace(path)
 
 
-def _stamp(path: Path, record: Record) -> None:
+def stamp(path: Path, record: Record) -> None:
     """Write metadata and descriptions into a saved model, in place."""
     decoder = find_decoder(record.recipe.variant, record.recipe.decoder)
     file = path / "Data" / "com.apple.CoreML" / "model.mlmodel" if path.is_dir() else path
@@ -146,10 +185,8 @@ def _stamp(path: Path, record: Record) -> None:
     for key, value in _user_metadata(record).items():
         metadata.userDefined[key] = value
     for interface in list(model.description.functions) or [model.description]:
-        for feature in interface.input:
-            feature.shortDescription = record.contract.sentence()
-        for feature in interface.output:
-            feature.shortDescription = _output_sentence(record)
+        for feature in (*interface.input, *interface.output):
+            feature.shortDescription = _sentence(feature.name, record)
     file.write_bytes(model.SerializeToString())
 
 
@@ -168,7 +205,16 @@ def _licence(decoder: Decoder, record: Record) -> str:
 def _title(decoder: Decoder, record: Record) -> str:
     kind = record.source.kind
     note = "" if kind in ("hub", "file") else f" SHAPE ONLY: {kind} weights, not FLUX's."
-    return f"{decoder.title}, converted by fluxvae.{note}"
+    half = f", part {record.part.number} of {record.part.of}" if record.part else ""
+    return f"{decoder.title}{half}, converted by fluxvae.{note}"
+
+
+def _sentence(name: str, record: Record) -> str:
+    if name == INPUT_NAME:
+        return record.contract.sentence()
+    if name != OUTPUT_NAME:
+        return f"What one part of the decoder hands to the next ({name})."
+    return _output_sentence(record)
 
 
 def _output_sentence(record: Record) -> str:
@@ -191,6 +237,8 @@ def _user_metadata(record: Record) -> dict[str, str]:
         f"{PREFIX}latent_contract": plain(asdict(record.contract)),
         f"{PREFIX}versions": plain(record.versions),
         **({f"{PREFIX}compression": plain(record.compression)} if record.compression else {}),
+        **({f"{PREFIX}part": plain(asdict(record.part))} if record.part else {}),
+        **({f"{PREFIX}tiles": plain(asdict(record.tiles))} if record.tiles else {}),
     }
 
 
@@ -219,6 +267,8 @@ def read_record(program: Program) -> Record | None:
             contract=LatentContract(**entry("latent_contract")),
             versions=entry("versions"),
             compression=entry("compression") if f"{PREFIX}compression" in user else {},
+            part=Part(**entry("part")) if f"{PREFIX}part" in user else None,
+            tiles=Tiles(**entry("tiles")) if f"{PREFIX}tiles" in user else None,
         )
     except (KeyError, ValueError, TypeError, FluxVAEError) as error:
         raise ArtifactError(f"{program.path.name} has a damaged fluxvae record: {error}") from error

@@ -26,6 +26,18 @@ class NHWCLatentInterface(nn.Module):
         return self.decoder(latent.permute(0, 3, 1, 2))
 
 
+class NHWCOutput(nn.Module):
+    """Image (B, 3, H, W) of an NCHW part of a decoder to (B, H, W, 3): one transpose."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        image: Tensor = self.part(*inputs)
+        return image.permute(0, 2, 3, 1)
+
+
 class PlanarOutput(nn.Module):
     """Image (B, H, W, 3) of an NHWC decoder to (B, 3, H, W): image outputs are planar."""
 

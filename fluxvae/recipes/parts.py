@@ -1,0 +1,73 @@
+"""Artifacts of several programs: two halves (``chunks``), or a front and tiles (``tile``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluxvae.errors import UsageError
+
+if TYPE_CHECKING:
+    from fluxvae.recipes.recipe import Recipe
+
+TILE_STATISTICS = ("strided", "whole")
+# Latent pixels that reach into a tile from each side, from where the front hands over; exact from
+# the graph: fluxvae.rewrite.cut.reach computes them, and its tests hold these against it.
+HALO = {"tiny": 9, "full": 7, "small": 7}
+_SCALE = 8
+_LARGEST = 4096
+
+
+def check_parts(recipe: Recipe) -> None:
+    """Raise UsageError for what an artifact of several programs cannot be."""
+    what = "--chunks" if recipe.tile is None else "--tile"
+    tiled = recipe.tile is not None
+    for wrong, why in (
+        (tiled and recipe.chunks != 1, "goes without --chunks"),
+        (recipe.format == "neuralnetwork", "needs ML Programs: use --format mlprogram"),
+        (recipe.compression is not None, "has no compressed form: leave compression out"),
+        (recipe.nhwc_model, "hands over NCHW: use --layout nhwc without --nhwc-model"),
+        (recipe.shapes == "enumerated", "has no enumerated shapes: use --shapes multifunction"),
+        (tiled and recipe.latents == "packed", "takes maps: use --latents vae or sampler"),
+        (tiled and recipe.output == "image", "puts tensors together: use --output tensor"),
+    ):
+        if wrong:
+            raise UsageError(f"{what} {why}")
+    if recipe.tile is not None:
+        check_tile(recipe.tile, recipe.decoder)
+        _check_sizes(recipe)
+    if recipe.tile_statistics == "whole" and (not tiled or recipe.decoder == "tiny"):
+        raise UsageError(
+            "--tile-statistics is for the tiles of a KL decoder: the tiny decoders' tiles need none"
+        )
+
+
+def check_tile(tile: int, decoder: str) -> None:
+    """Raise UsageError for tiles that cannot be: no multiple of 8, or nothing but halo."""
+    halo = HALO[decoder] * _SCALE
+    if tile % _SCALE or not 0 < tile <= _LARGEST:
+        raise UsageError(
+            f"--tile {tile} is not possible: expected a multiple of {_SCALE} up to {_LARGEST}, "
+            "such as 512"
+        )
+    if tile <= halo:
+        raise UsageError(
+            f"--tile {tile} is smaller than its halo: {halo} px of the picture around a tile "
+            f"reach into it, and nothing would be left; expected {halo + _SCALE} or more, "
+            "such as 512"
+        )
+
+
+def _check_sizes(recipe: Recipe) -> None:
+    least = recipe.tile_input * _SCALE
+    small = [s for s in recipe.sizes if min(s.height, s.width) < least]
+    if small:
+        raise UsageError(
+            f"--tile {recipe.tile} needs images of {least} px or more each way (a tile and its "
+            f"halo), got --size {small[0]}: take smaller tiles, or none"
+        )
+    odd = [s for s in recipe.sizes if s.height % (2 * _SCALE) or s.width % (2 * _SCALE)]
+    if odd and recipe.decoder != "tiny" and recipe.tile_statistics == "strided":
+        raise UsageError(
+            f"--tile-statistics strided takes every second latent pixel: expected multiples of "
+            f"{2 * _SCALE} px, got --size {odd[0]}"
+        )

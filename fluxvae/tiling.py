@@ -1,0 +1,167 @@
+"""Images of any size from a package that makes tiles of one size.
+
+The front (everything at latent resolution, which sees the whole map) runs on the whole latent; the
+up part, which takes nearly all the memory and time, runs on one tile after the other. A pixel of
+the up part depends on its features no further away than the halo, so the middle of a tile comes out
+as in the whole image: in the tiny decoders it is the same arithmetic on the same numbers. A KL
+decoder's up part has GroupNorms, which see the whole map; its tiles take their statistics as an
+input, from a pass over all the features or over every second row and column of them. Never from
+averaged features: averaging shrinks a variance, and the picture is wrong (27 dB instead of 40).
+
+Tiles have one size, whatever the image's: those at its end are moved inwards, not made smaller.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from fluxvae.backends import FunctionRunner, function_runner
+from fluxvae.convert import INPUT_NAME
+from fluxvae.convert_parts import FEATURES, STATISTICS, TILE, function_names
+from fluxvae.errors import LatentError, UsageError
+from fluxvae.mil.program import Program
+from fluxvae.package import Record
+from fluxvae.recipes import SCALE, Size
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tile along one axis, in latent pixels: what goes in, and which part of it is kept.
+
+    The tile reads ``start`` to ``start + input`` and answers for ``low`` to ``high``.
+    """
+
+    start: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All tiles of an image: each row with each column. ``input`` is a tile's side."""
+
+    rows: tuple[Cut, ...]
+    columns: tuple[Cut, ...]
+    input: int
+
+    def __iter__(self) -> Iterator[tuple[Cut, Cut]]:
+        return ((row, column) for row in self.rows for column in self.columns)
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+
+def cut(total: int, size: int, halo: int) -> tuple[Cut, ...]:
+    """Tiles of ``size`` over an axis of ``total``, each ``halo`` away from what it leaves out.
+
+    The image's own ends need no halo: padding there is the whole decoder's. The last tile ends
+    where the image does. Raises UsageError when a tile is nothing but halo, LatentError when the
+    image is smaller than a tile.
+    """
+    if size <= 2 * halo:
+        raise UsageError(
+            f"tiles of {size} latent pixels are smaller than their halo of {halo} on either side"
+        )
+    if total < size:
+        raise LatentError(
+            f"an image of {total * SCALE} px is smaller than the tiles, which take "
+            f"{size * SCALE} px: use an artifact of this size, or of smaller tiles"
+        )
+    step = size - 2 * halo
+    count = 1 + -(-(total - size) // step)
+    starts = [min(i * step, total - size) for i in range(count)]
+    bounds = [0, *(start + halo for start in starts[1:]), total]
+    return tuple(Cut(s, *ends) for s, ends in zip(starts, pairwise(bounds), strict=True))
+
+
+def grid(height: int, width: int, size: int, halo: int) -> Grid:
+    """``cut`` along both axes of a latent of ``height`` x ``width``."""
+    return Grid(cut(height, size, halo), cut(width, size, halo), size)
+
+
+class TiledDecoder:
+    """A tiled package as one function from latent to image, in the model's layout and dtype.
+
+    Functions are loaded when they are first needed. ``on_tile`` hears (done, of all).
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        record: Record,
+        backend: str,
+        units: str = "all",
+        *,
+        on_tile: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> None:
+        if record.tiles is None:
+            raise UsageError(f"{program.path.name} makes no tiles")
+        self._program, self._record, self._tiles = program, record, record.tiles
+        self._backend, self._units = backend, units
+        self._on_tile = on_tile
+        self._runners: dict[str, FunctionRunner] = {}
+
+    def __call__(self, latent: np.ndarray) -> np.ndarray:
+        """Latent (1, C, h, w) to image (1, 3, 8h, 8w), or both channels-last.
+
+        Raises LatentError for a size that the package does not make.
+        """
+        height, width = latent.shape[1:3] if self._last else latent.shape[2:4]
+        tiles = grid(height, width, self._tiles.input, self._tiles.halo)
+        size = Size(height * SCALE, width * SCALE)
+        front, measure = function_names(self._record.recipe, size)
+        self._require(front, size)
+        features = self._run(front, **{INPUT_NAME: latent})
+        fixed = {}
+        if self._tiles.stride is not None:
+            step = self._tiles.stride
+            strided = np.ascontiguousarray(features[:, :, ::step, ::step])
+            fixed[STATISTICS] = self._run(measure, **{FEATURES: strided})
+        return self._join(features, fixed, tiles, size)
+
+    @property
+    def _last(self) -> bool:
+        return self._record.recipe.layout == "nhwc"
+
+    def _join(
+        self, features: np.ndarray, fixed: dict[str, np.ndarray], tiles: Grid, size: Size
+    ) -> np.ndarray:
+        shape = (1, size.height, size.width, 3) if self._last else (1, 3, size.height, size.width)
+        image: np.ndarray | None = None
+        for done, (row, column) in enumerate(tiles, 1):
+            rows = slice(row.start, row.start + tiles.input)
+            columns = slice(column.start, column.start + tiles.input)
+            part = np.ascontiguousarray(features[:, :, rows, columns])
+            made = self._run(TILE, **{FEATURES: part}, **fixed)
+            if image is None:
+                image = np.empty(shape, made.dtype)
+            image[self._place(row, column)] = made[self._place(row, column, inside=True)]
+            self._on_tile(done, len(tiles))
+        assert image is not None  # a grid has a tile
+        return image
+
+    def _place(self, row: Cut, column: Cut, *, inside: bool = False) -> tuple[slice, ...]:
+        """Pixels that a tile answers for: of the image, or of the tile itself."""
+        axes = [
+            slice((c.low - inside * c.start) * SCALE, (c.high - inside * c.start) * SCALE)
+            for c in (row, column)
+        ]
+        rest = slice(None)
+        return (rest, *axes, rest) if self._last else (rest, rest, *axes)
+
+    def _require(self, front: str, size: Size) -> None:
+        if front not in self._program.functions:
+            made = ", ".join(str(s) for s in self._record.recipe.sizes)
+            raise LatentError(
+                f"{self._program.path.name} makes images of {made}, not of {size}: a KL decoder's "
+                "front has an attention of one size; convert with the --size you need"
+            )
+
+    def _run(self, name: str, **arrays: np.ndarray) -> np.ndarray:
+        if name not in self._runners:
+            self._runners[name] = function_runner(
+                self._program, name, self._backend, self._units
+            )
+        return self._runners[name](arrays)
