@@ -92,15 +92,31 @@ def make_runner(
 ) -> Runner:
     """A function from latent (1, C, h, w) to image (1, 3, H, W), both float32.
 
+    FLUX.1's tokens come as the map that they are the places of.
     ``span`` is the range of the contract, which the levels of an 8-bit output stand for.
     """
     run = raw_runner(program, function, backend, units)
 
+    tokens = takes_tokens(program, function)
+
     def decode(latent: np.ndarray) -> np.ndarray:
-        array = latent.transpose(0, 2, 3, 1) if layout == "nhwc" else latent
+        array = to_model(latent, layout, tokens=tokens)
         return to_planes(run(np.ascontiguousarray(array, np.float32)), layout, span)
 
     return decode
+
+
+def takes_tokens(program: Program, function: str | None = None) -> bool:
+    """Whether the latent is FLUX.1's tokens (1, S, 64), which have no layout."""
+    latent, _ = single_input(program.signatures[function or program.default_function])
+    return len(latent.shape) == 3
+
+
+def to_model(latent: np.ndarray, layout: str, *, tokens: bool) -> np.ndarray:
+    """A latent (1, C, h, w) as a model takes it: NCHW, NHWC or tokens (1, h w, C)."""
+    if tokens:
+        return latent.reshape(*latent.shape[:2], -1).transpose(0, 2, 1)
+    return latent.transpose(0, 2, 3, 1) if layout == "nhwc" else latent
 
 
 def to_planes(

@@ -16,6 +16,7 @@ import torch
 from fluxvae.backends import Runner, choose_backend, make_runner
 from fluxvae.convert import write_model
 from fluxvae.latent_files import Latent
+from fluxvae.latent_spaces import passage
 from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.package import read_package
 from fluxvae.models.build import build_decoder
@@ -78,10 +79,11 @@ def error_budget(
     from ``weights`` into a temporary folder. Raises as ``validate`` and ``write_model`` do.
     """
     size = min(record.recipe.sizes)
-    cases = tuple(build_cases(record, size, encoder, latents))
+    way = passage(record.recipe, weights)
+    cases = tuple(build_cases(record, size, encoder, latents, way))
     decoder = build_decoder(weights)
     with torch.no_grad():
-        images = [decoder(torch.from_numpy(case.latent)).numpy() for case in cases]
+        images = [decoder(torch.from_numpy(way.inwards(case.latent))).numpy() for case in cases]
     chosen = choose_backend(backend)
     columns = []
     for _, recipe in stages_of(record.recipe):
@@ -123,7 +125,7 @@ def _runner(
         )
     one = replace(recipe, sizes=(size,), shapes="fixed")
     twin = folder / f"stage{one.suffix}"
-    write_model(build_decoder(weights), one, record.contract.channels, twin)
+    write_model(build_decoder(weights), one, weights.contract.channels, twin)
     return make_runner(read_package(twin), None, one.layout, backend, units)
 
 

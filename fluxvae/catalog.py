@@ -4,7 +4,7 @@ Standard library only, so that the command line can offer its choices without to
 Latent facts: https://github.com/madebyollin/taesd and https://github.com/black-forest-labs/flux2.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from fluxvae.errors import UsageError
 
@@ -15,7 +15,8 @@ class LatentContract:
 
     ``space`` is a stable identifier, written into every artifact and compared on use;
     ``wants`` says the same in a sentence. Output values lie in about [low, high]; photos
-    overshoot by up to 0.1, so clamp when making pixels.
+    overshoot by up to 0.1, so clamp when making pixels. ``tokens``: rows of a matrix, one for each
+    place, row by row of the map, as a transformer gives them.
     """
 
     space: str
@@ -24,6 +25,23 @@ class LatentContract:
     scale: int  # image pixels per latent pixel, each way
     low: float = 0.0
     high: float = 1.0
+    tokens: bool = False
+
+    def shape(self, height: int, width: int, layout: str = "nchw") -> tuple[int, ...]:
+        """Shape of the latent of an image of ``height`` x ``width`` pixels."""
+        rows, columns = height // self.scale, width // self.scale
+        if self.tokens:
+            return (1, rows * columns, self.channels)
+        if layout == "nhwc":
+            return (1, rows, columns, self.channels)
+        return (1, self.channels, rows, columns)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON; ``tokens`` only where it is so, as older artifacts know none."""
+        data = asdict(self)
+        if not self.tokens:
+            del data["tokens"]
+        return data
 
     @property
     def span(self) -> tuple[float, float]:
@@ -37,8 +55,12 @@ class LatentContract:
 
     def sentence(self) -> str:
         """The contract in words, for model descriptions."""
+        places = f"H/{self.scale}, W/{self.scale}"
+        shape = f"{self.channels}, {places}"
+        if self.tokens:
+            shape = f"{places.replace(', ', ' * ')}, {self.channels}"
         return (
-            f"{self.wants} Shape (1, {self.channels}, H/{self.scale}, W/{self.scale}). "
+            f"{self.wants} Shape (1, {shape}). "
             f"Output RGB in [{self.low:g}, {self.high:g}], slightly exceeded: clamp for pixels."
         )
 

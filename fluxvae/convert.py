@@ -23,6 +23,7 @@ from torch import nn
 from fluxvae.catalog import find_decoder
 from fluxvae.errors import ConvertError
 from fluxvae.recipes import Recipe, Size, latent_shape
+from fluxvae.recipes.latents import PATCH, artifact_contract
 from fluxvae.rewrite.attention import with_attention
 from fluxvae.rewrite.contracts import (
     NHWCInterface,
@@ -31,6 +32,7 @@ from fluxvae.rewrite.contracts import (
     PixelOutput,
     PlanarOutput,
 )
+from fluxvae.rewrite.latents import with_latents
 from fluxvae.rewrite.nhwc import nhwc_inside
 
 INPUT_NAME = "latent"
@@ -126,37 +128,44 @@ def write_model(
     ``path`` must not exist; it ends in the recipe's suffix. Raises ConvertError when coremltools
     refuses, OSError when the disk does.
     """
-    network = interface(decoder, recipe).eval()
     with coremltools(verbose) as ct:
         if recipe.shapes == "multifunction":
-            _write_multifunction(ct, network, recipe, channels, path)
+            _write_multifunction(ct, decoder, recipe, channels, path)
         else:
-            _write_one(ct, network, recipe, recipe.sizes, channels, path)
+            _write_one(ct, decoder, recipe, recipe.sizes, channels, path)
 
 
-def interface(decoder: nn.Module, recipe: Recipe) -> nn.Module:
-    """The decoder with the input and output forms of the recipe around it."""
-    contract = find_decoder(recipe.variant, recipe.decoder).contract
-    decoder = prepared(decoder, recipe)
+def interface(decoder: nn.Module, recipe: Recipe, size: Size | None = None) -> nn.Module:
+    """The decoder with the input and output forms of the recipe around it.
+
+    ``size`` (default: the recipe's first) matters to FLUX.1's tokens, which do not tell theirs.
+    """
+    contract = artifact_contract(recipe, find_decoder(recipe.variant, recipe.decoder).contract)
+    decoder = prepared(decoder, recipe, size or recipe.sizes[0])
     network = nhwc_inside(decoder) if recipe.nhwc_model else decoder
     image = recipe.output == "image"
     if recipe.nhwc_model and image:
         network = PlanarOutput(network)
+    elif recipe.layout == "nhwc" and contract.tokens:
+        network = network if image else NHWCOutput(network)
     elif recipe.layout == "nhwc" and not recipe.nhwc_model:
         network = NHWCLatentInterface(network) if image else NHWCInterface(network)
     return PixelOutput(network, contract.low, contract.high) if image else network
 
 
-def prepared(decoder: nn.Module, recipe: Recipe) -> nn.Module:
-    """The decoder with what the recipe changes inside it; what is cut into parts."""
-    if recipe.decoder != "tiny":
-        decoder = with_attention(decoder, recipe.resolved().attention)
-    return decoder
+def prepared(decoder: nn.Module, recipe: Recipe, size: Size) -> nn.Module:
+    """The decoder with what the recipe changes inside it; what may be cut into parts."""
+    recipe = recipe.resolved()
+    scale = find_decoder(recipe.variant, recipe.decoder).contract.scale
+    patches = (size.height // scale // PATCH, size.width // scale // PATCH)
+    decoder = with_latents(decoder, recipe.variant, recipe.latent_form, patches=patches)
+    return decoder if recipe.decoder == "tiny" else with_attention(decoder, recipe.attention)
 
 
 def input_side(front: nn.Module, recipe: Recipe) -> nn.Module:
     """``interface`` for a part that takes the latent and gives features, NCHW."""
-    return NHWCLatentInterface(front) if recipe.layout == "nhwc" else front
+    contract = artifact_contract(recipe, find_decoder(recipe.variant, recipe.decoder).contract)
+    return NHWCLatentInterface(front) if recipe.layout == "nhwc" and not contract.tokens else front
 
 
 def output_side(last: nn.Module, recipe: Recipe) -> nn.Module:
@@ -168,8 +177,9 @@ def output_side(last: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def _write_one(
-    ct: Any, network: nn.Module, recipe: Recipe, sizes: tuple[Size, ...], channels: int, path: Path
+    ct: Any, decoder: nn.Module, recipe: Recipe, sizes: tuple[Size, ...], channels: int, path: Path
 ) -> None:
+    network = interface(decoder, recipe, sizes[0]).eval()
     shapes = [latent_shape(recipe, s, channels) for s in sizes]
     with _in_own_words(recipe, path.parent):
         program = _export(network, shapes)
@@ -290,14 +300,14 @@ def _export(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Any:
 
 
 def _write_multifunction(
-    ct: Any, network: nn.Module, recipe: Recipe, channels: int, path: Path
+    ct: Any, decoder: nn.Module, recipe: Recipe, channels: int, path: Path
 ) -> None:
     """One function for each size. coremltools stores equal weights once."""
     with tempfile.TemporaryDirectory(prefix=".functions-", dir=path.parent) as folder:
         parts = {}
         for size in recipe.sizes:
             parts[size.function] = Path(folder) / f"{size.function}.mlpackage"
-            _write_one(ct, network, recipe, (size,), channels, parts[size.function])
+            _write_one(ct, decoder, recipe, (size,), channels, parts[size.function])
         join_functions(parts, recipe, path)
 
 

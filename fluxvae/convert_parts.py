@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fluxvae.convert import (
     INPUT_NAME,
@@ -59,20 +60,21 @@ def write_halves(
     decoder: nn.Module, recipe: Recipe, channels: int, paths: tuple[Path, Path], *, verbose: bool
 ) -> None:
     """The two halves of a decoder as packages, with the same functions each."""
-    first, second = halves(prepared(decoder, recipe))
-    for half, path in zip((first, second), paths, strict=True):
-        functions = []
-        for size in recipe.sizes:
-            latent = _latent_port(recipe, size, channels)
-            if half is first:
-                network = input_side(half, recipe)
-                made = _Function(size.function, network, (latent,), FEATURES, seam_dtype(recipe))
-            else:
-                shape = _features(first, size, channels, recipe)
-                port = Port(FEATURES, shape, seam_dtype(recipe))
-                network = output_side(half, recipe)
-                made = _Function(size.function, network, (port,), OUTPUT_NAME, recipe.io_dtype)
-            functions.append(made)
+    seam = seam_dtype(recipe)
+    before, after = [], []
+    for size in recipe.sizes:
+        first, second = halves(prepared(decoder, recipe, size))
+        latent = _latent_port(recipe, size, channels)
+        before.append(
+            _Function(size.function, input_side(first, recipe), (latent,), FEATURES, seam)
+        )
+        port = Port(FEATURES, _features(first, size, channels, recipe), seam)
+        after.append(
+            _Function(
+                size.function, output_side(second, recipe), (port,), OUTPUT_NAME, recipe.io_dtype
+            )
+        )
+    for functions, path in zip((before, after), paths, strict=True):
         _write(functions, recipe, path, verbose, single=recipe.shapes == "fixed")
 
 
@@ -85,7 +87,7 @@ def write_tiled(
     none to mix up, and ``statistics`` and ``tile`` are the same weights, stored once. Its price,
     iOS 18 / macOS 15, is what the Swift library needs anyway.
     """
-    front, up = front_and_up(prepared(decoder, recipe))
+    front, up = front_and_up(prepared(decoder, recipe, recipe.sizes[0]))
     if reach(up) != recipe.halo:
         raise ConvertError(f"a tile's halo would be {reach(up)} latent pixels, not {recipe.halo}")
     seam = seam_dtype(recipe)
@@ -94,9 +96,7 @@ def write_tiled(
     for size in recipe.sizes if norms else recipe.sizes[:1]:
         names = function_names(recipe, size)
         latent = _latent_port(recipe, size, channels, open_axes=not norms)
-        functions.append(
-            _Function(names[0], input_side(front, recipe), (latent,), FEATURES, seam)
-        )
+        functions.append(_Function(names[0], input_side(front, recipe), (latent,), FEATURES, seam))
         if norms:
             step = STRIDES[recipe.tile_statistics]
             batch, width, rows, columns = _features(front, size, channels, recipe)
@@ -111,21 +111,17 @@ def write_tiled(
     _write(functions, recipe, path, verbose, single=False)
 
 
-def _latent_port(
-    recipe: Recipe, size: Size, channels: int, *, open_axes: bool = False
-) -> Port:
+def _latent_port(recipe: Recipe, size: Size, channels: int, *, open_axes: bool = False) -> Port:
     axes = (1, 2) if recipe.layout == "nhwc" else (2, 3)
     shape = latent_shape(recipe, size, channels)
     return Port(INPUT_NAME, shape, recipe.io_dtype, axes if open_axes else ())
 
 
 def _features(front: nn.Module, size: Size, channels: int, recipe: Recipe) -> tuple[int, ...]:
-    """Shape of what ``front`` hands over for an image of ``size``."""
-    small = Size(64, 64)
-    probe = latent_shape(replace(recipe, layout="nchw"), small, channels)
-    with torch.no_grad():
-        _, width, rows, columns = front(torch.zeros(probe)).shape
-    return 1, width, rows * size.height // small.height, columns * size.width // small.width
+    """Shape of what ``front`` hands over for an image of ``size``; nothing is computed."""
+    latent = latent_shape(replace(recipe, layout="nchw"), size, channels)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        return tuple(front(torch.empty(latent)).shape)
 
 
 def _write(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from fluxvae.backends import to_model
 from fluxvae.convert import write_model
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.executor import Session
@@ -92,9 +93,9 @@ def compare_intermediates(
     )
     with tempfile.TemporaryDirectory(prefix="fluxvae-twin-") as folder:
         twin_path = Path(folder) / f"twin{twin_recipe.suffix}"
-        write_model(build_decoder(weights), twin_recipe, record.contract.channels, twin_path)
+        write_model(build_decoder(weights), twin_recipe, weights.contract.channels, twin_path)
         twin = Session(read_package(twin_path))
-        array = latent.transpose(0, 2, 3, 1) if recipe.layout == "nhwc" else latent
+        array = to_model(latent, recipe.layout, tokens=record.contract.tokens)
         rows = tuple(_rows(_compute(session, array), _compute(twin, array)))
     compressed = recipe.compression is not None
     bound = COMPRESSED_DEPARTS_BELOW if compressed else DEPARTS_BELOW[recipe.precision]

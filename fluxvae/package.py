@@ -21,15 +21,17 @@ from fluxvae import __version__
 from fluxvae.catalog import Decoder, LatentContract, find_decoder
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.guard import check_weights
+from fluxvae.compress.guard_full import check_layers
 from fluxvae.compress.write import write_compressed
-from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, interface, write_model
 from fluxvae.errors import ArtifactError, CompressionError, ConvertError, FluxVAEError, OutputError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
 from fluxvae.models.build import build_decoder
 from fluxvae.output import disk_trouble, parent_folder, refuse_existing
-from fluxvae.recipes import Recipe, latent_shape
+from fluxvae.recipes import Recipe
+from fluxvae.recipes.latents import artifact_contract
 from fluxvae.weights import Weights, WeightSource
 
 PREFIX = "com.github.fluxvae."
@@ -99,7 +101,8 @@ def make_record(
         "torch": version("torch"),
     }
     notes = {} if compressed is None else json.loads(json.dumps(dict(compressed.notes)))
-    return Record(recipe, weights.source, weights.digest, weights.contract, versions, notes)
+    contract = artifact_contract(recipe, weights.contract)
+    return Record(recipe, weights.source, weights.digest, contract, versions, notes)
 
 
 def save_artifact(
@@ -136,7 +139,9 @@ def save_artifact(
         stamp(draft, record)
         _read_again(draft, record)
         checked = compressed or decoder
-        if recipe.format == "mlprogram" and isinstance(checked, CompressedDecoder | nn.Sequential):
+        if not isinstance(checked, CompressedDecoder | nn.Sequential):
+            check_layers(draft, interface(decoder, recipe), recipe.precision)
+        elif recipe.format == "mlprogram":
             check_weights(draft, checked, recipe.precision)
         if check is not None:
             check(draft)
@@ -184,8 +189,8 @@ def stamp(path: Path, record: Record) -> None:
     metadata.shortDescription = _title(decoder, record)
     for key, value in _user_metadata(record).items():
         metadata.userDefined[key] = value
-    for interface in list(model.description.functions) or [model.description]:
-        for feature in (*interface.input, *interface.output):
+    for described in list(model.description.functions) or [model.description]:
+        for feature in (*described.input, *described.output):
             feature.shortDescription = _sentence(feature.name, record)
     file.write_bytes(model.SerializeToString())
 
@@ -234,7 +239,7 @@ def _user_metadata(record: Record) -> dict[str, str]:
         f"{PREFIX}recipe": plain(record.recipe.to_dict()),
         f"{PREFIX}weights": plain(asdict(record.source)),
         f"{PREFIX}weights_digest": record.weights_digest,
-        f"{PREFIX}latent_contract": plain(asdict(record.contract)),
+        f"{PREFIX}latent_contract": plain(record.contract.to_dict()),
         f"{PREFIX}versions": plain(record.versions),
         **({f"{PREFIX}compression": plain(record.compression)} if record.compression else {}),
         **({f"{PREFIX}part": plain(asdict(record.part))} if record.part else {}),
@@ -280,7 +285,7 @@ def _read_again(draft: Path, record: Record) -> None:
     if read_record(program) != record:
         raise ConvertError("the saved model does not give back the metadata written into it")
     recipe = record.recipe
-    shapes = {latent_shape(recipe, s, record.contract.channels) for s in recipe.sizes}
+    shapes = {record.contract.shape(s.height, s.width, recipe.layout) for s in recipe.sizes}
     found = set()
     for name in program.functions:
         session = Session(program, name)  # every operation known, every constant readable

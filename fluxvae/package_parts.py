@@ -31,22 +31,11 @@ from fluxvae.package import (
     publish,
     read_record,
     save_artifact,
-    stamp,
     staging,
+    stamp,
 )
-from fluxvae.recipes import Recipe, latent_shape
+from fluxvae.recipes import Recipe, artifact_paths, latent_shape
 from fluxvae.weights import Weights
-
-
-def artifact_paths(path: Path, chunks: int) -> tuple[Path, ...]:
-    """Where an artifact's packages go: ``x.mlpackage``, or ``x_part1of2.mlpackage`` and the other.
-
-    ``path`` is the artifact's name as if it were one.
-    """
-    if chunks == 1:
-        return (path,)
-    numbers = range(1, chunks + 1)
-    return tuple(path.with_name(f"{path.stem}_part{n}of{chunks}{path.suffix}") for n in numbers)
 
 
 def save_any(

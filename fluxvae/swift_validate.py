@@ -14,8 +14,8 @@ from fluxvae.iobundle import NORMAL, Bundle, Request, export_bundle, read_bundle
 from fluxvae.mil.program import Program
 from fluxvae.package import Record
 from fluxvae.recipes import Size, parse_sizes
-from fluxvae.validate import functions_and_sizes
 from fluxvae.weights import Weights
+from fluxvae.whole import functions_and_sizes
 
 
 @dataclass(frozen=True)

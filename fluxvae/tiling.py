@@ -161,7 +161,5 @@ class TiledDecoder:
 
     def _run(self, name: str, **arrays: np.ndarray) -> np.ndarray:
         if name not in self._runners:
-            self._runners[name] = function_runner(
-                self._program, name, self._backend, self._units
-            )
+            self._runners[name] = function_runner(self._program, name, self._backend, self._units)
         return self._runners[name](arrays)

@@ -1,12 +1,12 @@
 """An artifact as one decoder, however many programs it has."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from fluxvae.backends import Runner, raw_runner, to_planes
+from fluxvae.backends import Runner, raw_runner, to_model, to_planes
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
@@ -31,19 +31,12 @@ class Artifact:
 
     def functions_and_sizes(self) -> Iterator[tuple[str, Size]]:
         """Every function with every size it is made for, in the recipe's order."""
-        recipe = self.record.recipe
-        for size in recipe.sizes:
-            if self.record.tiles is not None:
-                yield TILED, size
-            else:
-                several = recipe.shapes == "multifunction"
-                yield (size.function if several else self.programs[0].default_function), size
+        return functions_and_sizes(self.programs[0], self.record)
 
-    def takes(self, size: Size) -> bool:
-        """Whether images of ``size`` can be made: tiles of a tiny decoder make any."""
-        recipe = self.record.recipe
-        anything = self.record.tiles is not None and recipe.decoder == "tiny"
-        return anything or size in recipe.sizes
+    @property
+    def any_size(self) -> bool:
+        """Whether it makes images of every size, from the tiles' on: a tiny decoder in tiles."""
+        return self.record.tiles is not None and self.record.recipe.decoder == "tiny"
 
     def raw_runner(self, function: str | None, backend: str, units: str = "all") -> Runner:
         """From the decoder's own input array to its own output array, unchanged."""
@@ -62,11 +55,11 @@ class Artifact:
     def runner(self, function: str | None, backend: str, units: str = "all") -> Runner:
         """From latent (1, C, h, w) to image (1, 3, H, W), both float32."""
         run = self.raw_runner(function, backend, units)
-        layout, span = self.record.recipe.layout, self.record.contract.span
+        layout, contract = self.record.recipe.layout, self.record.contract
 
         def decode(latent: np.ndarray) -> np.ndarray:
-            array = latent.transpose(0, 2, 3, 1) if layout == "nhwc" else latent
-            return to_planes(run(np.ascontiguousarray(array, np.float32)), layout, span)
+            array = to_model(latent, layout, tokens=contract.tokens)
+            return to_planes(run(np.ascontiguousarray(array, np.float32)), layout, contract.span)
 
         return decode
 
@@ -122,8 +115,21 @@ def require_record(program: Program) -> Record:
     return record
 
 
-def refuse_parts(record: Record, what: str, why: Callable[[str], str] | None = None) -> None:
-    """Raise ArtifactError for a command that looks into one program, given several."""
+def functions_and_sizes(program: Program, record: Record) -> Iterator[tuple[str, Size]]:
+    """Every function with every size it takes, in the recipe's order; ``TILED`` for tiles."""
+    for size in record.recipe.sizes:
+        if record.tiles is not None:
+            yield TILED, size
+        else:
+            several = record.recipe.shapes == "multifunction"
+            yield (size.function if several else program.default_function), size
+
+
+def refuse_parts(name: str, record: Record, what: str) -> None:
+    """Raise ArtifactError for ``what`` works on one program, given an artifact of several."""
     if record.part is not None or record.tiles is not None:
         kind = "half a decoder" if record.part is not None else "a decoder in tiles"
-        raise ArtifactError(f"{what} takes a decoder of one program; this is {kind}")
+        raise ArtifactError(
+            f"{what} looks into a decoder of one program, and {name} is {kind}: convert the same "
+            "decoder without --chunks and --tile"
+        )

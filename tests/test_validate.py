@@ -24,11 +24,11 @@ from fluxvae.validate import (
     Report,
     check_latents,
     limit_for,
-    require_record,
     resolve_weights,
     validate,
 )
 from fluxvae.weights import Weights, load_weights
+from fluxvae.whole import require_record
 from tests.artifacts import normal_latent, recipe
 from tests.checkpoint_files import in_style, write
 from tests.packages import change_one_weight, copy_of, edited
@@ -164,9 +164,11 @@ def test_latents_that_fit_nowhere_are_refused_with_both_shapes(demo_package: Pat
     record = require_record(program)
     wide = Latent("wide", normal_latent(32, Size(64, 128)))
     with pytest.raises(LatentError) as caught:
-        check_latents((wide,), program, record)
+        check_latents((wide,), program.path.name, record)
     assert "takes [1, 32, 8, 8], got [[1, 32, 8, 16]]" in str(caught.value)
-    check_latents((wide, Latent("fits", normal_latent(32, Size(64, 64)))), program, record)
+    check_latents(
+        (wide, Latent("fits", normal_latent(32, Size(64, 64)))), program.path.name, record
+    )
 
 
 @pytest.mark.parametrize("shapes", ["multifunction", "enumerated"])

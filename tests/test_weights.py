@@ -257,11 +257,12 @@ def test_full_kl_autoencoder_is_refused_by_name(tmp_path: Path) -> None:
     kl = AutoencoderKL(block_out_channels=(32,), latent_channels=16)
     path = tmp_path / "vae.safetensors"
     save_file(kl.state_dict(), path)
-    assert "the full KL autoencoder (decoder), which is not supported yet" in refusal(path)
+    assert "full KL autoencoder (FLUX.1 VAE), not of TAEF1" in refusal(path)
+    assert "use --variant flux1 --decoder full" in refusal(path)
     # Black Forest Labs' own names for the same thing.
     names = ["decoder.up.3.block.0.conv1.weight", "decoder.mid.attn_1.q.weight"]
     save_file({name: torch.zeros(1) for name in names}, path)
-    assert "the full KL autoencoder" in refusal(path)
+    assert "the weights of a full KL autoencoder" in refusal(path)
 
 
 def test_file_of_another_model_shows_its_keys(tmp_path: Path) -> None:
@@ -521,7 +522,7 @@ def test_description_says_what_is_wrong_instead_of_raising(
     assert "0.bias holds NaN" in report.problems[0]
 
     save_file({"mid_block.resnets.0.weight": torch.zeros(1)}, path)
-    assert "full KL autoencoder" in describe_file(path).problems[0]
+    assert "not a flux1 encoder" in describe_file(path).problems[0]
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert "Git LFS pointer" in describe_file(path).problems[0]
     assert describe_file(path).format is None

@@ -28,6 +28,12 @@ from fluxvae.cli.options import (
 )
 @click.option("--function", help="Function of a multifunction model. [default: by the size]")
 @click.option("--size", help="Decode only latents of this image size, where there are several.")
+@click.option(
+    "--tile",
+    type=int,
+    metavar="PX",
+    help="Expect an artifact of tiles of this size (convert --tile); says what they cost.",
+)
 @backend_option
 @compute_units_option
 @overwrite_option
@@ -38,6 +44,7 @@ def command(
     out: Path,
     function: str | None,
     size: str | None,
+    tile: int | None,
     backend: str,
     compute_units: str,
     overwrite: bool,
@@ -45,12 +52,13 @@ def command(
 ) -> None:
     """Decode latents with a saved model and write its own pictures.
 
-    LATENTS is a .safetensors, .npy or .bin file.
+    LATENTS is a .safetensors, .npy or .bin file. A model in two halves is named by either one.
 
     \b
     Examples:
       fluxvae decode model.mlpackage latents.safetensors --out images/
       fluxvae decode model.mlpackage latents.npy --out raw.safetensors
+      fluxvae decode model_tile512.mlpackage latents.safetensors --tile 512
     """
     from fluxvae.decode import decode_file
 
@@ -60,6 +68,7 @@ def command(
         out,
         function=function,
         size=size,
+        tile=tile,
         backend=backend,
         compute_units=compute_units,
         overwrite=overwrite,

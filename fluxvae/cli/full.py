@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import click
 
 from fluxvae.catalog import DECODERS
 from fluxvae.cli.options import say
-from fluxvae.recipes import Recipe
+from fluxvae.recipes import TILE_STATISTICS, Recipe
 
 decoder_option = click.option(
     "--decoder",
@@ -28,6 +28,28 @@ _OPTIONS = (
         help="Form of a KL decoder's attention: auto, plain, channels-first, chunked:N (N queries "
         "at a time), split-einsum or sdpa (iOS18).",
     ),
+    click.option(
+        "--chunks",
+        type=click.IntRange(1, 2),
+        default=1,
+        show_default=True,
+        help="2: two packages of even weights, run one after the other.",
+    ),
+    click.option(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="One package that makes any large image in tiles of this size, such as 512; a KL "
+        "decoder's for images of --size.",
+    ),
+    click.option(
+        "--tile-statistics",
+        type=click.Choice(TILE_STATISTICS),
+        default=TILE_STATISTICS[0],
+        show_default=True,
+        help="GroupNorm statistics of a KL decoder's tiles: from a pass over every second row and "
+        "column, or over all (exact, and all the memory of one pass).",
+    ),
 )
 
 
@@ -37,18 +59,22 @@ class FullRequest:
 
     decoder: str = "tiny"
     attention: str = "auto"
+    chunks: int = 1
+    tile: int | None = None
+    tile_statistics: str = TILE_STATISTICS[0]
 
     def recipe_fields(self) -> dict[str, Any]:
         """Keyword arguments of ``Recipe``."""
-        return {"decoder": self.decoder, "attention": self.attention}
+        return asdict(self)
 
 
 def full_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options; the command gets one argument ``full`` in their place."""
 
     @functools.wraps(command)
-    def with_request(decoder: str, attention: str, **others: Any) -> Any:
-        return command(full=FullRequest(decoder, attention), **others)
+    def with_request(**given: Any) -> Any:
+        own = {field.name: given.pop(field.name) for field in fields(FullRequest)}
+        return command(full=FullRequest(**own), **given)
 
     for option in reversed(_OPTIONS):
         with_request = option(with_request)

@@ -77,25 +77,24 @@ def command(
       fluxvae validate coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
       fluxvae validate model.mlpackage --weights taef2_decoder.pth --intermediates
     """
-    from fluxvae.mil.package import read_package
-    from fluxvae.validate import require_record, resolve_weights
+    from fluxvae.validate import resolve_weights
+    from fluxvae.whole import open_artifact, refuse_parts
 
-    program = read_package(artifact)
-    record = require_record(program)
+    record = open_artifact(artifact).record
+    if budget:
+        refuse_parts(artifact.name, record, "--budget")
     if intermediates:
         from fluxvae.intermediates import require_comparable
 
+        refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
     loaded, spec = resolve_weights(record, weights, offline=offline)
     user: tuple[Latent, ...] = ()
     if latents is not None:
-        from fluxvae.backends import input_shapes
-        from fluxvae.latent_files import read_latents
-        from fluxvae.validate import check_latents
+        from fluxvae.validate import check_latents, read_for
 
-        shapes = tuple(s for g in program.signatures.values() for s in input_shapes(g))
-        user = read_latents(latents, record.contract, shapes, record.recipe.layout)
-        check_latents(user, program, record)
+        user = read_for(record, latents, record.recipe.sizes)
+        check_latents(user, artifact.name, record)
     variant, kind = record.recipe.variant, record.recipe.decoder
     found = None if user else choose_encoder(variant, spec, encoder, offline=offline, kind=kind)
     report = _run(artifact, loaded, found, user, backend, compute_units)
@@ -155,10 +154,12 @@ def _intermediates(
     report: Report, weights: Weights, encoder: Weights | None, latents: tuple[Latent, ...]
 ) -> Intermediates:
     from fluxvae.intermediates import compare_intermediates
+    from fluxvae.latent_spaces import passage
     from fluxvae.validate import build_cases
 
-    size = min(report.record.recipe.sizes)
-    case = next(build_cases(report.record, size, encoder, latents))
+    recipe = report.record.recipe
+    size = min(recipe.sizes)
+    case = next(build_cases(report.record, size, encoder, latents, passage(recipe, weights)))
     say(f"comparing every operation on {case.name} at {size}")
     return compare_intermediates(report.path, report.record, weights, case.latent, size)
 

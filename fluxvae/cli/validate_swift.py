@@ -129,7 +129,8 @@ def _exported(
 ) -> list[JobResult]:
     from fluxvae.mil.package import read_package
     from fluxvae.swift_validate import plan_jobs, validate_swift
-    from fluxvae.validate import require_record, resolve_weights
+    from fluxvae.validate import resolve_weights
+    from fluxvae.whole import require_record
 
     program = read_package(model)
     record = require_record(program)

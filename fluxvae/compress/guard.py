@@ -24,7 +24,8 @@ from fluxvae.mil.program import Feature, Function, Op, Program, Ref, Signature
 _LIFTED = float(np.finfo(np.float16).smallest_subnormal)
 # An image output's factor, which coremltools moves into the last convolution where it is let.
 _LEVELS = 255.0
-_WAY_OUT = "the package must not be used; convert again, and report this if it happens twice"
+LAYERS = ("conv", "linear")  # operations with a weight
+WAY_OUT = "the package must not be used; convert again, and report this if it happens twice"
 
 
 @dataclass(frozen=True)
@@ -85,44 +86,45 @@ def _check_function(
             f"the saved function {function.name!r} has {len(convolutions)} convolutions; "
             f"{len(wanted)} were asked for"
         )
-    stored = _expanded(program, function)
-    last = _argument(convolutions[-1], "weight", stored)
+    stored = expanded(program, function)
+    last = argument(convolutions[-1], "weight", stored)
     image = program.signatures[function.name].outputs[0].kind == "image"
     if image and last is not None and _equal(last, merged.weight):
         wanted = (*wanted[:-1], merged)
     makers = {v.name: op for op in function.ops for v in op.outputs}
     for op, asked in zip(convolutions, wanted, strict=True):
         where = f"convolution {asked.site} ({op.name!r} of function {function.name!r})"
-        weight = _argument(op, "weight", stored)
+        weight = argument(op, "weight", stored)
         if weight is None or not _equal(weight, asked.weight):
             raise CompressionError(
                 f"the saved weight of {where} {_difference(weight, asked.weight)}"
-                f"{_whose(weight, asked, wanted)}: {_WAY_OUT}"
+                f"{_whose(weight, asked, wanted)}: {WAY_OUT}"
             )
-        bias = _argument(op, "bias", stored)
-        if not _same_bias(bias, asked.bias):
+        bias = argument(op, "bias", stored)
+        if not same_bias(bias, asked.bias):
             raise CompressionError(
-                f"the saved bias of {where} {_difference(bias, asked.bias)}: {_WAY_OUT}"
+                f"the saved bias of {where} {_difference(bias, asked.bias)}: {WAY_OUT}"
             )
         found = _activation(op, makers, stored)
         if found != asked.activation:
             raise CompressionError(
                 f"the input of {where} is {_words(found, 'not rounded to 8 bits')}; "
-                f"asked was {_words(asked.activation, 'none of that')}: {_WAY_OUT}"
+                f"asked was {_words(asked.activation, 'none of that')}: {WAY_OUT}"
             )
 
 
-def _expanded(program: Program, function: Function) -> Mapping[str, np.ndarray]:
+def expanded(program: Program, function: Function) -> Mapping[str, np.ndarray]:
     """Values of constants as the executor expands them: weights, biases, scales, zero points.
 
-    Runs the function cut down to the operations that need no input.
+    Of those that convolutions, linear layers and operations that round read. Runs the function
+    cut down to the operations that need no input.
     """
     fixed = [o for o in function.ops if o.kind == "const" or o.kind.startswith("constexpr_")]
     types = {v.name: v.type for op in fixed for v in op.outputs}
     read = {
         name
         for op in function.ops
-        if op.kind in ("conv", "quantize", "dequantize")
+        if op.kind in (*LAYERS, "quantize", "dequantize")
         for name in op.refs()
         if name in types and types[name].dtype not in ("string", "bool")
     }
@@ -141,7 +143,7 @@ def _expanded(program: Program, function: Function) -> Mapping[str, np.ndarray]:
     return Session(alone).run({})
 
 
-def _argument(op: Op, name: str, stored: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def argument(op: Op, name: str, stored: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """The value of an argument; None when it is absent or not constant."""
     (binding,) = op.inputs.get(name, (None,))
     if isinstance(binding, Ref):
@@ -153,7 +155,7 @@ def _equal(found: np.ndarray, wanted: np.ndarray) -> bool:
     return found.shape == wanted.shape and bool(np.array_equal(found, wanted))
 
 
-def _same_bias(found: np.ndarray | None, wanted: np.ndarray | None) -> bool:
+def same_bias(found: np.ndarray | None, wanted: np.ndarray | None) -> bool:
     """Equal, but for values that coremltools keeps from becoming zero; no bias may be zeros."""
     if found is None or wanted is None:
         return all(bias is None or not bias.any() for bias in (found, wanted))
@@ -173,14 +175,14 @@ def _activation(
         return None
     read = []
     for step in (quantize, dequantize):
-        scale, point = (_argument(step, key, stored) for key in ("scale", "zero_point"))
+        scale, point = (argument(step, key, stored) for key in ("scale", "zero_point"))
         if scale is None or scale.size != 1 or (point is not None and point.size != 1):
-            raise CompressionError(f"{step.name!r} has no single constant scale; {_WAY_OUT}")
+            raise CompressionError(f"{step.name!r} has no single constant scale; {WAY_OUT}")
         read.append((float(scale), 0 if point is None else int(point)))
     if read[0] != read[1]:
         raise CompressionError(
             f"{quantize.name!r} and {dequantize.name!r} before convolution {op.name!r} have "
-            f"different scales or zero points: {read[0]} and {read[1]}; {_WAY_OUT}"
+            f"different scales or zero points: {read[0]} and {read[1]}; {WAY_OUT}"
         )
     return Activation(*read[0], quantize.outputs[0].type.dtype)
 

@@ -9,7 +9,7 @@ from fluxvae.recipes.compression import (
     Compression,
     parse_label,
 )
-from fluxvae.recipes.parts import HALO, TILE_STATISTICS, check_tile
+from fluxvae.recipes.parts import HALO, TILE_STATISTICS, artifact_paths, check_tile
 from fluxvae.recipes.recipe import (
     FORMATS,
     FP16_SAFETY,
@@ -52,6 +52,7 @@ __all__ = [
     "Recipe",
     "Size",
     "artifact_name",
+    "artifact_paths",
     "check_tile",
     "latent_shape",
     "parse_attention",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxvae.errors import UsageError
@@ -71,3 +72,14 @@ def _check_sizes(recipe: Recipe) -> None:
             f"--tile-statistics strided takes every second latent pixel: expected multiples of "
             f"{2 * _SCALE} px, got --size {odd[0]}"
         )
+
+
+def artifact_paths(path: Path, chunks: int) -> tuple[Path, ...]:
+    """Where an artifact's packages go: ``x.mlpackage``, or ``x_part1of2.mlpackage`` and the other.
+
+    ``path`` is the artifact's name as if it were one.
+    """
+    if chunks == 1:
+        return (path,)
+    numbers = range(1, chunks + 1)
+    return tuple(path.with_name(f"{path.stem}_part{n}of{chunks}{path.suffix}") for n in numbers)

@@ -11,6 +11,7 @@ from fluxvae.catalog import DECODERS, find_decoder
 from fluxvae.errors import UsageError
 from fluxvae.recipes.attention import choose_attention, parse_attention
 from fluxvae.recipes.compression import Compression
+from fluxvae.recipes.latents import artifact_contract, check_latents, native_form
 from fluxvae.recipes.parts import HALO, TILE_STATISTICS, check_parts
 
 PRECISIONS = ("float16", "float32")
@@ -87,10 +88,10 @@ class Recipe:
     ``nhwc_model`` makes the graph NHWC inside and out; ``layout="nhwc"`` alone puts NHWC input
     and output around the NCHW graph. ``compression`` None: weights as they are.
 
-    ``decoder`` to ``chunks`` are for the full decoders, but ``latents`` (None: the decoder's own, ``sampler``
-    for the tiny ones and ``vae`` for the KL ones). ``attention`` is a form with an optional number
-    of queries computed at a time, ``chunked:1024``; ``chunks`` the number of programs. ``tile``:
-    side in pixels of the tiles that the picture is made of (see ``fluxvae.tiling``), None for one
+    The last seven are for the full decoders, but ``tile``, ``chunks`` and ``latents`` (None: the
+    decoder's own, ``sampler`` for the tiny ones and ``vae`` for the KL ones). ``attention`` is a
+    form with an optional number of queries computed at a time, ``chunked:1024``; ``chunks`` the
+    number of programs. ``tile``: side in pixels of the tiles that the picture is made of (see ``fluxvae.tiling``), None for one
     pass; ``tile_statistics`` says where a KL decoder's tiles have their GroupNorm statistics from.
 
     Raises UsageError for combinations that cannot be made.
@@ -134,8 +135,12 @@ class Recipe:
             value = getattr(self, field)
             if value not in allowed:
                 raise UsageError(f"{field} {value!r} is none of {[a for a in allowed if a]}")
+        if self.latents == native_form(self.decoder):
+            object.__setattr__(self, "latents", None)  # one recipe, one name
         self._check_shapes()
         self._check_format()
+        self._check_safety()
+        check_latents(self)
         if self.chunks != 1 or self.tile is not None:
             check_parts(self)
         parse_attention(self.attention)
@@ -209,6 +214,20 @@ class Recipe:
             if wrong:
                 raise UsageError(f"the {self.decoder} decoder {why}")
 
+    def _check_safety(self) -> None:
+        if self.fp16_safety not in ("rescale", "mixed"):
+            return
+        for wrong, why in (
+            (self.precision != "float16", "is for --precision float16; float32 does not overflow"),
+            (self.compression is not None, "is for decoders that are not compressed"),
+            (
+                self.fp16_safety == "rescale" and self.decoder == "tiny",
+                "is for the KL decoders, --decoder full or small; mixed is for all",
+            ),
+        ):
+            if wrong:
+                raise UsageError(f"--fp16-safety {self.fp16_safety} {why}")
+
     def auto_attention(self) -> tuple[str, str]:
         """What ``--attention auto`` gives for the largest size, and why."""
         places = max(s.height * s.width for s in self.sizes) // SCALE**2
@@ -224,7 +243,7 @@ class Recipe:
     @property
     def latent_form(self) -> str:
         """``vae``, ``sampler`` or ``packed``: which latent the artifact takes."""
-        return self.latents or ("sampler" if self.decoder == "tiny" else "vae")
+        return self.latents or native_form(self.decoder)
 
     @property
     def io_dtype(self) -> str:
@@ -351,12 +370,13 @@ _YOUNGER = (
 )
 
 
-def latent_shape(recipe: Recipe, size: Size, channels: int) -> tuple[int, int, int, int]:
-    """Shape of the model's input for one size, in the recipe's layout."""
-    height, width = size.height // SCALE, size.width // SCALE
-    if recipe.layout == "nhwc":
-        return (1, height, width, channels)
-    return (1, channels, height, width)
+def latent_shape(recipe: Recipe, size: Size, channels: int) -> tuple[int, ...]:
+    """Shape of the model's input for one size, in the recipe's layout.
+
+    ``channels`` are those of the decoder's own latent, whatever the recipe's ``latents``.
+    """
+    own = replace(find_decoder(recipe.variant, recipe.decoder).contract, channels=channels)
+    return artifact_contract(recipe, own).shape(size.height, size.width, recipe.layout)
 
 
 def artifact_name(recipe: Recipe, weights: str) -> str:

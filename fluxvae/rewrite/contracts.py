@@ -27,7 +27,7 @@ class NHWCLatentInterface(nn.Module):
 
 
 class NHWCOutput(nn.Module):
-    """Image (B, 3, H, W) of an NCHW part of a decoder to (B, H, W, 3): one transpose."""
+    """Image (B, 3, H, W) of what takes no NHWC itself (tokens, features) to (B, H, W, 3)."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()

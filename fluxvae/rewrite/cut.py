@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluxvae.errors import ConvertError
-from fluxvae.models.kl import KLDecoder, Upsample
+from fluxvae.models.kl import KLDecoder, UpBlock, Upsample
+from fluxvae.rewrite.latents import Fronted
+from fluxvae.rewrite.rescale import ScaledGroupNorm
 
-TINY_FRONT = 6  # modules of a tiny decoder at latent resolution: clamp, convolution, ReLU, 3 blocks
+Norm = nn.GroupNorm | ScaledGroupNorm
 
 
 class Entrance(nn.Module):
@@ -48,20 +50,17 @@ class Exit(nn.Module):
 
 
 def stages(decoder: nn.Module) -> list[nn.Module]:
-    """The row of modules that a decoder is. Raises ConvertError for one that is no such row.
-
-    A module around a decoder can take part by a method ``stages`` of its own.
-    """
-    own = getattr(decoder, "stages", None)
-    if callable(own):
-        return list(own())
+    """The row of modules that a decoder is. Raises ConvertError for one that is no such row."""
+    if isinstance(decoder, Fronted):
+        return [decoder.front, *stages(decoder.decoder)]
     if isinstance(decoder, nn.Sequential):
         return list(decoder)
     if type(decoder) is not KLDecoder:
         raise ConvertError(f"{type(decoder).__name__} cannot be cut into parts: leave --chunks out")
     row: list[nn.Module] = [Entrance(decoder), decoder.mid_block]
     for block in decoder.up_blocks:
-        row += [*block.resnets, *(block.upsamplers or ())]
+        assert isinstance(block, UpBlock)
+        row += [*block.resnets, *(() if block.upsamplers is None else block.upsamplers)]
     return [*row, Exit(decoder)]
 
 
@@ -118,16 +117,17 @@ class _Record:
 class _MeasuringNorm(nn.Module):
     """A GroupNorm that leaves its statistics: per group the mean and 1 / sqrt(variance + eps)."""
 
-    def __init__(self, norm: nn.GroupNorm, record: _Record) -> None:
+    def __init__(self, norm: Norm, record: _Record) -> None:
         super().__init__()
         self.norm = norm
         self.record = record
+        self.eps = norm.eps.reshape(1, -1, 1) if isinstance(norm.eps, Tensor) else norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        groups = x.reshape(x.shape[0], self.norm.num_groups, -1)
+        groups = x.reshape(x.shape[0], _groups(self.norm), -1)
         mean = groups.mean(2, keepdim=True)
         inner = groups - mean
-        factor = 1 / torch.sqrt((inner * inner).mean(2, keepdim=True) + self.norm.eps)
+        factor = 1 / torch.sqrt((inner * inner).mean(2, keepdim=True) + self.eps)
         self.record.found.append(torch.cat([mean, factor], 2))
         y = (inner * factor).reshape(x.shape)
         return y * _planes(self.norm.weight) + _planes(self.norm.bias)
@@ -136,7 +136,7 @@ class _MeasuringNorm(nn.Module):
 class _FrozenNorm(nn.Module):
     """A GroupNorm with statistics from elsewhere; three operations on the map."""
 
-    def __init__(self, norm: nn.GroupNorm, record: _Record, index: int) -> None:
+    def __init__(self, norm: Norm, record: _Record, index: int) -> None:
         super().__init__()
         self.norm = norm
         self.record = record
@@ -146,10 +146,14 @@ class _FrozenNorm(nn.Module):
         if self.record.given is None:
             raise ConvertError("frozen norms were run without statistics")
         known = self.record.given[:, self.index]  # (1, groups, 2)
-        each = x.shape[1] // self.norm.num_groups
+        each = x.shape[1] // _groups(self.norm)
         spread = known[:, :, None].expand(-1, -1, each, -1).reshape(1, -1, 2)  # by channel
         mean, factor = spread[:, :, 0, None, None], spread[:, :, 1, None, None]
         return (x - mean) * (factor * _planes(self.norm.weight)) + _planes(self.norm.bias)
+
+
+def _groups(norm: Norm) -> int:
+    return norm.num_groups if isinstance(norm, nn.GroupNorm) else norm.groups
 
 
 def _planes(values: Tensor) -> Tensor:
@@ -189,17 +193,17 @@ class Frozen(nn.Module):
 
 def count_norms(up: nn.Module) -> tuple[int, int]:
     """Number of GroupNorms in ``up`` and of groups in each; (0, 0) without any."""
-    norms = [m for m in up.modules() if isinstance(m, nn.GroupNorm)]
-    return (len(norms), norms[0].num_groups) if norms else (0, 0)
+    norms = [m for m in up.modules() if isinstance(m, Norm)]
+    return (len(norms), _groups(norms[0])) if norms else (0, 0)
 
 
-def _renormed(up: nn.Module, make: Callable[[nn.GroupNorm, int], nn.Module]) -> nn.Module:
+def _renormed(up: nn.Module, make: Callable[[Norm, int], nn.Module]) -> nn.Module:
     """A copy of ``up`` with other norms, numbered in the order they run; shares the parameters."""
     count = 0
 
     def rebuilt(module: nn.Module) -> nn.Module:
         nonlocal count
-        if isinstance(module, nn.GroupNorm):
+        if isinstance(module, Norm):
             count += 1
             return make(module, count - 1)
         twin = copy.copy(module)

@@ -77,8 +77,8 @@ def kl_parts(names: Iterable[str]) -> tuple[dict[str, dict[str, str]], tuple[str
         last = _last_stage(parts[part])
         parts[part] = {to_diffusers(rest, last): name for rest, name in parts[part].items()}
     # Statistics alone do not make a decoder.
-    if "decoder" in parts and "conv_in.weight" not in parts["decoder"]:
-        unknown += parts.pop("decoder").values()
+    if all(name.startswith(("bn.", "post_quant_conv.")) for name in parts.get("decoder", ())):
+        unknown += parts.pop("decoder", {}).values()
     return parts, tuple(unknown)
 
 

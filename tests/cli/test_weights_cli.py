@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 from safetensors.torch import save, save_file
 
-from fluxvae.catalog import CATALOG
+from fluxvae.catalog import CATALOG, all_decoders
 from fluxvae.weights import load_weights
 from tests.checkpoint_files import in_style
 from tests.cli.run import run
@@ -55,7 +55,7 @@ def test_list_shows_the_catalogue_within_100_columns(
     ran = run(capsys, "weights", "list")
     assert (ran.code, ran.err) == (0, "")
     assert ran.widest <= 100
-    for decoder in CATALOG.values():
+    for decoder in all_decoders():
         for fact in (decoder.title, decoder.hub.sha256, decoder.hub.revision, decoder.licence):
             assert fact in ran.out
         assert f"cached    no: fluxvae weights fetch --variant {decoder.variant}" in ran.out
@@ -66,7 +66,9 @@ def test_list_as_json_has_the_contract_and_the_page(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = run(capsys, "weights", "list", "--json").json["variants"]
-    assert [entry["variant"] for entry in entries] == list(CATALOG)
+    assert [(e["variant"], e["decoder"]) for e in entries] == [
+        (d.variant, d.kind) for d in all_decoders()
+    ]
     flux2 = entries[1]
     assert flux2["contract"]["channels"] == 32
     assert flux2["sentence"] == CATALOG["flux2"].contract.sentence()
@@ -147,7 +149,7 @@ def test_show_names_variant_part_and_counts(
     assert "1,338,499 parameters" in ran.out
     assert ran.widest <= max(100, len(str(path)))
     assert run(capsys, "weights", "show", str(path), "--json").json["fits"] == [
-        {"variant": "flux2", "part": "decoder"}
+        {"variant": "flux2", "decoder": "tiny", "part": "decoder"}
     ]
 
 

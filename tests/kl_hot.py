@@ -1,0 +1,57 @@
+"""The narrowest KL decoders, and one channel of theirs that float16 cannot hold."""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from fluxvae.models.build import build_decoder
+from fluxvae.models.kl import KLDecoder
+from fluxvae.weights import Weights, load_entry
+from fluxvae.weights.digest import tensor_digest
+from tests.kl import narrow_entry
+
+CHANNELS = {"flux1": 16, "flux2": 32}
+WIDTHS = (32, 32, 64, 64)
+
+
+def small_weights(variant: str = "flux1", part: str = "decoder") -> Weights:
+    """Random weights of the fewest channels that the plan allows."""
+    entry = narrow_entry(variant)
+    assert entry.kl is not None
+    form = replace(entry.kl, widths=WIDTHS, encoder_widths=WIDTHS)
+    return load_entry(replace(entry, kl=form), "random:0", part=part)
+
+
+def kl_decoder(variant: str = "flux1") -> KLDecoder:
+    """A narrow decoder in float64."""
+    decoder = build_decoder(small_weights(variant))
+    assert isinstance(decoder, KLDecoder)
+    return decoder.double()
+
+
+def heat(decoder: KLDecoder, latent: Tensor, hot: float, channel: int = 5) -> None:
+    """Make one channel of the residual stream reach ``hot`` on ``latent``, through every stage.
+
+    ``conv_in`` makes it, each upsampler and shortcut hands it on, and no other channel hears of it
+    but through the norms.
+    """
+    before = latent if decoder.post_quant_conv is None else decoder.post_quant_conv(latent)
+    factor = hot / decoder.conv_in(before)[:, channel].abs().max()
+    decoder.conv_in.weight[channel] *= factor
+    decoder.conv_in.bias[channel] *= factor
+    for name, module in decoder.named_modules():
+        if name.endswith(("upsamplers.0.conv", "conv_shortcut")):
+            middle = module.kernel_size[0] // 2
+            module.weight[:, channel] = 0
+            module.weight[channel] = 0
+            module.weight[channel, channel, middle, middle] = 1
+
+
+def hot_weights(variant: str, latent: Tensor, hot: float) -> Weights:
+    """``small_weights`` with a hot channel, as weights that can be converted and recorded."""
+    plain = small_weights(variant)
+    decoder = build_decoder(plain)
+    assert isinstance(decoder, KLDecoder)
+    heat(decoder, latent, hot)
+    tensors = {name: decoder.state_dict()[name] for name in plain.tensors}
+    return replace(plain, tensors=tensors, digest=tensor_digest(tensors))
