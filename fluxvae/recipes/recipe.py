@@ -91,8 +91,9 @@ class Recipe:
     The last seven are for the full decoders, but ``tile``, ``chunks`` and ``latents`` (None: the
     decoder's own, ``sampler`` for the tiny ones and ``vae`` for the KL ones). ``attention`` is a
     form with an optional number of queries computed at a time, ``chunked:1024``; ``chunks`` the
-    number of programs. ``tile``: side in pixels of the tiles that the picture is made of (see ``fluxvae.tiling``), None for one
-    pass; ``tile_statistics`` says where a KL decoder's tiles have their GroupNorm statistics from.
+    number of programs. ``tile``: side in pixels of the tiles that the picture is made of (see
+    ``fluxvae.tiling``), None for one pass; ``tile_statistics`` says where a KL decoder's tiles have
+    their GroupNorm statistics from.
 
     Raises UsageError for combinations that cannot be made.
     """

@@ -115,7 +115,11 @@ class _Record:
 
 
 class _MeasuringNorm(nn.Module):
-    """A GroupNorm that leaves its statistics: per group the mean and 1 / sqrt(variance + eps)."""
+    """A GroupNorm that leaves its statistics: per group the mean and sqrt(variance + eps).
+
+    The deviation and not its inverse: coremltools 9.0 makes ``1 / x`` MIL's ``inverse``, which adds
+    1e-4 to x, and 130 dB become 97.
+    """
 
     def __init__(self, norm: Norm, record: _Record) -> None:
         super().__init__()
@@ -127,9 +131,9 @@ class _MeasuringNorm(nn.Module):
         groups = x.reshape(x.shape[0], _groups(self.norm), -1)
         mean = groups.mean(2, keepdim=True)
         inner = groups - mean
-        factor = 1 / torch.sqrt((inner * inner).mean(2, keepdim=True) + self.eps)
-        self.record.found.append(torch.cat([mean, factor], 2))
-        y = (inner * factor).reshape(x.shape)
+        deviation = torch.sqrt((inner * inner).mean(2, keepdim=True) + self.eps)
+        self.record.found.append(torch.cat([mean, deviation], 2))
+        y = (inner / deviation).reshape(x.shape)
         return y * _planes(self.norm.weight) + _planes(self.norm.bias)
 
 
@@ -148,8 +152,8 @@ class _FrozenNorm(nn.Module):
         known = self.record.given[:, self.index]  # (1, groups, 2)
         each = x.shape[1] // _groups(self.norm)
         spread = known[:, :, None].expand(-1, -1, each, -1).reshape(1, -1, 2)  # by channel
-        mean, factor = spread[:, :, 0, None, None], spread[:, :, 1, None, None]
-        return (x - mean) * (factor * _planes(self.norm.weight)) + _planes(self.norm.bias)
+        mean, deviation = spread[:, :, 0, None, None], spread[:, :, 1, None, None]
+        return (x - mean) * (_planes(self.norm.weight) / deviation) + _planes(self.norm.bias)
 
 
 def _groups(norm: Norm) -> int:
