@@ -77,9 +77,28 @@ def command(
     for image in decoded:
         if not image.finite:
             say(f"warning: {image.name} decodes to NaN or infinite values")
+    tiles = _tile_costs(artifact, [d.size for d in decoded])
     if as_json:
         rows = [{**asdict(d), "path": str(d.path)} for d in decoded]
-        print_json({"artifact": str(artifact), "decoded": rows})
+        print_json(
+            {"artifact": str(artifact), "decoded": rows, **({"tiles": tiles} if tiles else {})}
+        )
     else:
         for path in dict.fromkeys(d.path for d in decoded):
             click.echo(str(path))
+
+
+def _tile_costs(artifact: Path, sizes: list[str]) -> list[dict[str, object]]:
+    """What tiles cost, for each size; said to stderr. Nothing for an artifact without tiles."""
+    from fluxvae.recipes import parse_sizes
+    from fluxvae.whole import open_artifact
+
+    opened = open_artifact(artifact)
+    if opened.record.tiles is None:
+        return []
+    from fluxvae.tile_costs import tile_costs
+
+    costs = [tile_costs(opened, *parse_sizes(size)) for size in dict.fromkeys(sizes)]
+    for cost in costs:
+        say(cost.sentence())
+    return [{**asdict(cost), "size": str(cost.size)} for cost in costs]
