@@ -57,8 +57,8 @@ class Tiles:
     """How a tiled package makes a picture, for whoever runs it; lengths in latent pixels.
 
     ``input`` is the side of what function ``tile`` takes; ``halo`` how far a pixel reaches.
-    ``stride``: function ``statistics`` takes every so many-th row and column of the features; None
-    for a decoder whose tiles need no statistics.
+    ``stride``: function ``statistics`` takes every so many-th block of rows and columns of the
+    features (``fluxvae.tiling.samples``); None for a decoder whose tiles need no statistics.
     """
 
     input: int

@@ -14,9 +14,9 @@ from fluxvae.whole import open_artifact
 from tests.artifacts import save, save_parts
 from tests.kl_hot import small_weights
 
-# A tile of 80 px with its halo takes 152; at 192 x 176 that is two rows and two columns.
-TINY = Recipe("flux2", tile=80, sizes=(Size(192, 176),))
-# Of a KL decoder a tile of 96 px takes 152: at 192 x 224 again two and two.
+# A tile of 160 px with its halo takes 232; at 256 x 240 that is two rows and two columns.
+TINY = Recipe("flux2", tile=160, sizes=(Size(256, 240),))
+# Of a KL decoder a tile of 96 px takes 152: at 192 x 224 two rows and three columns.
 KL = Recipe(
     "flux1",
     precision="float32",

@@ -47,8 +47,8 @@ _OPTIONS = (
         type=click.Choice(TILE_STATISTICS),
         default=TILE_STATISTICS[0],
         show_default=True,
-        help="GroupNorm statistics of a KL decoder's tiles: from passes over every second row and "
-        "column (about 40 dB), or from a whole pass (exact; all its memory).",
+        help="GroupNorm statistics of a KL decoder's tiles: from passes over every second block of "
+        "rows and columns (about 45 dB), or from a whole pass (exact; all its memory).",
     ),
 )
 

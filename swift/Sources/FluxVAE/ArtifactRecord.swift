@@ -24,7 +24,7 @@ public struct ArtifactRecord: Equatable, Sendable {
     public let input: Int
     /// How far away a latent pixel can be and still matter.
     public let halo: Int
-    /// Function `statistics` takes every so many-th row and column; nil where there is none.
+    /// Function `statistics` takes every so many-th block of rows and columns; nil without one.
     public let stride: Int?
   }
 

@@ -3,18 +3,16 @@ struct Planes: Equatable, Sendable {
   let values: [Float]
   let shape: [Int]
 
-  /// A block of a `(1, channels, height, width)` array, or every `step`-th row and column of it.
-  func block(rows: Range<Int>, columns: Range<Int>, step: Int = 1) -> Planes {
+  /// These rows and columns of a `(1, channels, height, width)` array.
+  func block(rows: some Collection<Int>, columns: some Collection<Int>) -> Planes {
     let (channels, height, width) = (shape[1], shape[2], shape[3])
-    let down = stride(from: rows.lowerBound, to: rows.upperBound, by: step)
-    let across = stride(from: columns.lowerBound, to: columns.upperBound, by: step)
-    let count = channels * Array(down).count * Array(across).count
+    let count = channels * rows.count * columns.count
     let block = [Float](unsafeUninitializedCapacity: count) { target, filled in
       values.withUnsafeBufferPointer { source in
         for channel in 0..<channels {
-          for row in down {
+          for row in rows {
             let line = (channel * height + row) * width
-            for column in across {
+            for column in columns {
               target.initializeElement(at: filled, to: source[line + column])
               filled += 1
             }
@@ -22,7 +20,23 @@ struct Planes: Equatable, Sendable {
         }
       }
     }
-    return Planes(values: block, shape: [1, channels, Array(down).count, Array(across).count])
+    return Planes(values: block, shape: [1, channels, rows.count, columns.count])
+  }
+
+  /// The array in `step` x `step` samples of one size, all places once.
+  func samples(_ step: Int) -> [Planes] {
+    let columns = Self.places(shape[3], step)
+    return Self.places(shape[2], step).flatMap { rows in
+      columns.map { block(rows: rows, columns: $0) }
+    }
+  }
+
+  /// Rows (or columns) of each sample: every `step`-th block of 8, 4, 2 or 1, as it divides.
+  ///
+  /// Blocks keep what convolutions see together; the same rule as `fluxvae/tiling.py`.
+  static func places(_ extent: Int, _ step: Int) -> [[Int]] {
+    let block = [8, 4, 2].first { extent.isMultiple(of: step * $0) } ?? 1
+    return (0..<step).map { start in (0..<extent).filter { $0 / block % step == start } }
   }
 
   /// Statistics `(1, norms, groups, 2)` of several equal samples as those of one sample of all.

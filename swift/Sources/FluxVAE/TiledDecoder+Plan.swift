@@ -52,17 +52,9 @@ extension TiledDecoder {
           channels: latent.channels, height: latent.height, width: latent.width))
     }
 
-    /// What `measure` is given: the features from every place that they can be strided from; nil
-    /// for a decoder whose tiles need no statistics.
-    func samples(of features: Planes) -> [Planes]? {
-      tiles.stride.map { step in
-        (0..<step * step).map { place in
-          features.block(
-            rows: place / step..<features.shape[2], columns: place % step..<features.shape[3],
-            step: step)
-        }
-      }
-    }
+    /// What `measure` is given: all features, in samples; nil for a decoder whose tiles need no
+    /// statistics.
+    func samples(of features: Planes) -> [Planes]? { tiles.stride.map(features.samples) }
 
     func block(of features: Planes, _ row: TileCut, _ column: TileCut) -> Planes {
       features.block(

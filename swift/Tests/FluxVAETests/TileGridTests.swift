@@ -49,8 +49,21 @@ struct TileGridTests {
     let planes = Planes(values: (0..<24).map(Float.init), shape: [1, 2, 3, 4])
     let block = planes.block(rows: 1..<3, columns: 2..<4)
     #expect(block == Planes(values: [6, 7, 10, 11, 18, 19, 22, 23], shape: [1, 2, 2, 2]))
-    let strided = planes.block(rows: 0..<3, columns: 1..<4, step: 2)
+    let strided = planes.block(rows: [0, 2], columns: [1, 3])
     #expect(strided == Planes(values: [1, 3, 9, 11, 13, 15, 21, 23], shape: [1, 2, 2, 2]))
+  }
+
+  @Test func samplesTakeEveryPlaceOnceInBlocks() {
+    #expect(Planes.places(8, 2) == [[0, 1, 2, 3], [4, 5, 6, 7]])
+    #expect(Planes.places(12, 2) == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]])
+    #expect(Planes.places(6, 2) == [[0, 2, 4], [1, 3, 5]])
+    #expect(Planes.places(32, 2)[0] == Array(0..<8) + Array(16..<24))
+    #expect(Planes.places(5, 1) == [[0, 1, 2, 3, 4]])
+    let planes = Planes(values: (0..<24).map(Float.init), shape: [1, 1, 4, 6])
+    let samples = planes.samples(2)
+    #expect(samples.map(\.shape) == Array(repeating: [1, 1, 2, 3], count: 4))
+    #expect(samples.flatMap(\.values).sorted() == planes.values)
+    #expect(samples[1].values == [1, 3, 5, 7, 9, 11])
   }
 
   @Test func pooledStatisticsAreThoseOfAllNumbers() throws {
