@@ -56,6 +56,20 @@ def function_names(recipe: Recipe, size: Size) -> tuple[str, str]:
     return f"{FRONT}_{size.function}", f"{STATISTICS}_{size.function}"
 
 
+def tile_shapes(recipe: Recipe) -> dict[str, tuple[int, int]]:
+    """Functions of tiles and what they take, in latent pixels.
+
+    A tiny decoder's square ``tile`` makes images of every size. Each of the recipe's sizes that
+    other tiles suit better has a function of its own; it shares the weights.
+    """
+    square = (recipe.tile_input, recipe.tile_input)
+    own = {size: recipe.tile_shape(size) for size in recipe.sizes}
+    shapes = {f"{TILE}_{size.function}": s for size, s in own.items() if s != square}
+    if recipe.decoder == "tiny" or len(shapes) < len(own):
+        shapes[TILE] = square
+    return shapes
+
+
 def write_halves(
     decoder: nn.Module, recipe: Recipe, channels: int, paths: tuple[Path, Path], *, verbose: bool
 ) -> None:
@@ -102,12 +116,12 @@ def write_tiled(
             batch, width, rows, columns = _features(front, size, channels, recipe)
             port = Port(FEATURES, (batch, width, rows // step, columns // step), seam)
             functions.append(_Function(names[1], Measuring(up), (port,), STATISTICS, seam))
-    side = recipe.tile_input
     width = _features(front, recipe.sizes[0], channels, recipe)[1]
-    ports = [Port(FEATURES, (1, width, side, side), seam)]
-    ports += [Port(STATISTICS, (1, norms, groups, 2), seam)] if norms else []
     last = output_side(Frozen(up) if norms else up, recipe)
-    functions.append(_Function(TILE, last, tuple(ports), OUTPUT_NAME, recipe.io_dtype))
+    for name, shape in tile_shapes(recipe).items():
+        ports = [Port(FEATURES, (1, width, *shape), seam)]
+        ports += [Port(STATISTICS, (1, norms, groups, 2), seam)] if norms else []
+        functions.append(_Function(name, last, tuple(ports), OUTPUT_NAME, recipe.io_dtype))
     _write(functions, recipe, path, verbose, single=False)
 
 

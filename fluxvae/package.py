@@ -56,14 +56,22 @@ class Part:
 class Tiles:
     """How a tiled package makes a picture, for whoever runs it; lengths in latent pixels.
 
-    ``input`` is the side of what function ``tile`` takes; ``halo`` how far a pixel reaches.
+    ``shapes``: rows and columns that each function of tiles takes: ``tile``, of any image, and
+    ``tile_h832w1216`` and such for images of one size, which they suit better. ``halo`` is how far
+    a pixel reaches.
     ``stride``: function ``statistics`` takes every so many-th block of rows and columns of the
     features (``fluxvae.tiling.samples``); None for a decoder whose tiles need no statistics.
     """
 
-    input: int
+    shapes: dict[str, tuple[int, int]]
     halo: int
     stride: int | None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Tiles":
+        """From JSON, which knows no tuples."""
+        shapes = {name: (int(h), int(w)) for name, (h, w) in data["shapes"].items()}
+        return cls(**{**data, "shapes": shapes})
 
 
 @dataclass(frozen=True)
@@ -273,7 +281,7 @@ def read_record(program: Program) -> Record | None:
             versions=entry("versions"),
             compression=entry("compression") if f"{PREFIX}compression" in user else {},
             part=Part(**entry("part")) if f"{PREFIX}part" in user else None,
-            tiles=Tiles(**entry("tiles")) if f"{PREFIX}tiles" in user else None,
+            tiles=Tiles.from_dict(entry("tiles")) if f"{PREFIX}tiles" in user else None,
         )
     except (KeyError, ValueError, TypeError, FluxVAEError) as error:
         raise ArtifactError(f"{program.path.name} has a damaged fluxvae record: {error}") from error

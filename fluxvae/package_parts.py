@@ -12,8 +12,8 @@ from fluxvae.convert_parts import (
     FEATURES,
     STATISTICS,
     STRIDES,
-    TILE,
     function_names,
+    tile_shapes,
     write_halves,
     write_tiled,
 )
@@ -83,7 +83,7 @@ def _records(record: Record, paths: Sequence[Path]) -> list[Record]:
     recipe = record.recipe
     if recipe.tile is not None:
         stride = None if recipe.decoder == "tiny" else STRIDES[recipe.tile_statistics]
-        return [replace(record, tiles=Tiles(recipe.tile_input, recipe.halo, stride))]
+        return [replace(record, tiles=Tiles(tile_shapes(recipe), recipe.halo, stride))]
     whole = record.whole()
     others = reversed(paths)
     return [
@@ -141,9 +141,10 @@ def _check_halves(programs: Sequence[Program], record: Record) -> None:
 
 def _check_tiled(program: Program, record: Record) -> None:
     recipe = record.recipe
-    (side,) = {program.signatures[TILE].inputs[0].shape[axis] for axis in (2, 3)}
-    if side != recipe.tile_input:
-        raise ConvertError(f"the saved tile takes {side} latent pixels, not {recipe.tile_input}")
+    for name, shape in tile_shapes(recipe).items():
+        features = {f.name: f for f in program.signatures[name].inputs}[FEATURES]
+        if features.shape[2:] != shape:
+            raise ConvertError(f"the saved {name} takes {features.shape}, not a map of {shape}")
     taken = set()
     for size in recipe.sizes[:1] if recipe.decoder == "tiny" else recipe.sizes:
         front, statistics = function_names(recipe, size)

@@ -11,7 +11,7 @@ quarter is every second block of 8 rows and columns: blocks keep what convolutio
 taking every second gives each quarter the whole's statistics (45 dB; every second single row and
 column 37, the four quadrants 43). Never averaged features: averaging shrinks a variance (9 dB).
 
-Tiles have one size, whatever the image's: those at its end are moved inwards, not made smaller.
+All tiles of an image have one size: those at its end are moved inwards, not made smaller.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ from fluxvae.convert import INPUT_NAME
 from fluxvae.convert_parts import FEATURES, STATISTICS, TILE, function_names
 from fluxvae.errors import LatentError, UsageError
 from fluxvae.mil.program import Program
-from fluxvae.package import Record
+from fluxvae.package import Record, Tiles
 from fluxvae.recipes import SCALE, Size
 
 _BLOCKS = (8, 4, 2, 1)  # latent pixels; see ``places``
@@ -45,11 +45,11 @@ class Cut:
 
 @dataclass(frozen=True)
 class Grid:
-    """All tiles of an image: each row with each column. ``input`` is a tile's side."""
+    """All tiles of an image: each row with each column. ``shape``: what a tile takes."""
 
     rows: tuple[Cut, ...]
     columns: tuple[Cut, ...]
-    input: int
+    shape: tuple[int, int]
 
     def __iter__(self) -> Iterator[tuple[Cut, Cut]]:
         return ((row, column) for row in self.rows for column in self.columns)
@@ -65,6 +65,8 @@ def cut(total: int, size: int, halo: int) -> tuple[Cut, ...]:
     where the image does. Raises UsageError when a tile is nothing but halo, LatentError when the
     image is smaller than a tile.
     """
+    if total == size:
+        return (Cut(0, 0, total),)
     if size <= 2 * halo:
         raise UsageError(
             f"tiles of {size} latent pixels are smaller than their halo of {halo} on either side"
@@ -81,9 +83,18 @@ def cut(total: int, size: int, halo: int) -> tuple[Cut, ...]:
     return tuple(Cut(s, *ends) for s, ends in zip(starts, pairwise(bounds), strict=True))
 
 
-def grid(height: int, width: int, size: int, halo: int) -> Grid:
+def grid(height: int, width: int, shape: tuple[int, int], halo: int) -> Grid:
     """``cut`` along both axes of a latent of ``height`` x ``width``."""
-    return Grid(cut(height, size, halo), cut(width, size, halo), size)
+    return Grid(cut(height, shape[0], halo), cut(width, shape[1], halo), shape)
+
+
+def tiles_for(tiles: Tiles, size: Size) -> tuple[str, Grid]:
+    """The function that makes the tiles of an image, and where they lie. Raises as ``cut``."""
+    own = f"{TILE}_{size.function}"
+    name = own if own in tiles.shapes else TILE
+    if name not in tiles.shapes:
+        raise LatentError(f"there are no tiles for images of {size}")
+    return name, grid(size.height // SCALE, size.width // SCALE, tiles.shapes[name], tiles.halo)
 
 
 def samples(features: np.ndarray, stride: int) -> Iterator[np.ndarray]:
@@ -149,15 +160,15 @@ class TiledDecoder:
         Raises LatentError for a size that the package does not make.
         """
         height, width = latent.shape[1:3] if self._last else latent.shape[2:4]
-        tiles = grid(height, width, self._tiles.input, self._tiles.halo)
         size = Size(height * SCALE, width * SCALE)
         front, measure = function_names(self._record.recipe, size)
         self._require(front, size)
+        tile, tiles = tiles_for(self._tiles, size)
         features = self._run(front, **{INPUT_NAME: latent})
         fixed = {}
         if self._tiles.stride is not None:
             fixed[STATISTICS] = self._measured(measure, features, self._tiles.stride)
-        return self._join(features, fixed, tiles, size)
+        return self._join(tile, features, fixed, tiles, size)
 
     def _measured(self, name: str, features: np.ndarray, stride: int) -> np.ndarray:
         """Statistics of every norm, over all of the features."""
@@ -169,15 +180,20 @@ class TiledDecoder:
         return self._record.recipe.layout == "nhwc"
 
     def _join(
-        self, features: np.ndarray, fixed: dict[str, np.ndarray], tiles: Grid, size: Size
+        self,
+        tile: str,
+        features: np.ndarray,
+        fixed: dict[str, np.ndarray],
+        tiles: Grid,
+        size: Size,
     ) -> np.ndarray:
         shape = (1, size.height, size.width, 3) if self._last else (1, 3, size.height, size.width)
         image: np.ndarray | None = None
         for done, (row, column) in enumerate(tiles, 1):
-            rows = slice(row.start, row.start + tiles.input)
-            columns = slice(column.start, column.start + tiles.input)
+            rows = slice(row.start, row.start + tiles.shape[0])
+            columns = slice(column.start, column.start + tiles.shape[1])
             part = np.ascontiguousarray(features[:, :, rows, columns])
-            made = self._run(TILE, **{FEATURES: part}, **fixed)
+            made = self._run(tile, **{FEATURES: part}, **fixed)
             if image is None:
                 image = np.empty(shape, made.dtype)
             image[self._place(row, column)] = made[self._place(row, column, inside=True)]

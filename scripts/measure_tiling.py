@@ -67,7 +67,7 @@ def tiny(variant: str, folder: Path | None, sizes: tuple[Size, ...], tile: int, 
         def saved(recipe: Recipe) -> Path:
             return save_any(weights, recipe, Path(place) / artifact_name(recipe, kind))[0]
 
-        tiles = open_artifact(saved(Recipe(variant, tile=tile, sizes=sizes[:1])))
+        tiles = open_artifact(saved(tiled_recipe(variant, tile, sizes)))
         for size in sizes:
             latent = photo_latent(encoder, size, photo)
             image, seconds = timed(tiles.runner(None, "reference"), latent)
@@ -81,6 +81,11 @@ def tiny(variant: str, folder: Path | None, sizes: tuple[Size, ...], tile: int, 
                 f"{variant} {kind} {photo} {equal}; CPU {seconds:.1f} s, whole {all_seconds:.1f} s"
             )
             print(f"  {costs.sentence()}", flush=True)
+
+
+def tiled_recipe(variant: str, tile: int, sizes: tuple[Size, ...]) -> Recipe:
+    shapes = "fixed" if len(sizes) == 1 else "multifunction"
+    return Recipe(variant, tile=tile, sizes=sizes, shapes=shapes)
 
 
 def photo_latent(encoder: nn.Module, size: Size, photo: str) -> np.ndarray:
@@ -116,7 +121,7 @@ def kl(size: Size, photo: str) -> None:
     sampler = torch.from_numpy(photo_latent(encoder, size, photo))
     halo = HALO["full"]
     side = size.height // 16 + halo
-    tiles = grid(size.height // 8, size.width // 8, side, halo)
+    tiles = grid(size.height // 8, size.width // 8, (side, side), halo)
     for name, z in (
         ("photo", sampler / FLUX1_SCALE + FLUX1_SHIFT),
         ("noise", torch.randn(sampler.shape, generator=torch.Generator().manual_seed(1))),
@@ -154,8 +159,8 @@ def joined(
     image = np.empty((1, 3, height, width), np.float32)
     frozen = Frozen(up)
     for row, column in tiles:
-        rows = slice(row.start, row.start + tiles.input)
-        columns = slice(column.start, column.start + tiles.input)
+        rows = slice(row.start, row.start + tiles.shape[0])
+        columns = slice(column.start, column.start + tiles.shape[1])
         part = features[:, :, rows, columns]
         made = up(part) if statistics is None else frozen(part, statistics)
         inner = [slice(8 * (c.low - c.start), 8 * (c.high - c.start)) for c in (row, column)]

@@ -60,7 +60,7 @@ def _tiles(name: str, made: Recipe, folder: Path) -> dict[str, object]:
     kl = made.decoder != "tiny"
     run = open_artifact(path).runner(None, "reference")
     sizes = []
-    for size in made.sizes if kl else (Size(240, 304), Size(232, 232)):
+    for size in made.sizes if kl else (Size(240, 304), Size(256, 240)):
         latent = kl_photo_latent(size) if kl else photo_latent(weights, size)
         latent.tofile(folder / f"latent-{size}.f32")
         run(latent).astype(np.float32).tofile(folder / f"image-{size}.f32")

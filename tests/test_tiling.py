@@ -18,13 +18,14 @@ from fluxvae.latent_files import Latent
 from fluxvae.metrics import compare
 from fluxvae.mil.package import read_package
 from fluxvae.models.build import build_decoder
-from fluxvae.package import read_record
+from fluxvae.package import Tiles, read_record
 from fluxvae.recipes import HALO, Recipe, Size, check_tile
+from fluxvae.recipes.parts import best_tile
 from fluxvae.rewrite.cut import Frozen, Measuring, front_and_up
 from fluxvae.tile_costs import STRIDED_DB, WHOLE_DB, tile_costs
 from fluxvae.tiling import cut, grid, places, pooled, samples
 from fluxvae.validate import validate
-from fluxvae.weights import Weights, load_weights
+from fluxvae.weights import Weights
 from fluxvae.whole import open_artifact
 from tests.kl_hot import kl_decoder
 from tests.tiles import KL, TINY, kl_photo_latent, photo_latent, tiled, torch_image, whole_image
@@ -58,10 +59,45 @@ def test_every_place_is_made_once_and_knows_its_surroundings(
 
 def test_two_tiles_of_half_an_image_make_it() -> None:
     recipe = Recipe("flux1", tile=512)
-    assert len(grid(128, 128, recipe.tile_input, recipe.halo)) == 4
+    assert len(grid(128, 128, recipe.tile_shape(Size(1024, 1024)), recipe.halo)) == 4
     # What a third of the memory and 1.4 times the work come from: (73 / 128)^2, and 4 of them.
     assert (recipe.tile_input / 128) ** 2 <= 1 / 3
     assert 4 * (recipe.tile_input / 128) ** 2 <= 1.4
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [(Size(1024, 1024), (73, 73)), (Size(832, 1216), (61, 85)), (Size(768, 1344), (57, 93))],
+    ids=str,
+)
+def test_tiles_of_odd_sizes_are_as_cheap(size: Size, shape: tuple[int, int]) -> None:
+    recipe = Recipe("flux2", tile=512, sizes=(size,))
+    assert recipe.tile_shape(size) == shape
+    cells = grid(size.height // 8, size.width // 8, shape, recipe.halo)
+    places = size.height * size.width // 64
+    assert len(cells) == 4
+    assert shape[0] * shape[1] <= places / 3
+    assert 4 * shape[0] * shape[1] <= 1.4 * places
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(8, 40), st.integers(8, 40), st.integers(1, 9), st.integers(1, 30))
+def test_no_other_tiles_of_that_area_are_less_work(
+    height: int, width: int, halo: int, own: int
+) -> None:
+    """Every shape of tile, tried."""
+    side = 2 * halo + own
+    rows, columns = best_tile(height, width, side, halo)
+    work = len(grid(height, width, (rows, columns), halo)) * rows * columns
+    assert rows * columns <= side**2
+
+    def counts(total: int) -> list[tuple[int, int]]:
+        return [(n, len(cut(total, n, halo))) for n in range(2 * halo + 1, total)] + [(total, 1)]
+
+    least = min(
+        n * m * i * j for n, i in counts(height) for m, j in counts(width) if n * m <= side**2
+    )
+    assert work == least
 
 
 def test_tiles_larger_than_the_image_or_smaller_than_their_halo_are_refused() -> None:
@@ -113,17 +149,20 @@ def test_tiled_artifact_says_what_it_is(
     tiny: tuple[Weights, Path], kl: tuple[Weights, Path]
 ) -> None:
     assert tiny[1].name == "flux2_tiny_decoder_nchw_float16_tile160_demo.mlpackage"
-    assert kl[1].name == "flux1_full_decoder_nhwc_float32_hw192x224_tile96_random.mlpackage"
+    assert kl[1].name == "flux1_full_decoder_nhwc_float32_hw192x224_tile104_random.mlpackage"
     programs = [read_package(path) for _, path in (tiny, kl)]
-    assert list(programs[0].functions) == ["front", "tile"]
-    assert sorted(programs[1].functions) == ["front_h192w224", "statistics_h192w224", "tile"]
+    assert list(programs[0].functions) == ["front", "tile", "tile_h256w240"]
+    assert sorted(programs[1].functions) == [
+        "front_h192w224",
+        "statistics_h192w224",
+        "tile_h192w224",
+    ]
     records = [read_record(program) for program in programs]
-    assert records[0] is not None
-    assert records[0].tiles is not None
-    assert (records[0].tiles.input, records[0].tiles.halo, records[0].tiles.stride) == (29, 9, None)
-    assert records[1] is not None
-    assert records[1].tiles is not None
-    assert (records[1].tiles.input, records[1].tiles.halo, records[1].tiles.stride) == (19, 7, 2)
+    tiles = [record.tiles for record in records if record is not None]
+    assert tiles == [
+        Tiles({"tile": (29, 29), "tile_h256w240": (25, 30)}, halo=9, stride=None),
+        Tiles({"tile_h192w224": (19, 21)}, halo=7, stride=2),
+    ]
 
 
 @pytest.mark.parametrize("photo", ["chelsea", "coffee"])
@@ -139,7 +178,7 @@ def test_kl_tiles_keep_what_they_promise(photo: str) -> None:
     for statistics, bound in ((measure(features).numpy(), WHOLE_DB), (pooled(passes), STRIDED_DB)):
         given = torch.from_numpy(statistics)
         image = np.empty_like(whole)
-        for row, column in grid(48, 48, 31, HALO["full"]):
+        for row, column in grid(48, 48, (31, 31), HALO["full"]):
             part = features[:, :, row.start : row.start + 31, column.start : column.start + 31]
             made = frozen(part, given).numpy()
             inner = [slice(8 * (c.low - c.start), 8 * (c.high - c.start)) for c in (row, column)]
@@ -177,7 +216,7 @@ def test_costs_are_those_of_the_graph(tiny: tuple[Weights, Path], kl: tuple[Weig
     assert costs.held_bytes == 64 * 128 * 128 * 2 + 3 * 1024 * 1024 * 2
     assert costs.bound_db is None
     frozen = tile_costs(open_artifact(kl[1]), KL.sizes[0])
-    assert frozen.tiles == 6
+    assert frozen.tiles == 4
     assert frozen.bound_db == STRIDED_DB
     assert frozen.work > 2  # every place once for its statistics, and the tiles
 
@@ -202,7 +241,7 @@ def test_decode_makes_any_size_and_says_what_it_costs(
     assert main([*arguments, "--tile", "160", "--json"]) == 0
     printed = capsys.readouterr()
     tiles = json.loads(printed.out)["tiles"]
-    assert [(t["size"], t["tiles"]) for t in tiles] == [("240x304", 4), ("256x240", 4)]
+    assert [(t["size"], t["tiles"]) for t in tiles] == [("240x304", 4), ("256x240", 2)]
     assert "the whole decode's own numbers" in printed.err
     made = load_file(out)
     assert {name: image.shape for name, image in made.items()} == {
@@ -247,7 +286,6 @@ def test_plain_kl_tiles_are_refused_with_the_reason() -> None:
     [
         ("--tile 72", r"--tile 72 is smaller than its halo: 72 px .* expected 80 or more"),
         ("--decoder full --tile 56", r"--tile 56 is smaller than its halo: 56 px"),
-        ("--tile 1000 --size 1024", r"needs images of 1072 px or more .* got --size 1024"),
         ("--tile 512 --chunks 2", r"--tile goes without --chunks"),
         ("--tile 512 --output image", r"use --output tensor"),
         ("--tile 512 --latents packed", r"use --latents vae or sampler"),

@@ -101,4 +101,6 @@ def _tile_costs(artifact: Path, sizes: list[str]) -> list[dict[str, object]]:
     costs = [tile_costs(opened, *parse_sizes(size)) for size in dict.fromkeys(sizes)]
     for cost in costs:
         say(cost.sentence())
-    return [{**asdict(cost), "size": str(cost.size)} for cost in costs]
+    return [
+        {**asdict(cost), "size": str(cost.size), "tile_size": str(cost.tile_size)} for cost in costs
+    ]

@@ -58,14 +58,27 @@ def check_tile(tile: int, decoder: str) -> None:
         )
 
 
+def best_tile(height: int, width: int, side: int, halo: int) -> tuple[int, int]:
+    """The tile for a map of ``height`` x ``width``: least work in no more than ``side`` squared.
+
+    Rows and columns of what a tile takes, its halo included, in the map's pixels. As many equal
+    tiles as fit exactly: those at an end need no halo there, so two of n make 2 n - 2 halo.
+    """
+
+    def needed(total: int, count: int) -> int:
+        return -(-(total + 2 * halo * (count - 1)) // count)
+
+    choices = [
+        (rows * columns * needed(height, rows) * needed(width, columns), rows * columns, rows)
+        for rows in range(1, max(1, height - 2 * halo) + 1)
+        for columns in range(1, max(1, width - 2 * halo) + 1)
+        if needed(height, rows) * needed(width, columns) <= side**2
+    ]
+    _, count, rows = min(choices)
+    return needed(height, rows), needed(width, count // rows)
+
+
 def _check_sizes(recipe: Recipe) -> None:
-    least = recipe.tile_input * _SCALE
-    small = [s for s in recipe.sizes if min(s.height, s.width) < least]
-    if small:
-        raise UsageError(
-            f"--tile {recipe.tile} needs images of {least} px or more each way (a tile and its "
-            f"halo), got --size {small[0]}: take smaller tiles, or none"
-        )
     odd = [s for s in recipe.sizes if s.height % (2 * _SCALE) or s.width % (2 * _SCALE)]
     if odd and recipe.decoder != "tiny" and recipe.tile_statistics == "strided":
         raise UsageError(

@@ -12,7 +12,7 @@ from fluxvae.errors import UsageError
 from fluxvae.recipes.attention import choose_attention, parse_attention
 from fluxvae.recipes.compression import Compression
 from fluxvae.recipes.latents import artifact_contract, check_latents, native_form
-from fluxvae.recipes.parts import HALO, TILE_STATISTICS, check_parts
+from fluxvae.recipes.parts import HALO, TILE_STATISTICS, best_tile, check_parts
 
 PRECISIONS = ("float16", "float32")
 LAYOUTS = ("nchw", "nhwc")
@@ -201,6 +201,10 @@ class Recipe:
         if self.tile is None:
             raise UsageError("this recipe has no tiles")
         return self.tile // SCALE + self.halo
+
+    def tile_shape(self, size: Size) -> tuple[int, int]:
+        """Rows and columns in latent pixels of the tiles that suit images of ``size`` best."""
+        return best_tile(size.height // SCALE, size.width // SCALE, self.tile_input, self.halo)
 
     def _check_full(self) -> None:
         for wrong, why in (

@@ -20,8 +20,9 @@ public struct ArtifactRecord: Equatable, Sendable {
 
   /// How a model makes tiles; lengths in latent pixels.
   public struct Tiles: Codable, Equatable, Sendable {
-    /// Side of what function `tile` takes.
-    public let input: Int
+    /// Rows and columns that each function of tiles takes: `tile`, of any image, and others for
+    /// images of one size, which they suit better.
+    public let shapes: [String: [Int]]
     /// How far away a latent pixel can be and still matter.
     public let halo: Int
     /// Function `statistics` takes every so many-th block of rows and columns; nil without one.
@@ -54,6 +55,13 @@ public struct ArtifactRecord: Equatable, Sendable {
   }
 }
 
+extension ArtifactRecord.Tiles {
+  fileprivate var isUsable: Bool {
+    halo >= 0 && stride ?? 1 > 0 && !shapes.isEmpty
+      && shapes.values.allSatisfy { $0.count == 2 && $0.allSatisfy { $0 > 0 } }
+  }
+}
+
 extension ArtifactRecord {
   static let prefix = "com.github.fluxvae."
   static let format = "1"
@@ -71,7 +79,7 @@ extension ArtifactRecord {
     weightsDigest = try Self.text("weights_digest", of: metadata)
     tiles = try Self.optional("tiles", of: metadata)
     part = try Self.optional("part", of: metadata)
-    if let tiles, tiles.input <= 2 * tiles.halo || tiles.halo < 0 || tiles.stride ?? 1 < 1 {
+    if let tiles, !tiles.isUsable {
       throw FluxVAEError.recordDamaged(key: "tiles", reason: "\(tiles)")
     }
     guard contract.isUsable else {

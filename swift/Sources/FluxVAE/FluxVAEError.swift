@@ -31,7 +31,7 @@ public enum FluxVAEError: Error, Equatable, Sendable {
   /// A latent of a size that the model does not take.
   case unsupportedSize(ImageSize, supported: [ImageSize])
   /// An image that is smaller than one tile of the model.
-  case smallerThanTile(ImageSize, tile: Int)
+  case smallerThanTile(ImageSize, tile: ImageSize)
   /// Core ML failed to predict, for the reason it gave.
   case predictionFailed(reason: String)
   /// The model gave something else than its description promises.

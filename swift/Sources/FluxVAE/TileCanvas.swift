@@ -14,8 +14,10 @@ struct TileCanvas: Sendable {
 
   /// Copies what a tile answers for.
   ///
-  /// - Parameter tile: A whole tile of the image, of `side` pixels each way.
-  mutating func place(_ tile: [Float], side: Int, row: TileCut, column: TileCut) {
+  /// - Parameters:
+  ///   - tile: A whole tile of the image, with its halo.
+  ///   - width: Its pixels in a line.
+  mutating func place(_ tile: [Float], height: Int, width: Int, row: TileCut, column: TileCut) {
     let rows = row.kept.lowerBound * scale..<row.kept.upperBound * scale
     let columns = column.kept.lowerBound * scale..<column.kept.upperBound * scale
     let (top, left) = (row.start * scale, column.start * scale)
@@ -23,7 +25,7 @@ struct TileCanvas: Sendable {
     let (planes, numbers) = layout == .nchw ? (3, 1) : (1, 3)
     for plane in 0..<planes {
       for line in rows {
-        let from = ((plane * side + line - top) * side + columns.lowerBound - left) * numbers
+        let from = ((plane * height + line - top) * width + columns.lowerBound - left) * numbers
         let to = ((plane * size.height + line) * size.width + columns.lowerBound) * numbers
         let count = columns.count * numbers
         values.replaceSubrange(to..<to + count, with: tile[from..<from + count])

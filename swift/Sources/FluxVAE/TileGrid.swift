@@ -8,7 +8,8 @@ struct TileCut: Equatable, Sendable {
   ///
   /// The same rule as `fluxvae/tiling.py`. Nil when a tile is larger than the axis, or all halo.
   static func cuts(of total: Int, size: Int, halo: Int) -> [TileCut]? {
-    guard size > 2 * halo, total >= size else { return nil }
+    if total == size { return [TileCut(start: 0, kept: 0..<total)] }
+    guard size > 2 * halo, total > size else { return nil }
     let step = size - 2 * halo
     let count = 1 + (total - size + step - 1) / step
     let starts = (0..<count).map { min($0 * step, total - size) }
@@ -23,20 +24,27 @@ struct TileCut: Equatable, Sendable {
 struct TileGrid: Equatable, Sendable {
   let rows: [TileCut]
   let columns: [TileCut]
-  /// Side in latent pixels of what a tile is made from.
-  let input: Int
+  /// The function that makes the tiles.
+  let function: String
+  /// Rows and columns in latent pixels of what a tile is made from.
+  let height: Int
+  let width: Int
 
   /// - Throws: `FluxVAEError.smallerThanTile`.
   init(_ size: ImageSize, tiles: ArtifactRecord.Tiles, scale: Int) throws {
+    let own = "tile_\(size.function)"
+    function = tiles.shapes[own] == nil ? "tile" : own
+    let shape = tiles.shapes[function] ?? [0, 0]  // no tile fits then
+    (height, width) = (shape[0], shape[1])
     guard
-      let rows = TileCut.cuts(of: size.height / scale, size: tiles.input, halo: tiles.halo),
-      let columns = TileCut.cuts(of: size.width / scale, size: tiles.input, halo: tiles.halo)
+      let rows = TileCut.cuts(of: size.height / scale, size: height, halo: tiles.halo),
+      let columns = TileCut.cuts(of: size.width / scale, size: width, halo: tiles.halo)
     else {
-      throw FluxVAEError.smallerThanTile(size, tile: tiles.input * scale)
+      throw FluxVAEError.smallerThanTile(
+        size, tile: ImageSize(height: height * scale, width: width * scale))
     }
     self.rows = rows
     self.columns = columns
-    input = tiles.input
   }
 
   var cells: [(row: TileCut, column: TileCut)] {

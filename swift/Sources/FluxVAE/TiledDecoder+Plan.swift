@@ -1,7 +1,6 @@
 extension TiledDecoder {
   /// One image in tiles: which functions run, on what.
   struct Plan {
-    static let tile = "tile"
     static let latent = "latent"
     static let features = "features"
     static let statistics = "statistics"
@@ -28,10 +27,10 @@ extension TiledDecoder {
       self.record = record
       self.tiles = tiles
       self.size = size
-      grid = try TileGrid(size, tiles: tiles, scale: record.contract.scale)
-      guard isTiny || record.sizes.contains(size) else {
+      guard (record.recipe.decoder ?? "tiny") == "tiny" || record.sizes.contains(size) else {
         throw FluxVAEError.unsupportedSize(size, supported: record.sizes)
       }
+      grid = try TileGrid(size, tiles: tiles, scale: record.contract.scale)
     }
 
     /// - Throws: as the other one, and `.channels` for a latent of another model.
@@ -58,7 +57,8 @@ extension TiledDecoder {
 
     func block(of features: Planes, _ row: TileCut, _ column: TileCut) -> Planes {
       features.block(
-        rows: row.start..<row.start + grid.input, columns: column.start..<column.start + grid.input)
+        rows: row.start..<row.start + grid.height,
+        columns: column.start..<column.start + grid.width)
     }
 
     var canvas: TileCanvas { TileCanvas(size: size, layout: layout, scale: scale) }
@@ -67,12 +67,12 @@ extension TiledDecoder {
     func place(
       _ made: Planes, _ row: TileCut, _ column: TileCut, on canvas: inout TileCanvas
     ) throws {
-      let side = grid.input * scale
-      let expected = layout.shape(channels: 3, height: side, width: side)
+      let (height, width) = (grid.height * scale, grid.width * scale)
+      let expected = layout.shape(channels: 3, height: height, width: width)
       guard made.shape == expected else {
         throw FluxVAEError.unexpectedOutput(expected: expected, found: made.shape)
       }
-      canvas.place(made.values, side: side, row: row, column: column)
+      canvas.place(made.values, height: height, width: width, row: row, column: column)
     }
 
     func image(_ canvas: TileCanvas) -> DecodedImage {

@@ -40,7 +40,7 @@ public final class TiledDecoder: Sendable {
   /// - Throws: `FluxVAEError`, also for a size that cannot be made.
   public func report(for size: ImageSize) throws -> TilingReport {
     try gate.blockingTurn {
-      let plan = try Plan(record(of: part(Plan.tile)), size: size)
+      let plan = try Plan(record(), size: size)
       return TilingReport(plan.grid, size: size, scale: plan.scale, stride: plan.tiles.stride)
     }
   }
@@ -50,8 +50,7 @@ public final class TiledDecoder: Sendable {
   /// - Throws: `FluxVAEError`, with what was expected and what came.
   public func decode(_ latent: Latent) throws -> DecodedImage {
     try gate.blockingTurn {
-      let tile = try part(Plan.tile)
-      let plan = try Plan(record(of: tile), latent: latent)
+      let plan = try Plan(record(), latent: latent)
       let features = try part(plan.front).run([Plan.latent: plan.input(latent)])
       var fixed: [String: Planes] = [:]
       if let blocks = plan.samples(of: features) {
@@ -59,6 +58,7 @@ public final class TiledDecoder: Sendable {
         fixed[Plan.statistics] = Planes.pooled(
           try blocks.map { try measure.run([Plan.features: $0]) })
       }
+      let tile = try part(plan.grid.function)
       var canvas = plan.canvas
       for (row, column) in plan.grid.cells {
         var inputs = fixed
@@ -74,8 +74,7 @@ public final class TiledDecoder: Sendable {
   /// - Throws: `FluxVAEError`, with what was expected and what came; `CancellationError`.
   public func decode(_ latent: Latent) async throws -> DecodedImage {
     try await gate.turn {
-      let tile = try await part(Plan.tile)
-      let plan = try Plan(record(of: tile), latent: latent)
+      let plan = try Plan(await record(), latent: latent)
       let features = try await part(plan.front).run([Plan.latent: plan.input(latent)])
       var fixed: [String: Planes] = [:]
       if let blocks = plan.samples(of: features) {
@@ -84,6 +83,7 @@ public final class TiledDecoder: Sendable {
         for block in blocks { found.append(try await measure.run([Plan.features: block])) }
         fixed[Plan.statistics] = Planes.pooled(found)
       }
+      let tile = try await part(plan.grid.function)
       var canvas = plan.canvas
       for (row, column) in plan.grid.cells {
         var inputs = fixed
@@ -97,7 +97,8 @@ public final class TiledDecoder: Sendable {
 
 // Loading.
 extension TiledDecoder {
-  private func part(_ name: String) throws -> LoadedPart {
+  /// A function, from memory or else loaded now; nil is the model's default one, which is a front.
+  private func part(_ name: String?) throws -> LoadedPart {
     if let loaded = store[name] { return loaded }
     try checkPresence()
     do {
@@ -107,7 +108,7 @@ extension TiledDecoder {
     }
   }
 
-  private func part(_ name: String) async throws -> LoadedPart {
+  private func part(_ name: String?) async throws -> LoadedPart {
     if let loaded = store[name] { return loaded }
     try checkPresence()
     try Task.checkCancellation()
@@ -120,12 +121,21 @@ extension TiledDecoder {
     }
   }
 
-  private func kept(_ model: MLModel, as name: String) throws -> LoadedPart {
+  private func kept(_ model: MLModel, as name: String?) throws -> LoadedPart {
     let part = try LoadedPart(model)
     try configuration.contractCheck.judge(
       part.record?.contract, for: latentSpace, model: modelURL)
     store[name] = part
     return part
+  }
+
+  private func record() throws -> ArtifactRecord { try known(part(nil).record) }
+
+  private func record() async throws -> ArtifactRecord { try known(await part(nil).record) }
+
+  private func known(_ record: ArtifactRecord?) throws -> ArtifactRecord {
+    guard let record else { throw FluxVAEError.contractMissing(modelURL) }
+    return record
   }
 
   private func checkPresence() throws {
@@ -134,20 +144,15 @@ extension TiledDecoder {
     }
   }
 
-  private func coreML(_ function: String) -> MLModelConfiguration {
+  private func coreML(_ function: String?) -> MLModelConfiguration {
     let settings = MLModelConfiguration()
     settings.computeUnits = configuration.computeUnits
     settings.functionName = function
     return settings
   }
 
-  private func failure(_ error: any Error, function: String) -> FluxVAEError {
+  private func failure(_ error: any Error, function: String?) -> FluxVAEError {
     (error as? FluxVAEError)
       ?? .loadFailed(modelURL, function: function, reason: error.localizedDescription)
-  }
-
-  private func record(of part: LoadedPart) throws -> ArtifactRecord {
-    guard let record = part.record else { throw FluxVAEError.contractMissing(modelURL) }
-    return record
   }
 }

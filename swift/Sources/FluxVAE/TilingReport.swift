@@ -13,8 +13,8 @@ public struct TilingReport: Equatable, Sendable {
   public let size: ImageSize
   /// Number of tiles.
   public let tiles: Int
-  /// Side of a tile in pixels, with its halo.
-  public let tileSide: Int
+  /// A tile in pixels, with its halo.
+  public let tileSize: ImageSize
   /// How often a pixel is computed, on average: the tiles' pixels over the image's. The part that
   /// sees the whole map is not in it.
   public let work: Double
@@ -25,9 +25,9 @@ public struct TilingReport: Equatable, Sendable {
   init(_ grid: TileGrid, size: ImageSize, scale: Int, stride: Int?) {
     self.size = size
     tiles = grid.rows.count * grid.columns.count
-    tileSide = grid.input * scale
+    tileSize = ImageSize(height: grid.height * scale, width: grid.width * scale)
     let pixels = Double(size.height * size.width)
-    let one = Double(tileSide * tileSide)
+    let one = Double(tileSize.height * tileSize.width)
     // Statistics take one more pass over every pixel, in pieces of 1 / stride^2.
     work = (Double(tiles) * one) / pixels + (stride == nil ? 0 : 1)
     let pass = stride.map { 1 / Double($0 * $0) } ?? 0

@@ -26,19 +26,29 @@ struct TileGridTests {
   }
 
   @Test func anImageSmallerThanATileIsRefused() {
-    let tiles = ArtifactRecord.Tiles(input: 19, halo: 9, stride: nil)
+    let tiles = ArtifactRecord.Tiles(shapes: ["tile": [19, 19]], halo: 9, stride: nil)
     let small = ImageSize(height: 144, width: 256)
-    #expect(throws: FluxVAEError.smallerThanTile(small, tile: 152)) {
+    #expect(throws: FluxVAEError.smallerThanTile(small, tile: ImageSize(152))) {
       try TileGrid(small, tiles: tiles, scale: 8)
     }
   }
 
+  @Test func anImagesOwnTilesAreTaken() throws {
+    let tiles = ArtifactRecord.Tiles(
+      shapes: ["tile": [73, 73], "tile_h832w1216": [61, 85]], halo: 9, stride: nil)
+    let own = try TileGrid(ImageSize(height: 832, width: 1216), tiles: tiles, scale: 8)
+    #expect(own.function == "tile_h832w1216" && own.cells.count == 4)
+    #expect((own.height, own.width) == (61, 85))
+    let other = try TileGrid(ImageSize(1024), tiles: tiles, scale: 8)
+    #expect(other.function == "tile" && other.cells.count == 4)
+  }
+
   @Test func reportsCountPixels() throws {
     let size = ImageSize(1024)
-    let whole = ArtifactRecord.Tiles(input: 73, halo: 9, stride: nil)
+    let whole = ArtifactRecord.Tiles(shapes: ["tile": [73, 73]], halo: 9, stride: nil)
     let report = TilingReport(
       try TileGrid(size, tiles: whole, scale: 8), size: size, scale: 8, stride: nil)
-    #expect(report.tiles == 4 && report.tileSide == 584 && report.promise == .exact)
+    #expect(report.tiles == 4 && report.tileSize == ImageSize(584) && report.promise == .exact)
     #expect(abs(report.work - 1.301) < 1e-3 && report.memory < 1.0 / 3)
     let strided = TilingReport(
       try TileGrid(size, tiles: whole, scale: 8), size: size, scale: 8, stride: 2)
@@ -82,7 +92,7 @@ struct TileGridTests {
       size: ImageSize(height: 2, width: 3), layout: layout, scale: 1)
     let tile: [Float] = (0..<12).map(Float.init)  // 2 x 2 pixels of three channels
     let row = TileCut(start: 0, kept: 0..<2)
-    canvas.place(tile, side: 2, row: row, column: TileCut(start: 1, kept: 2..<3))
+    canvas.place(tile, height: 2, width: 2, row: row, column: TileCut(start: 1, kept: 2..<3))
     let expected: [Float] =
       layout == .nchw
       ? [0, 0, 1, 0, 0, 3, 0, 0, 5, 0, 0, 7, 0, 0, 9, 0, 0, 11]
