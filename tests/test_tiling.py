@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from fluxvae.cli import main
 from fluxvae.errors import LatentError, UsageError
 from fluxvae.latent_files import Latent
 from fluxvae.metrics import compare
@@ -27,6 +26,7 @@ from fluxvae.tiling import cut, grid, places, pooled, samples
 from fluxvae.validate import validate
 from fluxvae.weights import Weights
 from fluxvae.whole import open_artifact
+from tests.cli.run import run
 from tests.kl_hot import kl_decoder
 from tests.tiles import KL, TINY, kl_photo_latent, photo_latent, tiled, torch_image, whole_image
 
@@ -203,9 +203,9 @@ def test_program_of_kl_tiles_does_the_same(kl: tuple[Weights, Path]) -> None:
 
 
 def test_kl_tiles_of_another_size_are_refused(kl: tuple[Weights, Path]) -> None:
-    run = open_artifact(kl[1]).runner(None, "reference")
+    decode = open_artifact(kl[1]).runner(None, "reference")
     with pytest.raises(LatentError, match=r"makes images of 192x224, not of 256"):
-        run(np.zeros((1, 16, 32, 32), np.float32))
+        decode(np.zeros((1, 16, 32, 32), np.float32))
 
 
 def test_costs_are_those_of_the_graph(tiny: tuple[Weights, Path], kl: tuple[Weights, Path]) -> None:
@@ -237,9 +237,9 @@ def test_decode_makes_any_size_and_says_what_it_costs(
     latents = {str(s): photo_latent(weights, s) for s in (Size(240, 304), Size(256, 240))}
     save_file(latents, tmp_path / "latents.safetensors")
     out = tmp_path / "raw.safetensors"
-    arguments = ["decode", str(path), str(tmp_path / "latents.safetensors"), "--out", str(out)]
-    assert main([*arguments, "--tile", "160", "--json"]) == 0
-    printed = capsys.readouterr()
+    arguments = [str(path), str(tmp_path / "latents.safetensors"), "--out", str(out)]
+    printed = run(capsys, "decode", *arguments, "--tile", "160", "--json")
+    assert printed.code == 0
     tiles = json.loads(printed.out)["tiles"]
     assert [(t["size"], t["tiles"]) for t in tiles] == [("240x304", 4), ("256x240", 2)]
     assert "the whole decode's own numbers" in printed.err
@@ -251,9 +251,9 @@ def test_decode_makes_any_size_and_says_what_it_costs(
 
 
 def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(arguments) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
-    return line
+    ran = run(capsys, *arguments)
+    assert ran.code == 2
+    return ran.err.strip().splitlines()[-1]
 
 
 def test_decode_refuses_tiles_of_what_is_not_made_for_them(
