@@ -271,13 +271,13 @@ def _left_out(recipe: Recipe) -> set[str]:
     the two KL decoders (tests/test_convert_kl.py), seven times the error of float32 itself. We
     found no report of it upstream; remove when coremltools passes epsilon 0 there.
     ``reduce_transposes`` would undo an NHWC graph. ``fuse_conv_scale`` would move an image
-    output's factor of 255 into the last convolution's weight, which is to be replaced by its
-    compressed form.
+    output's factor into the last convolution's weight, which is to be replaced by its compressed
+    form, or (full decoders) to be found again in the package.
     """
     passes = {"common::fuse_elementwise_to_batchnorm"}
     if recipe.nhwc_model:
         passes.add("common::reduce_transposes")
-    if recipe.compression is not None:
+    if recipe.compression is not None or recipe.decoder != "tiny":
         passes.add("common::fuse_conv_scale")
     return passes
 

@@ -237,3 +237,11 @@ def test_output_that_is_not_finite_is_said_so(
     decoded = decode_file(demo_package, demo_latents, tmp_path)
     assert [d.finite for d in decoded] == [False, False]
     assert [(d.low, d.high) for d in decoded] == [(0.0, 0.0)] * 2
+
+
+def test_pixels_span_the_decoder_s_own_range() -> None:
+    values = np.array([-1.2, -1, 0, 0.5, 1, 1.1, np.nan, np.inf], np.float32)
+    image = np.broadcast_to(values, (1, 3, 1, len(values)))
+    # (x + 1) / 2 * 255, by hand; NaN is black.
+    assert pixels(image, (-1.0, 1.0))[0, :, 0].tolist() == [0, 0, 128, 191, 255, 255, 0, 255]
+    assert pixels(image)[0, :, 0].tolist() == [0, 0, 0, 128, 255, 255, 0, 255]

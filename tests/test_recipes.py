@@ -240,3 +240,21 @@ def test_data_that_is_no_recipe_is_refused(data: dict[str, object], words: str) 
     with pytest.raises(UsageError) as caught:
         Recipe.from_dict(data)
     assert words in str(caught.value)
+
+
+def test_fields_of_the_full_decoders_are_left_out_at_their_defaults_and_read_back() -> None:
+    plain = make()
+    assert not {"decoder", "attention", "latents", "fp16_safety", "chunks"} & plain.to_dict().keys()
+    full = make(decoder="full", attention="chunked:512", latents="packed", fp16_safety="mixed")
+    assert Recipe.from_dict(json.loads(json.dumps(full.to_dict()))) == full
+    assert full.latent_form == "packed"
+    assert (plain.latent_form, make(decoder="full").latent_form) == ("sampler", "vae")
+
+
+def test_names_of_full_decoders_tell_what_was_chosen_alone() -> None:
+    full = make(decoder="full")
+    assert full.name() == "flux2_full_decoder_nchw_float16_hw768"
+    assert full.resolved().attention == "chunked:1024"
+    assert full.resolved().name() == full.name()
+    assert make(decoder="full", attention="split-einsum").name().endswith("hw768_attn-split-einsum")
+    assert make(decoder="small", sizes="256").resolved().attention == "channels-first"

@@ -4,6 +4,7 @@
 that of its modules, so here every stored weight must be found among the modules' and the reverse.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from fluxvae.errors import CompressionError
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Function, Program
 
+_Found = dict[bytes, list[np.ndarray | None]]
 _Layer = tuple[str, np.ndarray, np.ndarray | None]  # name, weight, bias
 
 
@@ -24,14 +26,12 @@ def check_layers(package: Path, network: nn.Module, precision: str) -> None:
     """Compare every convolution and linear layer of a saved ``.mlpackage`` with ``network``'s.
 
     ``network`` is what was converted, in its final form. Values must be equal bit for bit once
-    rounded to ``precision``; the last convolution may hold an image output's factor. Raises
-    CompressionError that names the first layer that was lost; ArtifactError when the package cannot
-    be read.
+    rounded to ``precision``. Raises CompressionError that names the first layer that was lost;
+    ArtifactError when the package cannot be read.
     """
     program = read_package(package)
-    wanted = list(_wanted(network, precision))
     for name in sorted(program.functions):
-        _check(program, program.functions[name], wanted, _factor(network), precision)
+        _check(name, _found(program, program.functions[name], precision), network, precision)
 
 
 def _wanted(network: nn.Module, precision: str) -> Iterator[_Layer]:
@@ -41,50 +41,35 @@ def _wanted(network: nn.Module, precision: str) -> Iterator[_Layer]:
             yield name, as_stored(module.weight.numpy(), precision), bias
 
 
-def _factor(network: nn.Module) -> float | None:
-    """What an image output multiplies by, which coremltools moves into the last convolution."""
-    factor = getattr(network, "factor", None)
-    return factor if isinstance(factor, float) else None
+def _digest(weight: np.ndarray) -> bytes:
+    return hashlib.sha256(weight.tobytes()).digest()
 
 
-def _check(
-    program: Program,
-    function: Function,
-    wanted: list[_Layer],
-    factor: float | None,
-    precision: str,
-) -> None:
+def _found(program: Program, function: Function, precision: str) -> _Found:
+    """The layers of a saved function: {digest of the weight: the biases that go with it}."""
     stored = expanded(program, function)
-    found: dict[bytes, list[np.ndarray | None]] = defaultdict(list)
-    count = 0
+    found: _Found = defaultdict(list)
     for op in function.ops:
         if op.kind in LAYERS and (weight := argument(op, "weight", stored)) is not None:
-            count += 1
-            found[as_stored(weight, precision).tobytes()].append(argument(op, "bias", stored))
-    if count != len(wanted):
-        raise CompressionError(
-            f"the saved function {function.name!r} has {count} convolutions and linear layers; "
-            f"{len(wanted)} were asked for: {WAY_OUT}"
-        )
-    for name, weight, bias in wanted:
-        rest = found.get(weight.tobytes(), [])
+            bias = argument(op, "bias", stored)
+            found[_digest(as_stored(weight, precision))].append(bias)
+    return found
+
+
+def _check(function: str, found: _Found, network: nn.Module, precision: str) -> None:
+    count, asked = sum(map(len, found.values())), 0
+    for name, weight, bias in _wanted(network, precision):
+        asked += 1
+        rest = found.get(_digest(weight), [])
         place = next((i for i, other in enumerate(rest) if same_bias(other, bias)), None)
-        if place is not None:
-            rest.pop(place)
-        elif not (name.endswith("conv_out") and _scaled(found, weight, factor, precision)):
+        if place is None:
             what = "bias" if rest else "weight"
             raise CompressionError(
-                f"the saved function {function.name!r} has no layer with the {what} of {name}: "
-                f"{WAY_OUT}"
+                f"the saved function {function!r} has no layer with the {what} of {name}: {WAY_OUT}"
             )
-
-
-def _scaled(
-    found: dict[bytes, list[np.ndarray | None]],
-    weight: np.ndarray,
-    factor: float | None,
-    precision: str,
-) -> bool:
-    if factor is None:
-        return False
-    return bool(found.get(as_stored(weight * np.float32(factor), precision).tobytes()))
+        rest.pop(place)
+    if count != asked:
+        raise CompressionError(
+            f"the saved function {function!r} has {count} convolutions and linear layers; "
+            f"{asked} were asked for: {WAY_OUT}"
+        )

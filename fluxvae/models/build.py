@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from fluxvae.catalog import KLForm, find_decoder
@@ -14,13 +15,18 @@ from fluxvae.weights import Weights
 def build_decoder(weights: Weights) -> nn.Module:
     """Latent (B, C, h, w) to image (B, 3, 8h, 8w), float32, in about the contract's range.
 
+    A KL decoder's parameters are the weights' own tensors: whoever changes one in place copies it
+    before.
+
     Raises WeightsError when given an encoder's weights.
     """
     _expect_part(weights, "decoder")
     entry = find_decoder(weights.variant, weights.kind)
     channels = entry.contract.channels
     if entry.kl is not None:
-        return _filled(KLDecoder(channels, _form(entry.kl, weights)), weights)
+        with torch.device("meta"):
+            module = KLDecoder(channels, _form(entry.kl, weights))
+        return _filled(module, weights, assign=True)
     return _filled(tiny_decoder(channels, pool=entry.pool), weights)
 
 
@@ -42,7 +48,9 @@ def build_encoder(weights: Weights) -> nn.Module:
     entry = find_decoder(weights.variant, weights.kind)
     channels = entry.contract.channels
     if entry.kl is not None:
-        return _filled(KLEncoder(channels, _form(entry.kl, weights)), weights)
+        with torch.device("meta"):
+            module = KLEncoder(channels, _form(entry.kl, weights))
+        return _filled(module, weights, assign=True)
     return _filled(tiny_encoder(channels, pool=entry.pool), weights)
 
 
@@ -65,6 +73,7 @@ def _expect_part(weights: Weights, part: str) -> None:
         )
 
 
-def _filled(module: nn.Module, weights: Weights) -> nn.Module:
-    module.load_state_dict(dict(weights.tensors), strict=True)
+def _filled(module: nn.Module, weights: Weights, *, assign: bool = False) -> nn.Module:
+    """``assign``: the weights' own tensors, not copies (200 MB for a KL decoder)."""
+    module.load_state_dict(dict(weights.tensors), strict=True, assign=assign)
     return module.eval().requires_grad_(False)

@@ -56,7 +56,8 @@ def test_list_shows_the_catalogue_within_100_columns(
     assert (ran.code, ran.err) == (0, "")
     assert ran.widest <= 100
     for decoder in all_decoders():
-        for fact in (decoder.title, decoder.hub.sha256, decoder.hub.revision, decoder.licence):
+        digest = decoder.hub.sha256 or "not known: the one seen is recorded"
+        for fact in (decoder.title, digest, decoder.hub.revision, decoder.licence):
             assert fact in ran.out
         assert f"cached    no: fluxvae weights fetch --variant {decoder.variant}" in ran.out
     assert ran.out.count("--weights demo: shipped") == len(CATALOG)
@@ -85,7 +86,7 @@ def test_list_names_the_file_that_is_cached(
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
     entries = run(capsys, "weights", "list", "--json").json["variants"]
-    assert [entry["cached"] for entry in entries] == [str(file), None]
+    assert [entry["cached"] for entry in entries if entry["decoder"] == "tiny"] == [str(file), None]
 
 
 def test_fetch_refuses_what_is_not_the_pinned_file_in_one_line(tmp_path: Path) -> None:
