@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fluxvae.errors import ArtifactError, LatentError, ToolError
-from fluxvae.mil.executor import Session
+from fluxvae.mil.executor import OnOp, Session
 from fluxvae.mil.program import Feature, Program, Signature
 
 # Apple's spelling on the left, coremltools' enumeration on the right.
@@ -57,19 +57,26 @@ def input_shapes(signature: Signature) -> tuple[tuple[int, ...], ...]:
 
 
 def raw_runner(
-    program: Program, function: str | None, backend: str, units: str = "all"
+    program: Program,
+    function: str | None,
+    backend: str,
+    units: str = "all",
+    on_op: OnOp | None = None,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from the model's own input array to its own output array, unchanged."""
+    """A function from the model's own input array to its own output array, unchanged.
+
+    ``on_op`` sees every operation's outputs, where the executor runs: Core ML shows none.
+    """
     name = function or program.default_function
     latent, _ = single_input(program.signatures[name])
-    run = function_runner(program, name, backend, units)
+    run = function_runner(program, name, backend, units, on_op)
     return lambda array: run({latent.name: array})
 
 
 def function_runner(
-    program: Program, name: str, backend: str, units: str = "all"
+    program: Program, name: str, backend: str, units: str = "all", on_op: OnOp | None = None
 ) -> FunctionRunner:
-    """One function with any number of inputs; its only output, unchanged."""
+    """One function with any number of inputs; its only output, unchanged. See ``raw_runner``."""
     if name not in program.signatures or len(program.signatures[name].outputs) != 1:
         raise ArtifactError(
             f"{program.path.name} has no function {name!r} with one output; the model is damaged"
@@ -77,7 +84,7 @@ def function_runner(
     (output,) = program.signatures[name].outputs
     if choose_backend(backend) == "reference":
         session = Session(program, name)
-        return lambda arrays: session.run(arrays)[output.name]
+        return lambda arrays: session.run(arrays, on_op=on_op)[output.name]
     return _coreml_runner(program.path, name, program, units)
 
 
@@ -89,14 +96,14 @@ def make_runner(
     units: str = "all",
     *,
     span: tuple[float, float] = (0.0, 1.0),
+    on_op: OnOp | None = None,
 ) -> Runner:
     """A function from latent (1, C, h, w) to image (1, 3, H, W), both float32.
 
     FLUX.1's tokens come as the map that they are the places of.
     ``span`` is the range of the contract, which the levels of an 8-bit output stand for.
     """
-    run = raw_runner(program, function, backend, units)
-
+    run = raw_runner(program, function, backend, units, on_op)
     tokens = takes_tokens(program, function)
 
     def decode(latent: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ runs the model through Core ML (not yet run on one); elsewhere our executor runs
 
 import contextlib
 import json
+import math
 import os
 import platform
 import resource
@@ -43,6 +44,7 @@ from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature as MilFeature
 from fluxvae.mil.program import Program
 from fluxvae.recipes import SCALE, Size, parse_sizes
+from fluxvae.recipes.latents import PATCH
 from fluxvae.structure import build
 
 _DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
@@ -177,10 +179,11 @@ def _shape(request: Request, latent: MilFeature) -> tuple[int, ...]:
     if request.size is None:
         return latent.shape
     size = _size(request.size)
-    sides = (size.height // SCALE, size.width // SCALE)
     for shape in shapes:
-        if sides in (shape[2:], shape[1:3]):
-            return shape
+        for scale in (SCALE, SCALE * PATCH):
+            sides = (size.height // scale, size.width // scale)
+            if sides in (shape[2:], shape[1:3]) or shape[1:2] == (math.prod(sides),):
+                return shape
     raise UsageError(f"the model takes {[list(s) for s in shapes]}, none of which is --size {size}")
 
 

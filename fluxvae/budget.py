@@ -15,6 +15,7 @@ import torch
 
 from fluxvae.backends import Runner, choose_backend, make_runner
 from fluxvae.convert import write_model
+from fluxvae.fp16_safety import as_recorded, kept
 from fluxvae.latent_files import Latent
 from fluxvae.latent_spaces import passage
 from fluxvae.metrics import Metrics, compare
@@ -50,9 +51,8 @@ def stages_of(recipe: Recipe) -> tuple[tuple[str, Recipe | None], ...]:
     Stages that add nothing are left out: a float32 artifact has no precision to lose.
     """
     plain = replace(recipe, compression=None, output="tensor")
-    stages: list[tuple[str, Recipe | None]] = [
-        ("conversion", replace(plain, precision="float32", io_precision="auto")),
-    ]
+    exact = replace(plain, precision="float32", io_precision="auto", fp16_safety="report")
+    stages: list[tuple[str, Recipe | None]] = [("conversion", exact)]
     if recipe.precision != "float32":
         stages.append(("precision", plain))
     last = "compression" if recipe.compression else ""
@@ -125,7 +125,9 @@ def _runner(
         )
     one = replace(recipe, sizes=(size,), shapes="fixed")
     twin = folder / f"stage{one.suffix}"
-    write_model(build_decoder(weights), one, weights.contract.channels, twin)
+    decoder = as_recorded(build_decoder(weights), record.safety)
+    keep = kept(record.safety) if one.precision == "float16" else {}
+    write_model(decoder, one, weights.contract.channels, twin, keep=keep)
     return make_runner(read_package(twin), None, one.layout, backend, units)
 
 

@@ -121,18 +121,26 @@ def _export_ports(network: nn.Module, inputs: Sequence[Port]) -> Any:
 
 
 def write_model(
-    decoder: nn.Module, recipe: Recipe, channels: int, path: Path, *, verbose: bool = False
+    decoder: nn.Module,
+    recipe: Recipe,
+    channels: int,
+    path: Path,
+    *,
+    keep: Mapping[Size, frozenset[str]] | None = None,
+    verbose: bool = False,
 ) -> None:
     """Convert ``decoder`` (NCHW latent to NCHW image, float32) and save it at ``path``.
 
-    ``path`` must not exist; it ends in the recipe's suffix. Raises ConvertError when coremltools
-    refuses, OSError when the disk does.
+    ``path`` must not exist; it ends in the recipe's suffix. ``channels`` are those of the decoder's
+    own latent. ``keep`` names values, by size, whose producers and readers stay float32 in a
+    float16 program. Raises ConvertError when coremltools refuses or the program has no such value,
+    OSError when the disk does.
     """
     with coremltools(verbose) as ct:
         if recipe.shapes == "multifunction":
-            _write_multifunction(ct, decoder, recipe, channels, path)
+            _write_multifunction(ct, decoder, recipe, channels, path, keep or {})
         else:
-            _write_one(ct, decoder, recipe, recipe.sizes, channels, path)
+            _write_one(ct, decoder, recipe, recipe.sizes, channels, path, keep or {})
 
 
 def interface(decoder: nn.Module, recipe: Recipe, size: Size | None = None) -> nn.Module:
@@ -177,20 +185,32 @@ def output_side(last: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def _write_one(
-    ct: Any, decoder: nn.Module, recipe: Recipe, sizes: tuple[Size, ...], channels: int, path: Path
+    ct: Any,
+    decoder: nn.Module,
+    recipe: Recipe,
+    sizes: tuple[Size, ...],
+    channels: int,
+    path: Path,
+    keep: Mapping[Size, frozenset[str]],
 ) -> None:
     network = interface(decoder, recipe, sizes[0]).eval()
     shapes = [latent_shape(recipe, s, channels) for s in sizes]
     with _in_own_words(recipe, path.parent):
         program = _export(network, shapes)
     with _temporary_files_in(path.parent), _in_own_words(recipe, path.parent):
-        model = _convert(ct, program, recipe, shapes)
+        model = _convert(ct, program, recipe, shapes, keep.get(sizes[0], frozenset()))
         if recipe.output == "image" and len(sizes) > 1:
             model = _with_image_sizes(ct, model, sizes)
         model.save(str(path))
 
 
-def _convert(ct: Any, program: Any, recipe: Recipe, shapes: Sequence[tuple[int, ...]]) -> Any:
+def _convert(
+    ct: Any,
+    program: Any,
+    recipe: Recipe,
+    shapes: Sequence[tuple[int, ...]],
+    keep: frozenset[str] = frozenset(),
+) -> Any:
     import numpy as np
 
     dtype = {"float16": np.float16, "float32": np.float32}[recipe.io_dtype]
@@ -202,17 +222,27 @@ def _convert(ct: Any, program: Any, recipe: Recipe, shapes: Sequence[tuple[int, 
         else ct.TensorType(name=OUTPUT_NAME, dtype=None if network_format else dtype)
     )
     latent = ct.TensorType(name=INPUT_NAME, shape=shape, dtype=dtype)
-    return _run_converter(ct, program, recipe, [latent], output)
+    return _run_converter(ct, program, recipe, [latent], output, keep)
 
 
-def _run_converter(ct: Any, program: Any, recipe: Recipe, inputs: Sequence[Any], out: Any) -> Any:
+def _run_converter(
+    ct: Any,
+    program: Any,
+    recipe: Recipe,
+    inputs: Sequence[Any],
+    out: Any,
+    keep: frozenset[str] = frozenset(),
+) -> Any:
     options: dict[str, Any] = {}
     if recipe.format != "neuralnetwork":
         options["compute_precision"] = ct.precision[recipe.precision.upper()]
         options["minimum_deployment_target"] = getattr(ct.target, str(recipe.deployment_target))
+    unseen = set(keep)
+    if keep:
+        options["compute_precision"] = _precision(ct, keep, unseen)
     pipeline = ct.PassPipeline.DEFAULT
     pipeline.remove_passes(_left_out(recipe))
-    return ct.convert(
+    model = ct.convert(
         program,
         inputs=list(inputs),
         outputs=[out],
@@ -221,6 +251,29 @@ def _run_converter(ct: Any, program: Any, recipe: Recipe, inputs: Sequence[Any],
         skip_model_load=True,
         **options,
     )
+    if unseen:
+        raise ConvertError(
+            f"the program has no {', '.join(sorted(unseen)[:3])}, which was to stay float32 "
+            f"({len(unseen)} such values): please report this; --fp16-safety rescale does without"
+        )
+    return model
+
+
+def _precision(ct: Any, keep: frozenset[str], unseen: set[str]) -> Any:
+    """float16, but for what makes or reads a value of ``keep``; takes those out of ``unseen``."""
+
+    def to_float16(op: Any) -> bool:
+        made = {variable.name for variable in op.outputs}
+        unseen.difference_update(made)
+        inputs = (
+            variable
+            for value in op.inputs.values()
+            for variable in (value if isinstance(value, list | tuple) else (value,))
+        )
+        read = {variable.name for variable in inputs if variable is not None}
+        return not (made | read) & keep
+
+    return ct.transform.FP16ComputePrecision(op_selector=to_float16)
 
 
 @contextlib.contextmanager
@@ -300,14 +353,19 @@ def _export(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Any:
 
 
 def _write_multifunction(
-    ct: Any, decoder: nn.Module, recipe: Recipe, channels: int, path: Path
+    ct: Any,
+    decoder: nn.Module,
+    recipe: Recipe,
+    channels: int,
+    path: Path,
+    keep: Mapping[Size, frozenset[str]],
 ) -> None:
     """One function for each size. coremltools stores equal weights once."""
     with tempfile.TemporaryDirectory(prefix=".functions-", dir=path.parent) as folder:
         parts = {}
         for size in recipe.sizes:
             parts[size.function] = Path(folder) / f"{size.function}.mlpackage"
-            _write_one(ct, decoder, recipe, (size,), channels, parts[size.function])
+            _write_one(ct, decoder, recipe, (size,), channels, parts[size.function], keep)
         join_functions(parts, recipe, path)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from fluxvae.backends import to_model
 from fluxvae.convert import write_model
 from fluxvae.errors import ArtifactError
+from fluxvae.fp16_safety import as_recorded
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Op
@@ -48,6 +49,7 @@ class Departure:
     max_abs: float
     snr_db: float
     largest: float  # largest finite magnitude of the artifact's values; fp16 ends at 65504
+    nonfinite: int = 0  # values of the artifact that are NaN or infinite
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Intermediates:
     rows: tuple[Departure, ...]
     first: Departure | None
     bound_db: float
+
+    @property
+    def nonfinite(self) -> tuple[Departure, ...]:
+        """The operations that give NaN or infinity, whether or not the image shows it."""
+        return tuple(row for row in self.rows if row.nonfinite)
 
 
 def require_comparable(path: Path, recipe: Recipe) -> None:
@@ -90,10 +97,12 @@ def compare_intermediates(
         sizes=(size,),
         shapes="fixed",
         compression=None,
+        fp16_safety="report",  # for float32 takes no other; rescaled weights come with the decoder
     )
     with tempfile.TemporaryDirectory(prefix="fluxvae-twin-") as folder:
         twin_path = Path(folder) / f"twin{twin_recipe.suffix}"
-        write_model(build_decoder(weights), twin_recipe, weights.contract.channels, twin_path)
+        decoder = as_recorded(build_decoder(weights), record.safety)
+        write_model(decoder, twin_recipe, weights.contract.channels, twin_path)
         twin = Session(read_package(twin_path))
         array = to_model(latent, recipe.layout, tokens=record.contract.tokens)
         rows = tuple(_rows(_compute(session, array), _compute(twin, array)))
@@ -156,4 +165,5 @@ def _departure(index: int, operation: Op, value: Tensor, reference: Tensor) -> D
         max_abs=float(error.abs().max()),
         snr_db=snr,
         largest=float(finite.abs().max()) if finite.numel() else math.nan,
+        nonfinite=value.numel() - finite.numel(),
     )

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from fluxvae import __version__
+from fluxvae.backends import to_model
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME
 from fluxvae.data import EVALUATION_PHOTOS, photo_image
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
@@ -38,10 +39,12 @@ from fluxvae.iomanifest import (
     parse_manifest,
 )
 from fluxvae.latent_files import Latent
+from fluxvae.latent_spaces import passage
 from fluxvae.models.build import build_decoder, build_encoder
 from fluxvae.output import disk_trouble, parent_folder, refuse_existing, require_writable
 from fluxvae.package import make_record, publish
-from fluxvae.recipes import PRECISIONS, SCALE, Recipe, Size
+from fluxvae.recipes import PRECISIONS, Recipe, Size
+from fluxvae.recipes.latents import artifact_contract
 from fluxvae.structure import parse_json
 from fluxvae.validate import limit_for
 from fluxvae.weights import Weights
@@ -56,7 +59,8 @@ class Request:
     """What to export: one size, one layout, one case.
 
     ``case``: ``normal`` (with ``seed``) or an evaluation photo's name; the latent's name when
-    ``latent`` (1, C, h, w) is given. ``io_precision`` is the dtype of ``input.bin``; a float16
+    ``latent`` (1, C, h, w) is given, of the form ``latents`` (FLUX.1's tokens as the map that they
+    are the places of). ``io_precision`` is the dtype of ``input.bin``; a float16
     bundle's image is that of the rounded latent. ``output.bin`` is always float32, since a
     rounded reference would spoil the measure. Raises UsageError for what does not exist.
     """
@@ -68,6 +72,7 @@ class Request:
     io_precision: str = "float32"
     latent: Latent | None = None
     latent_sha256: str | None = None  # of the file that ``latent`` came from
+    latents: str | None = None  # a recipe's: which latent it is; None for the decoder's own
 
     def __post_init__(self) -> None:
         if self.latent is None and self.case not in CASES:
@@ -111,9 +116,15 @@ def export_bundle(
     have no ``encoder``.
     """
     check_target(out, overwrite)
-    latent = _latent(weights, request, encoder)
-    image = decode_float64(build_decoder(weights), latent)
-    stored = (_arranged(latent, request.layout), _arranged(image, request.layout))
+    recipe = _recipe(weights, request)
+    latent = _latent(weights, request, recipe, encoder)
+    own = passage(recipe, weights).inwards(latent, "float64")
+    image = decode_float64(build_decoder(weights), own)
+    tokens = artifact_contract(recipe, weights.contract).tokens
+    stored = (
+        _arranged(latent, request.layout, tokens=tokens),
+        _arranged(image, request.layout),
+    )
     manifest = _manifest(weights, request, *stored)
 
     def fill(folder: Path) -> None:
@@ -151,14 +162,24 @@ def _float64(network: nn.Module, array: np.ndarray) -> np.ndarray:
     return result
 
 
-def _latent(weights: Weights, request: Request, encoder: Weights | None) -> np.ndarray:
-    """Latent (1, C, h, w) in the input's dtype; every value rounded once from where it is made."""
-    shape = (
-        1,
-        weights.contract.channels,
-        request.size.height // SCALE,
-        request.size.width // SCALE,
+def _recipe(weights: Weights, request: Request) -> Recipe:
+    """What a model that the bundle is for was made by, as far as a bundle has to know."""
+    return Recipe(
+        weights.variant,
+        layout=request.layout,
+        sizes=(request.size,),
+        decoder=weights.kind,
+        latents=request.latents,
     )
+
+
+def _latent(
+    weights: Weights, request: Request, recipe: Recipe, encoder: Weights | None
+) -> np.ndarray:
+    """Latent (1, C, h, w) in the input's dtype; every value rounded once from where it is made."""
+    contract = artifact_contract(recipe, weights.contract)
+    sides = (request.size.height // contract.scale, request.size.width // contract.scale)
+    shape = (1, contract.channels, *sides)
     if request.latent is not None:
         values = request.latent.values
         if values.shape != shape:
@@ -170,7 +191,7 @@ def _latent(weights: Weights, request: Request, encoder: Weights | None) -> np.n
         generator = np.random.Generator(np.random.PCG64(request.seed))
         values = generator.standard_normal(shape, np.float32)
     else:
-        values = _photo_latent(request, encoder)
+        values = passage(recipe, weights).outwards(_photo_latent(request, encoder), "float64")
     return values.astype(request.io_precision)
 
 
@@ -185,16 +206,16 @@ def _photo_latent(request: Request, encoder: Weights | None) -> np.ndarray:
     return _float64(build_encoder(encoder), pixels)
 
 
-def _arranged(planes: np.ndarray, layout: str) -> np.ndarray:
+def _arranged(planes: np.ndarray, layout: str, *, tokens: bool = False) -> np.ndarray:
     """NCHW to the bundle's layout, little-endian and contiguous."""
-    array = planes.transpose(0, 2, 3, 1) if layout == "nhwc" else planes
+    array = to_model(planes, layout, tokens=tokens)
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
 
 
 def _manifest(
     weights: Weights, request: Request, latent: np.ndarray, image: np.ndarray
 ) -> Manifest:
-    recipe = Recipe(weights.variant, layout=request.layout, sizes=(request.size,))
+    recipe = _recipe(weights, request)
     limits = {
         precision: limit_for(make_record(replace(recipe, precision=precision), weights), kind)
         for precision in PRECISIONS
@@ -208,7 +229,7 @@ def _manifest(
         output=_tensor_file(OUTPUT_NAME, "output.bin", image, request),
         source=_source(request),
         weights={"source": weights.source.kind, "digest": weights.digest},
-        latent_space=weights.contract.space,
+        latent_space=artifact_contract(recipe, weights.contract).space,
         limits={p: asdict(limit) for p, limit in limits.items()},
         versions={
             "fluxvae": __version__,

@@ -26,7 +26,10 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class TensorFile:
-    """One ``.bin`` file: 4-D, C order, little-endian. ``layout`` is of the array as stored."""
+    """One ``.bin`` file: C order, little-endian. ``layout`` is of the array as stored.
+
+    Four axes; three for a latent of tokens, which have no layout: there it is the image's.
+    """
 
     name: str
     file: str
@@ -91,8 +94,8 @@ def _manifest(content: Any) -> Manifest:
         variant=text["variant"],
         size=sizes[0],
         case=text["case"],
-        input=_tensor(top["input"], "input"),
-        output=_tensor(top["output"], "output"),
+        input=_tensor(top["input"], "input", 3 if _tokens(text) else 4),
+        output=_tensor(top["output"], "output", 4),
         source=_source(top["source"]),
         weights=_weights(top["weights"]),
         latent_space=text["latent_space"],
@@ -104,16 +107,22 @@ def _manifest(content: Any) -> Manifest:
     )
 
 
-def _tensor(content: Any, where: str) -> TensorFile:
+def _tokens(text: dict[str, str]) -> bool:
+    """Whether the latent is FLUX.1's tokens, which have no rows and columns."""
+    return text["variant"] == "flux1" and text["latent_space"].endswith("-packed")
+
+
+def _tensor(content: Any, where: str, axes: int) -> TensorFile:
     data = _object(content, where)
     _keys(data, ("name", "file", "dtype", "shape", "layout", "sha256"), where)
     shape = data["shape"]
     if not (
         isinstance(shape, list)
-        and len(shape) == 4
+        and len(shape) == axes
         and all(type(side) is int and side > 0 for side in shape)
     ):
-        raise _WrongError(f"{where}.shape must be four positive whole numbers, got {shape!r}")
+        count = {3: "three", 4: "four"}[axes]
+        raise _WrongError(f"{where}.shape must be {count} positive whole numbers, got {shape!r}")
     file = _text(data["file"], f"{where}.file")
     if PurePath(file).name != file or "\\" in file:  # nothing outside the bundle is ever read
         raise _WrongError(f"{where}.file must be a bare file name, got {file!r}")

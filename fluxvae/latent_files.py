@@ -158,9 +158,7 @@ def _as_nchw(
     )
 
 
-def _from_tokens(
-    name: str, tokens: np.ndarray, sides: tuple[tuple[int, int], ...]
-) -> np.ndarray:
+def _from_tokens(name: str, tokens: np.ndarray, sides: tuple[tuple[int, int], ...]) -> np.ndarray:
     """(B, S, C) tokens to (B, C, rows, columns), for the one of ``sides`` that has S places."""
     count = tokens.shape[1]
     fitting = list(dict.fromkeys(pair for pair in sides if pair[0] * pair[1] == count))

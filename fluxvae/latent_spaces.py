@@ -47,10 +47,10 @@ class Passage:
     native: str  # the decoder's
     tensors: Mapping[str, Tensor]  # the decoder's weights: they hold FLUX.2's statistics
 
-    def inwards(self, latent: np.ndarray) -> np.ndarray:
-        """What the decoder takes, float32, of what the artifact takes."""
+    def inwards(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
+        """What the decoder takes, in ``dtype``, of what the artifact takes."""
         if self.form == self.native:
-            return latent
+            return latent.astype(dtype, copy=False)
         values = latent.astype(np.float64)
         if self.form == "packed":
             values = unpack(values)
@@ -58,12 +58,12 @@ class Passage:
             values = self._to_vae(values)
         elif self.form == "vae":
             values = self._to_sampler(values)
-        return np.ascontiguousarray(values, np.float32)
+        return np.ascontiguousarray(values, dtype)
 
-    def outwards(self, latent: np.ndarray) -> np.ndarray:
-        """What the artifact takes, float32, of what the decoder takes."""
+    def outwards(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
+        """What the artifact takes, in ``dtype``, of what the decoder takes."""
         if self.form == self.native:
-            return latent
+            return latent.astype(dtype, copy=False)
         values = latent.astype(np.float64)
         if self.native == "vae":
             values = self._to_sampler(values)
@@ -71,7 +71,7 @@ class Passage:
             values = self._to_vae(values)
         if self.form == "packed":
             values = pack(values)
-        return np.ascontiguousarray(values, np.float32)
+        return np.ascontiguousarray(values, dtype)
 
     def _to_vae(self, sampled: np.ndarray) -> np.ndarray:
         if self.variant == "flux1":

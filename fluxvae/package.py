@@ -25,6 +25,7 @@ from fluxvae.compress.guard_full import check_layers
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, interface, write_model
 from fluxvae.errors import ArtifactError, CompressionError, ConvertError, FluxVAEError, OutputError
+from fluxvae.fp16_safety import Safety, make_safe, mixed_cost
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
@@ -79,7 +80,8 @@ class Record:
     """What an artifact says of itself. ``versions`` names fluxvae, coremltools and torch.
 
     ``compression`` is plain data: how the compressed weights were found; empty without any.
-    ``part`` is there in half a decoder, ``tiles`` in one that works in tiles.
+    ``safety``: the same of what keeps float16 finite (``fluxvae.fp16_safety``). ``part`` is there
+    in half a decoder, ``tiles`` in one that works in tiles.
     """
 
     recipe: Recipe
@@ -88,19 +90,22 @@ class Record:
     contract: LatentContract
     versions: dict[str, str]
     compression: dict[str, object] = field(default_factory=dict)
+    safety: dict[str, Any] = field(default_factory=dict)
     part: Part | None = None
     tiles: Tiles | None = None
 
     def whole(self) -> str:
         """What the parts of one decoder have in common; see ``Part``."""
-        data = [
-            self.recipe.to_dict(), self.weights_digest, asdict(self.contract), self.versions
-        ]  # fmt: skip
+        contract = self.contract.to_dict()
+        data = [self.recipe.to_dict(), self.weights_digest, contract, self.versions, self.safety]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def make_record(
-    recipe: Recipe, weights: Weights, compressed: CompressedDecoder | None = None
+    recipe: Recipe,
+    weights: Weights,
+    compressed: CompressedDecoder | None = None,
+    safety: dict[str, Any] | None = None,
 ) -> Record:
     """The record of an artifact made here and now."""
     versions = {
@@ -110,7 +115,7 @@ def make_record(
     }
     notes = {} if compressed is None else json.loads(json.dumps(dict(compressed.notes)))
     contract = artifact_contract(recipe, weights.contract)
-    return Record(recipe, weights.source, weights.digest, contract, versions, notes)
+    return Record(recipe, weights.source, weights.digest, contract, versions, notes, safety or {})
 
 
 def save_artifact(
@@ -119,13 +124,17 @@ def save_artifact(
     path: Path,
     *,
     compressed: CompressedDecoder | None = None,
+    encoder: Weights | None = None,
     overwrite: bool = False,
     check: Callable[[Path], None] | None = None,
+    report: Callable[[str], None] = lambda _: None,
     verbose: bool = False,
 ) -> Path:
     """Convert, stamp, read again, run ``check``, and give the artifact its final name ``path``.
 
     ``compressed`` is what the recipe's compression gave for these weights; None without any.
+    ``encoder`` makes the photo latents that the recipe's ``fp16_safety`` measures on; ``report``
+    gets what it found and what it cost, in sentences.
 
     Until the last step everything lives in a hidden folder beside ``path``, which is removed on
     any failure or interruption. Raises OutputError when ``path`` exists (without ``overwrite``),
@@ -137,24 +146,55 @@ def save_artifact(
         raise CompressionError("a recipe with compression needs its result, and no other does")
     refuse_existing(path, overwrite)
     recipe = recipe.resolved()
-    record = make_record(recipe, weights, compressed)
     decoder = build_decoder(weights) if compressed is None else compressed.decoder
+    safety = make_safe(decoder, recipe, weights, encoder)
+    decoder = safety.decoder
+    for warning in safety.warnings:
+        report(f"warning: {warning}")
     with staging(path) as folder:
         draft = folder / path.name
-        write_model(decoder, recipe, weights.contract.channels, draft, verbose=verbose)
+        channels = weights.contract.channels
+        write_model(decoder, recipe, channels, draft, keep=safety.keep, verbose=verbose)
         if compressed is not None:
             write_compressed(draft, compressed, recipe.precision)
+        notes = safety.notes | _cost(draft, safety, report)
+        record = make_record(recipe, weights, compressed, notes)
         stamp(draft, record)
         _read_again(draft, record)
-        checked = compressed or decoder
-        if not isinstance(checked, CompressedDecoder | nn.Sequential):
-            check_layers(draft, interface(decoder, recipe), recipe.precision)
-        elif recipe.format == "mlprogram":
-            check_weights(draft, checked, recipe.precision)
+        _check_layers(draft, recipe, compressed or decoder, mixed=bool(safety.keep))
         if check is not None:
             check(draft)
         publish(draft, path)
     return path
+
+
+def _check_layers(
+    draft: Path, recipe: Recipe, asked: CompressedDecoder | nn.Module, *, mixed: bool
+) -> None:
+    """Hold the saved weights against those asked for. Some of a ``mixed`` model's are float32."""
+    if isinstance(asked, CompressedDecoder):
+        check_weights(draft, asked, recipe.precision)
+    elif mixed or not isinstance(asked, nn.Sequential):
+        check_layers(draft, interface(asked, recipe), recipe.precision)
+    elif recipe.format == "mlprogram":
+        check_weights(draft, asked, recipe.precision)
+
+
+def _cost(draft: Path, safety: Safety, report: Callable[[str], None]) -> dict[str, Any]:
+    """What was done for float16's sake and what it cost, reported and for the record."""
+    mode = safety.notes.get("mode")
+    if mode == "rescale":
+        streams = safety.notes["exponents"]
+        groups = sum(bool(power) for powers in streams.values() for power in powers)
+        report(f"rescaled {groups} groups of channels in {len(streams)} streams, exactly")
+    if mode != "mixed":
+        return {}
+    cost = mixed_cost(read_package(draft))
+    report(
+        f"{cost.ops} operations stay float32, with {cost.casts} casts; their weights take "
+        f"{cost.bytes} bytes more than in float16 ({cost.bytes / 1e6:.2f} MB)"
+    )
+    return {"cost": asdict(cost)}
 
 
 @contextmanager
@@ -250,6 +290,7 @@ def _user_metadata(record: Record) -> dict[str, str]:
         f"{PREFIX}latent_contract": plain(record.contract.to_dict()),
         f"{PREFIX}versions": plain(record.versions),
         **({f"{PREFIX}compression": plain(record.compression)} if record.compression else {}),
+        **({f"{PREFIX}fp16_safety": plain(record.safety)} if record.safety else {}),
         **({f"{PREFIX}part": plain(asdict(record.part))} if record.part else {}),
         **({f"{PREFIX}tiles": plain(asdict(record.tiles))} if record.tiles else {}),
     }
@@ -280,6 +321,7 @@ def read_record(program: Program) -> Record | None:
             contract=LatentContract(**entry("latent_contract")),
             versions=entry("versions"),
             compression=entry("compression") if f"{PREFIX}compression" in user else {},
+            safety=entry("fp16_safety") if f"{PREFIX}fp16_safety" in user else {},
             part=Part(**entry("part")) if f"{PREFIX}part" in user else None,
             tiles=Tiles.from_dict(entry("tiles")) if f"{PREFIX}tiles" in user else None,
         )

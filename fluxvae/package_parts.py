@@ -18,6 +18,7 @@ from fluxvae.convert_parts import (
     write_tiled,
 )
 from fluxvae.errors import ConvertError
+from fluxvae.fp16_safety import make_safe
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
@@ -44,8 +45,10 @@ def save_any(
     path: Path,
     *,
     compressed: CompressedDecoder | None = None,
+    encoder: Weights | None = None,
     overwrite: bool = False,
     check: Callable[[Path], None] | None = None,
+    report: Callable[[str], None] = lambda _: None,
     verbose: bool = False,
 ) -> tuple[Path, ...]:
     """``save_artifact`` for every recipe; the packages made. ``check`` gets the first one's draft.
@@ -54,16 +57,19 @@ def save_any(
     """
     if recipe.chunks == 1 and recipe.tile is None:
         saved = save_artifact(
-            weights, recipe, path,
-            compressed=compressed, overwrite=overwrite, check=check, verbose=verbose,
+            weights, recipe, path, compressed=compressed, encoder=encoder,
+            overwrite=overwrite, check=check, report=report, verbose=verbose,
         )  # fmt: skip
         return (saved,)
     paths = artifact_paths(path, recipe.chunks)
     for place in paths:
         refuse_existing(place, overwrite)
     recipe = recipe.resolved()
-    record = make_record(recipe, weights)
-    decoder, channels = build_decoder(weights), weights.contract.channels
+    safety = make_safe(build_decoder(weights), recipe, weights, encoder)
+    for warning in safety.warnings:
+        report(f"warning: {warning}")
+    record = make_record(recipe, weights, None, safety.notes)
+    decoder, channels = safety.decoder, weights.contract.channels
     with staging(paths[0]) as folder:
         drafts = [folder / place.name for place in paths]
         if recipe.tile is None:
@@ -112,8 +118,7 @@ def _read_again(drafts: Sequence[Path], record: Record) -> None:
     """Read what was saved with the executor's own reader and hold it against the recipe."""
     programs = [read_package(draft) for draft in drafts]
     for program, own in zip(programs, _records(record, drafts), strict=True):
-        found = read_record(program)
-        if found is None or replace(found, part=own.part) != own:
+        if read_record(program) != own:
             raise ConvertError("a saved package does not give back the metadata written into it")
         for name in program.functions:
             Session(program, name)  # every operation known, every constant readable

@@ -14,7 +14,7 @@ column 37, the four quadrants 43). Never averaged features: averaging shrinks a 
 All tiles of an image have one size: those at its end are moved inwards, not made smaller.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,6 +24,7 @@ from fluxvae.backends import FunctionRunner, function_runner
 from fluxvae.convert import INPUT_NAME
 from fluxvae.convert_parts import FEATURES, STATISTICS, TILE, function_names
 from fluxvae.errors import LatentError, UsageError
+from fluxvae.mil.executor import OnOp
 from fluxvae.mil.program import Program
 from fluxvae.package import Record, Tiles
 from fluxvae.recipes import SCALE, Size
@@ -135,7 +136,7 @@ def pooled(parts: Sequence[np.ndarray]) -> np.ndarray:
 class TiledDecoder:
     """A tiled package as one function from latent to image, in the model's layout and dtype.
 
-    Functions are loaded when they are first needed. ``on_tile`` hears (done, of all).
+    Functions are loaded when they are first needed. ``on_op`` sees every operation of them all.
     """
 
     def __init__(
@@ -145,13 +146,13 @@ class TiledDecoder:
         backend: str,
         units: str = "all",
         *,
-        on_tile: Callable[[int, int], None] = lambda _done, _all: None,
+        on_op: OnOp | None = None,
     ) -> None:
         if record.tiles is None:
             raise UsageError(f"{program.path.name} makes no tiles")
         self._program, self._record, self._tiles = program, record, record.tiles
         self._backend, self._units = backend, units
-        self._on_tile = on_tile
+        self._on_op = on_op
         self._runners: dict[str, FunctionRunner] = {}
 
     def __call__(self, latent: np.ndarray) -> np.ndarray:
@@ -189,7 +190,7 @@ class TiledDecoder:
     ) -> np.ndarray:
         shape = (1, size.height, size.width, 3) if self._last else (1, 3, size.height, size.width)
         image: np.ndarray | None = None
-        for done, (row, column) in enumerate(tiles, 1):
+        for row, column in tiles:
             rows = slice(row.start, row.start + tiles.shape[0])
             columns = slice(column.start, column.start + tiles.shape[1])
             part = np.ascontiguousarray(features[:, :, rows, columns])
@@ -197,7 +198,6 @@ class TiledDecoder:
             if image is None:
                 image = np.empty(shape, made.dtype)
             image[self._place(row, column)] = made[self._place(row, column, inside=True)]
-            self._on_tile(done, len(tiles))
         assert image is not None  # a grid has a tile
         return image
 
@@ -220,5 +220,7 @@ class TiledDecoder:
 
     def _run(self, name: str, **arrays: np.ndarray) -> np.ndarray:
         if name not in self._runners:
-            self._runners[name] = function_runner(self._program, name, self._backend, self._units)
+            self._runners[name] = function_runner(
+                self._program, name, self._backend, self._units, self._on_op
+            )
         return self._runners[name](arrays)

@@ -8,6 +8,7 @@ import numpy as np
 
 from fluxvae.backends import Runner, raw_runner, to_model, to_planes
 from fluxvae.errors import ArtifactError
+from fluxvae.mil.executor import OnOp
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.package import Record, read_record
@@ -38,12 +39,17 @@ class Artifact:
         """Whether it makes images of every size, from the tiles' on: a tiny decoder in tiles."""
         return self.record.tiles is not None and self.record.recipe.decoder == "tiny"
 
-    def raw_runner(self, function: str | None, backend: str, units: str = "all") -> Runner:
-        """From the decoder's own input array to its own output array, unchanged."""
+    def raw_runner(
+        self, function: str | None, backend: str, units: str = "all", *, on_op: OnOp | None = None
+    ) -> Runner:
+        """From the decoder's own input array to its own output array, unchanged.
+
+        ``on_op`` sees every operation of every program, where the executor runs.
+        """
         first = self.programs[0]
         if self.record.tiles is not None:
-            return TiledDecoder(first, self.record, backend, units)
-        steps = [raw_runner(program, function, backend, units) for program in self.programs]
+            return TiledDecoder(first, self.record, backend, units, on_op=on_op)
+        steps = [raw_runner(p, function, backend, units, on_op) for p in self.programs]
 
         def run(array: np.ndarray) -> np.ndarray:
             for step in steps:
@@ -52,9 +58,11 @@ class Artifact:
 
         return run
 
-    def runner(self, function: str | None, backend: str, units: str = "all") -> Runner:
-        """From latent (1, C, h, w) to image (1, 3, H, W), both float32."""
-        run = self.raw_runner(function, backend, units)
+    def runner(
+        self, function: str | None, backend: str, units: str = "all", *, on_op: OnOp | None = None
+    ) -> Runner:
+        """From latent (1, C, h, w) to image (1, 3, H, W), both float32. See ``raw_runner``."""
+        run = self.raw_runner(function, backend, units, on_op=on_op)
         layout, contract = self.record.recipe.layout, self.record.contract
 
         def decode(latent: np.ndarray) -> np.ndarray:

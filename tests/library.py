@@ -10,7 +10,7 @@ it again, checks, publishing) is done each time, and tests of the converter do n
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -19,15 +19,24 @@ import filelock
 from torch import nn
 
 from fluxvae import convert, convert_parts
-from fluxvae.recipes import Recipe
+from fluxvae.recipes import Recipe, Size
 
 FOLDER = "FLUXVAE_TEST_LIBRARY"
 
 
 def write_model(
-    decoder: nn.Module, recipe: Recipe, channels: int, path: Path, *, verbose: bool = False
+    decoder: nn.Module,
+    recipe: Recipe,
+    channels: int,
+    path: Path,
+    *,
+    keep: Mapping[Size, frozenset[str]] | None = None,
+    verbose: bool = False,
 ) -> None:
     """As ``fluxvae.convert.write_model``; ``path`` is the caller's own to change."""
+    if keep:
+        convert.write_model(decoder, recipe, channels, path, keep=keep, verbose=verbose)
+        return
 
     def write(drafts: Sequence[Path]) -> None:
         convert.write_model(decoder, recipe, channels, drafts[0], verbose=verbose)

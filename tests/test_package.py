@@ -130,7 +130,7 @@ def test_model_of_another_shape_than_asked_for_is_refused(
 ) -> None:
     real = fluxvae.package.write_model
 
-    def write_other(decoder, made, channels, path, *, verbose) -> None:
+    def write_other(decoder, made, channels, path, *, keep, verbose) -> None:
         real(decoder, recipe("flux2", "72"), channels, path, verbose=verbose)
 
     monkeypatch.setattr(fluxvae.package, "write_model", write_other)

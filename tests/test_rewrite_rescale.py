@@ -1,4 +1,4 @@
-"""Powers of two through the residual stream: equal in real numbers, and small enough for float16."""
+"""Powers of two through the residual stream: equal in real numbers, and small for float16."""
 
 import pytest
 import torch

@@ -180,7 +180,7 @@ def test_every_size_is_validated_and_every_function_loaded_once(
         real = getattr(fluxvae.validate, name)
         monkeypatch.setattr(
             f"fluxvae.validate.{name}",
-            lambda *a, real=real, name=name: (built.append(name), real(*a))[1],
+            lambda *a, real=real, name=name, **k: (built.append(name), real(*a, **k))[1],
         )
     package = demo_artifact("flux1", "64,128", shapes=shapes)
     report = validate(

@@ -1,6 +1,9 @@
 """``fluxvae convert``."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -35,6 +38,9 @@ from fluxvae.recipes import (
     Recipe,
     parse_sizes,
 )
+
+if TYPE_CHECKING:
+    from fluxvae.weights import Weights
 
 ENUMERATED_NOTE = (
     "note: enumerated shapes are risky on device. Models of this kind were reported to use the "
@@ -200,6 +206,22 @@ def _result(
     return result
 
 
+def _probe_encoder(
+    recipe: Recipe, spec: str | None, encoder: str | None, offline: bool
+) -> Weights | None:
+    """Who makes the photo latents that fp16 safety measures on; None where noise does.
+
+    The tiny decoders clamp what they take, and random encoders know nothing of photos.
+    """
+    random = encoder is None and (spec or "").partition(":")[0] == "random"
+    tiny = recipe.decoder == "tiny" and recipe.fp16_safety == "report"
+    if recipe.precision != "float16" or recipe.fp16_safety == "off" or tiny or random:
+        return None
+    from fluxvae.cli.encoders import choose_encoder
+
+    return choose_encoder(recipe.variant, spec, encoder, offline=offline, kind=recipe.decoder)
+
+
 def _target(name: str | None) -> str | None:
     known = {t.lower(): t for t in TARGETS} | {m.lower(): t for m, t in MAC_TARGETS.items()}
     return None if name is None else known[name.lower()]
@@ -277,8 +299,10 @@ def _make(
         recipe,
         path,
         compressed=compressed,
+        encoder=_probe_encoder(recipe, spec, encoder, offline),
         overwrite=overwrite,
         check=check,
+        report=say,
         verbose=verbose,
     )
     if compressed is not None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.catalog import CATALOG, find_decoder
+from fluxvae.catalog import CATALOG
 from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.full import decoder_option, latent_form_option
 from fluxvae.cli.options import (
     json_option,
     offline_option,
@@ -18,7 +19,7 @@ from fluxvae.cli.options import (
     weights_option,
 )
 from fluxvae.errors import LatentError, UsageError
-from fluxvae.recipes import LAYOUTS, PRECISIONS, SCALE, Size, parse_sizes
+from fluxvae.recipes import LAYOUTS, PRECISIONS, Recipe, parse_sizes
 
 if TYPE_CHECKING:
     from fluxvae.latent_files import Latent
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 @click.command("export-io")
 @click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@decoder_option
 @weights_option
+@latent_form_option
 @click.option("--encoder", metavar="PATH", help="Encoder that makes a photo's latent.")
 @click.option("--layout", type=click.Choice(LAYOUTS), default="nchw", show_default=True,
               help="Axis order of both files.")  # fmt: skip
@@ -58,7 +61,9 @@ if TYPE_CHECKING:
 @json_option
 def command(
     variant: str,
+    decoder: str,
     weights: str | None,
+    latent_form: str | None,
     encoder: str | None,
     layout: str,
     size: str,
@@ -93,15 +98,20 @@ def command(
     if encoder is not None and (noise or latents is not None):
         raise UsageError("--encoder makes a photo's latent: add --case chelsea, or leave it out")
     check_target(out, overwrite)
-    loaded = load_weights(variant, weights, offline=offline)
+    recipe = Recipe(variant, layout=layout, sizes=parsed, decoder=decoder, latents=latent_form)
+    loaded = load_weights(variant, weights, kind=decoder, offline=offline)
     if latents is not None:
-        latent, digest = _latent(latents, loaded, parsed[0], layout, case)
-        request = Request(parsed[0], layout, latent.name, 0, io_precision, latent, digest)
+        latent, digest = _latent(latents, loaded, recipe, case)
+        request = Request(
+            parsed[0], layout, latent.name, 0, io_precision, latent, digest, recipe.latents
+        )
         photo = None
     else:
-        request = Request(parsed[0], layout, case or NORMAL, seed or 0, io_precision)
+        request = Request(
+            parsed[0], layout, case or NORMAL, seed or 0, io_precision, latents=recipe.latents
+        )
         photo = (
-            choose_encoder(variant, weights, encoder, offline=offline)
+            choose_encoder(variant, weights, encoder, offline=offline, kind=decoder)
             if request.kind == "photo"
             else None
         )
@@ -113,17 +123,16 @@ def command(
         click.echo(str(bundle.path))
 
 
-def _latent(
-    path: Path, weights: Weights, size: Size, layout: str, case: str | None
-) -> tuple[Latent, str]:
+def _latent(path: Path, weights: Weights, recipe: Recipe, case: str | None) -> tuple[Latent, str]:
     """The one latent of the file that was asked for, and the file's sha256."""
     from fluxvae.latent_files import read_latents
+    from fluxvae.recipes.latents import artifact_contract
     from fluxvae.weights.digest import file_sha256
 
-    sides = (size.height // SCALE, size.width // SCALE)
-    channels = find_decoder(weights.variant).contract.channels
-    shape = (1, *sides, channels) if layout == "nhwc" else (1, channels, *sides)
-    found = read_latents(path, weights.contract, (shape,), layout)
+    contract, size = artifact_contract(recipe, weights.contract), recipe.sizes[0]
+    sides = (size.height // contract.scale, size.width // contract.scale)
+    shape = contract.shape(size.height, size.width, recipe.layout)
+    found = read_latents(path, contract, (shape,), recipe.layout, sides=(sides,))
     fitting = [x for x in found if x.values.shape[2:] == sides and case in (None, x.name)]
     if len(fitting) != 1:
         names = ", ".join(f"{x.name} {list(x.values.shape)}" for x in found)

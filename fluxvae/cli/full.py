@@ -9,7 +9,7 @@ import click
 
 from fluxvae.catalog import DECODERS
 from fluxvae.cli.options import say
-from fluxvae.recipes import TILE_STATISTICS, Recipe
+from fluxvae.recipes import FP16_SAFETY, LATENTS, TILE_STATISTICS, Recipe
 
 decoder_option = click.option(
     "--decoder",
@@ -17,6 +17,12 @@ decoder_option = click.option(
     default="tiny",
     show_default=True,
     help="The tiny decoder, or a KL decoder: full, or (FLUX.2) small.",
+)
+latent_form_option = click.option(
+    "--latent-form",
+    type=click.Choice(LATENTS),
+    help="Which latent it is: the VAE's own, the sampler's, or the transformer's packed one. "
+    "[default: sampler for tiny, vae for full and small]",
 )
 _OPTIONS = (
     decoder_option,
@@ -27,6 +33,20 @@ _OPTIONS = (
         show_default=True,
         help="Form of a KL decoder's attention: auto, plain, channels-first, chunked:N (N queries "
         "at a time), split-einsum or sdpa (iOS18).",
+    ),
+    click.option(
+        "--latents",
+        type=click.Choice(LATENTS),
+        help="Which latent the artifact takes: the VAE's own, the sampler's, or the transformer's "
+        "packed one; the rest happens inside. [default: sampler for tiny, vae for full and small]",
+    ),
+    click.option(
+        "--fp16-safety",
+        type=click.Choice(FP16_SAFETY),
+        default="report",
+        show_default=True,
+        help="Against values that float16 cannot hold: warn; rescale groups of channels (KL "
+        "decoders, exact); keep what makes and reads them in float32 (mixed); or nothing.",
     ),
     click.option(
         "--chunks",
@@ -59,6 +79,8 @@ class FullRequest:
 
     decoder: str = "tiny"
     attention: str = "auto"
+    latents: str | None = None
+    fp16_safety: str = "report"
     chunks: int = 1
     tile: int | None = None
     tile_statistics: str = TILE_STATISTICS[0]

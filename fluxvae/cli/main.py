@@ -17,6 +17,7 @@ COMMANDS = {
     "validate": ("fluxvae.cli.validate", "Hold a saved model against the PyTorch decoder."),
     "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),
     "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),
+    "census": ("fluxvae.cli.census", "Say how far activations go, and what float16 cannot hold."),
     "weights": ("fluxvae.cli.weights", "List, fetch and look at decoder weights."),
     "compare-variants": (
         "fluxvae.cli.compare_variants",

@@ -202,6 +202,9 @@ def _print_report(
         last = case.size
         m = case.metrics
         bad = f"  ({m.nan} NaN, {m.inf} Inf)" if m.nan or m.inf else ""
+        if case.nonfinite is not None:
+            n = case.nonfinite
+            bad += f"  (NaN or infinity in {n.operations} operations, first {n.kind} {n.first})"
         line(
             f"{case.case:<{wide}}  {case.size!s:>9}  {m.max_abs:8.1e}  {m.mae:8.1e}  "
             f"{m.rmse:8.1e}  {m.psnr_db:7.1f}  {case.limit!s:>12}  "
@@ -226,6 +229,9 @@ def _print_departures(departures: Intermediates, line: Callable[[str], None]) ->
             f"max abs {d.max_abs:.1e}  largest {d.largest:.3g}  {d.name}"
         )
 
+    if departures.nonfinite:
+        line(f"NaN or infinity in {len(departures.nonfinite)} operations, the first:")
+        line(row(departures.nonfinite[0]))
     if departures.first is None:
         line(f"no operation is below {departures.bound_db:g} dB against float32; worst:")
     else:

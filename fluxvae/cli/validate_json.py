@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def _case_json(case: CaseResult) -> dict[str, Any]:
         "inf": m.inf,
         "worst": list(m.worst),
         "limit": {"metric": case.limit.metric, "bound": case.limit.bound},
+        "nonfinite": None if case.nonfinite is None else asdict(case.nonfinite),
         "pass": case.passed,
     }
 
@@ -64,6 +66,7 @@ def _departures_json(departures: Intermediates) -> dict[str, Any]:
             "max_abs": _number(d.max_abs),
             "snr_db": _number(d.snr_db),
             "largest": _number(d.largest),
+            "nonfinite": d.nonfinite,
         }
 
     return {

@@ -51,8 +51,10 @@ def _found(program: Program, function: Function, precision: str) -> _Found:
     found: _Found = defaultdict(list)
     for op in function.ops:
         if op.kind in LAYERS and (weight := argument(op, "weight", stored)) is not None:
-            bias = argument(op, "bias", stored)
-            found[_digest(as_stored(weight, precision))].append(bias)
+            bias = argument(op, "bias", stored)  # of a mixed program perhaps float32
+            found[_digest(as_stored(weight, precision))].append(
+                None if bias is None else as_stored(bias, precision)
+            )
     return found
 
 

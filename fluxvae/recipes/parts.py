@@ -27,6 +27,10 @@ def check_parts(recipe: Recipe) -> None:
         (recipe.format == "neuralnetwork", "needs ML Programs: use --format mlprogram"),
         (recipe.compression is not None, "has no compressed form: leave compression out"),
         (recipe.nhwc_model, "hands over NCHW: use --layout nhwc without --nhwc-model"),
+        (
+            recipe.fp16_safety == "mixed",
+            "has no mixed precision: use --fp16-safety rescale, or --precision float32",
+        ),
         (recipe.shapes == "enumerated", "has no enumerated shapes: use --shapes multifunction"),
         (tiled and recipe.latents == "packed", "takes maps: use --latents vae or sampler"),
         (tiled and recipe.output == "image", "puts tensors together: use --output tensor"),

@@ -88,9 +88,9 @@ def _twin(decoder: KLDecoder, name: str, part: nn.Module) -> KLDecoder:
     return twin
 
 
-def _conv(weight: Tensor, bias: Tensor, like: Tensor, **options: int) -> nn.Conv2d:
+def _conv(weight: Tensor, bias: Tensor, like: Tensor, stride: int = 1) -> nn.Conv2d:
     out, into, side, _ = weight.shape
-    conv = nn.Conv2d(into, out, side, dtype=like.dtype, **options)
+    conv = nn.Conv2d(into, out, side, stride, dtype=like.dtype)
     conv.load_state_dict({"weight": weight.to(like.dtype), "bias": bias.to(like.dtype)})
     return conv
 
@@ -134,7 +134,7 @@ def _denormalised(decoder: KLDecoder, *, packed: bool) -> KLDecoder:
         spread.reshape(form),
         shift.reshape(-1),
         decoder.post_quant_conv.weight,
-        stride=1 if packed else PATCH,
+        1 if packed else PATCH,
     )
     return _twin(decoder, "post_quant_conv", nn.Sequential(conv, Unpack()))
 

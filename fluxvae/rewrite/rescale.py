@@ -1,10 +1,11 @@
 """A KL decoder whose residual stream fits float16: powers of two folded through it, exactly.
 
 GroupNorm does not see the scale of a group: ``GN(h; eps) = GN(h / s; eps / s^2)``. So a group of
-channels of the residual stream may be carried divided by s, if what writes the stream (convolutions,
-the attention's output) divides by s, what reads it without a norm (upsamplers, shortcuts) multiplies,
-and every norm on it takes ``eps / s^2`` for that group. The same holds inside a residual block, from
-its first convolution to its second norm. Powers of two change no digit of a weight.
+channels of the residual stream may be carried divided by s, if what writes the stream
+(convolutions, the attention's output) divides by s, what reads it without a norm (upsamplers,
+shortcuts) multiplies, and every norm on it takes ``eps / s^2`` for that group. The same holds
+inside a residual block, from its first convolution to its second norm. Powers of two change no
+digit of a weight.
 
 float16 needs it for GroupNorm's squares above all: they overflow from a distance of 256 from the
 mean on. The variance is infinite then, the group zero, and the image finite and wrong.
@@ -21,7 +22,7 @@ from fluxvae.models.kl import Attention, KLDecoder, Resnet
 from fluxvae.rewrite.parts import with_parts
 
 LARGEST = 64.0  # of a group of the stream, once rescaled: its squares stay below 2^14
-Exponents = dict[str, tuple[int, ...]]  # stream -> for each group, the power of two it is divided by
+Exponents = dict[str, tuple[int, ...]]  # stream -> the power of two each group is divided by
 
 
 @dataclass
@@ -72,8 +73,8 @@ class ScaledGroupNorm(nn.Module):
     def __init__(self, plain: nn.GroupNorm, divided_by: Tensor) -> None:
         super().__init__()
         self.groups = plain.num_groups
-        self.register_buffer("eps", (plain.eps / divided_by.double() ** 2)[None, :, None, None, None])
-        self.eps = self.eps.to(plain.weight.dtype)
+        eps = (plain.eps / divided_by.double() ** 2).to(plain.weight.dtype)
+        self.register_buffer("eps", eps[None, :, None, None, None])
         self.weight, self.bias = plain.weight, plain.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,8 +89,8 @@ class ScaledGroupNorm(nn.Module):
 def choose_exponents(decoder: KLDecoder, latents: Iterable[Tensor]) -> Exponents:
     """For each stream with a group above ``LARGEST``: the least powers that bring it there.
 
-    ``latents``: (1, C, h, w) in the decoder's own space, what it is to be safe for. Streams that fit
-    as they are do not appear.
+    ``latents``: (1, C, h, w) in the decoder's own space, what it is to be safe for. Streams that
+    fit as they are do not appear.
     """
     peaks = group_peaks(decoder, latents)
     exponents = {}

@@ -4,6 +4,8 @@ struct DecoderInterface: Equatable, Sendable {
   let output: TensorFeature
   let layout: TensorLayout
   let channels: Int
+  /// Whether the latent is tokens: three axes, which do not tell rows from columns.
+  let tokens: Bool
   /// Image pixels per latent pixel, each way.
   let scale: Int
   /// Image sizes of this function, the default one first.
@@ -22,7 +24,11 @@ struct DecoderInterface: Equatable, Sendable {
     }
     let layout =
       try record?.recipe.layout ?? Self.layout(latent: latent, image: output.shapes.first)
+    let tokens = record?.contract.isTokens ?? false
     let axes = try input.shapes.map { shape in
+      if tokens, let record {
+        return try Self.places(of: shape, image: output.shapes.first, layout, record)
+      }
       guard shape.count == 4, let axes = layout.split(shape) else {
         throw FluxVAEError.notADecoder(reason: "this model's input has the shape \(shape)")
       }
@@ -41,12 +47,42 @@ struct DecoderInterface: Equatable, Sendable {
     self.output = output
     self.layout = layout
     self.channels = channels
+    self.tokens = tokens
     self.scale = scale
     self.sizes = axes.map { ImageSize(height: $0.height * scale, width: $0.width * scale) }
     self.record = record
     try checkImage()
     try checkSizes()
   }
+
+  /// Channels, rows and columns of a matrix of tokens: the described image tells, or else the one
+  /// size of the record that has as many places.
+  private static func places(
+    of shape: [Int], image: [Int]?, _ layout: TensorLayout, _ record: ArtifactRecord
+  ) throws -> (channels: Int, height: Int, width: Int) {
+    let scale = record.contract.scale
+    let described = image.flatMap(layout.split).map { ImageSize(height: $0.height, width: $0.width) }
+    let sizes = (described.map { [$0] } ?? record.sizes).filter { size in
+      shape.count == 3 && shape[0] == 1
+        && (size.height / scale) * (size.width / scale) == shape[1]
+    }
+    guard let size = sizes.first, sizes.count == 1 else {
+      throw FluxVAEError.contradiction(
+        what: "the latent", record: "tokens of \(record.contract.channels) for \(record.sizes)",
+        description: "\(shape)")
+    }
+    return (shape[2], size.height / scale, size.width / scale)
+  }
+
+  /// The shape of one latent as the model takes it.
+  func inputShape(_ latent: Latent) -> [Int] {
+    tokens
+      ? [1, latent.height * latent.width, latent.channels]
+      : layout.shape(channels: latent.channels, height: latent.height, width: latent.width)
+  }
+
+  /// The order of the latent's numbers in the model's input: a token is a pixel's channels.
+  var inputOrder: TensorLayout { tokens ? .nhwc : layout }
 
   /// The layout of a model that does not say: the image's channels are the axis of three.
   private static func layout(latent: [Int], image: [Int]?) throws -> TensorLayout {

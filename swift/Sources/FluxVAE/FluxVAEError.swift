@@ -110,7 +110,7 @@ extension FluxVAEError: LocalizedError {
     case .channels(let expected, let found):
       """
       The decoder takes latents of \(expected) channels, got \(found): FLUX.1 has 16, FLUX.2 has \
-      32 once unpatchified.
+      32 once unpatchified; packed in 2 x 2 patches they have 64 and 128.
       """
     case .unsupportedSize(let size, let supported):
       """

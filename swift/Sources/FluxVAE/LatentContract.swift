@@ -13,6 +13,13 @@ public struct LatentContract: Codable, Equatable, Sendable {
   /// Upper end of the image's values.
   public let high: Float
 
+  /// Whether the latent is a matrix of tokens, one row for each place of the map; nil for a map.
+  var tokens: Bool? = nil
+
+  /// Whether the latent is a matrix of tokens, `(1, rows * columns, channels)`, as a transformer
+  /// gives it: hand it over as a `Latent` of `rows` x `columns` in the layout `.nhwc`.
+  public var isTokens: Bool { tokens ?? false }
+
   /// The values that black and white stand for.
   public var range: ClosedRange<Float> { low...high }
 

@@ -18,6 +18,20 @@ public struct LatentSpace: RawRepresentable, Hashable, Sendable {
   ///
   /// No inverse batch-norm: that belongs to the full decoder.
   public static let flux2SamplerUnpatchified = LatentSpace(rawValue: "flux2-sampler-unpatchified")
+
+  /// FLUX.1's latent in the VAE's own space, 16 channels; what its full decoder takes by default.
+  public static let flux1VAE = LatentSpace(rawValue: "flux1-vae")
+
+  /// FLUX.2's latent in the VAE's own space, after the inverse batch-norm, 32 channels.
+  public static let flux2VAEUnpatchified = LatentSpace(rawValue: "flux2-vae-unpatchified")
+
+  /// FLUX.1's latent as the transformer leaves it: tokens of 64 numbers, one for each 2 x 2 patch.
+  ///
+  /// As a `Latent`: 64 channels of a sixteenth of the image's sides, in the layout `.nhwc`.
+  public static let flux1SamplerPacked = LatentSpace(rawValue: "flux1-sampler-packed")
+
+  /// FLUX.2's normalised latent as the transformer leaves it: 128 channels, 2 x 2 patches.
+  public static let flux2SamplerPacked = LatentSpace(rawValue: "flux2-sampler-packed")
 }
 
 extension LatentSpace: CustomStringConvertible {

@@ -64,9 +64,7 @@ struct LoadedFunction: @unchecked Sendable {
       throw FluxVAEError.elementType(interface.input.dataType)
     }
     let array = try MLMultiArray.filled(
-      with: latent.values(in: interface.layout),
-      shape: interface.layout.shape(
-        channels: latent.channels, height: latent.height, width: latent.width),
+      with: latent.values(in: interface.inputOrder), shape: interface.inputShape(latent),
       dataType: dataType)
     return try MLDictionaryFeatureProvider(
       dictionary: [interface.input.name: MLFeatureValue(multiArray: array)])

@@ -44,6 +44,38 @@ import Testing
     }
   }
 
+  /// Four by eight places of an image of 64 x 128.
+  private func tokens(places: Int = 32, image: [[Int]], sizes: String) throws -> DecoderInterface {
+    try DecoderInterface(
+      input: TensorFeature(name: "latent", dataType: Self.half, shapes: [[1, places, 64]]),
+      output: TensorFeature(name: "image", dataType: Self.half, shapes: image),
+      record: ArtifactRecord(
+        metadata: Written.metadata(
+          recipe: Written.recipe(sizes: sizes), contract: Written.tokens)))
+  }
+
+  @Test func tokensGetTheirRowsFromTheImageOrTheRecord() throws {
+    for image in [[[1, 3, 64, 128]], []] {
+      let found = try tokens(image: image, sizes: #"["64x128"]"#)
+      #expect(found.tokens)
+      #expect(found.sizes == [ImageSize(height: 64, width: 128)])
+      #expect((found.channels, found.scale) == (64, 16))
+      let latent = try Latent([Float](repeating: 0, count: 2048), height: 4, width: 8, layout: .nhwc)
+      #expect(try found.size(of: latent) == ImageSize(height: 64, width: 128))
+      #expect(found.inputShape(latent) == [1, 32, 64])
+      #expect(found.inputOrder == .nhwc)
+    }
+  }
+
+  @Test func tokensThatFitNoSizeAreAContradiction() {
+    #expect {
+      try tokens(places: 30, image: [], sizes: #"["64x128"]"#)
+    } throws: {
+      guard case .contradiction? = $0 as? FluxVAEError else { return false }
+      return true
+    }
+  }
+
   @Test func aForeignModelTellsItsLayoutByTheImage() throws {
     #expect(try interface(latent: [[1, 16, 8, 8]], image: [[1, 3, 64, 64]]).layout == .nchw)
     #expect(try interface(latent: [[1, 8, 8, 16]], image: [[1, 64, 64, 3]]).layout == .nhwc)

@@ -36,6 +36,11 @@ enum Written {
     "wants": "FLUX.2's latent."}
     """
   }
+
+  static let tokens = """
+    {"channels": 64, "high": 1.0, "low": -1.0, "scale": 16, "space": "flux1-sampler-packed", \
+    "tokens": true, "wants": "FLUX.1's tokens."}
+    """
 }
 
 @Suite struct RecordTests {
@@ -50,6 +55,17 @@ enum Written {
     #expect(record.contract.space == LatentSpace.flux2SamplerUnpatchified.rawValue)
     #expect(record.contract.range == 0...1)
     #expect(record.weightsDigest == "c0ffee")
+  }
+
+  @Test func theContractOfPackedLatentsSaysTokens() throws {
+    let record = try #require(
+      try ArtifactRecord(metadata: Written.metadata(contract: Written.tokens)))
+    #expect(record.contract.isTokens)
+    #expect((record.contract.channels, record.contract.scale) == (64, 16))
+    #expect(record.contract.space == LatentSpace.flux1SamplerPacked.rawValue)
+    #expect(record.contract.range == -1...1)
+    let map = try #require(try ArtifactRecord(metadata: Written.metadata()))
+    #expect(!map.contract.isTokens)
   }
 
   @Test func othersModelsHaveNone() throws {

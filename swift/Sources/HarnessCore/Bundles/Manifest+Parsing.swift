@@ -32,7 +32,9 @@ extension Manifest {
       guard array.dtype == .float16 || array.dtype == .float32 else {
         throw .manifest("the dtype of \(array.name) is \(array.dtype.rawValue), not a float")
       }
-      guard array.shape.count == 4, array.shape.allSatisfy({ $0 > 0 }),
+      // A latent of tokens has three.
+      guard array.shape.count == 4 || (array.shape.count == 3 && array.name == input.name),
+        array.shape.allSatisfy({ $0 > 0 }),
         (try? Tensor.byteCount(dtype: array.dtype, shape: array.shape)) != nil
       else { throw .manifest("the shape of \(array.name) is \(array.shape), not four extents") }
       guard !array.file.isEmpty, !array.file.hasPrefix("."), !array.file.contains("/") else {

@@ -36,13 +36,18 @@ enum ShapeChoice: Equatable, Sendable {
     _ size: ImageSize, for interface: Interface, record: ArtifactRecord?
   ) throws(ModelFault) -> ShapeChoice {
     guard let record, let layout = record.layout, let scale = record.scale, scale > 0,
-      let feature = interface.inputs.first, feature.kind == .multiArray, feature.shape.count == 4
+      let feature = interface.inputs.first, feature.kind == .multiArray,
+      [3, 4].contains(feature.shape.count)
     else { throw .sizeUnknown }
     let fault = ModelFault.size(size, declared: "inputs of \(feature.shapeText)")
     guard size.height % scale == 0, size.width % scale == 0 else { throw fault }
     var shape = feature.shape
-    shape[layout.spatial.height] = size.height / scale
-    shape[layout.spatial.width] = size.width / scale
+    if shape.count == 3 {  // tokens
+      shape[1] = (size.height / scale) * (size.width / scale)
+    } else {
+      shape[layout.spatial.height] = size.height / scale
+      shape[layout.spatial.width] = size.width / scale
+    }
     guard feature.accepts(shape) else { return .otherFunction(guess: size.function, fault: fault) }
     var shapes = try defaults(interface, except: feature.name)
     shapes[feature.name] = shape

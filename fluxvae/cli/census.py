@@ -1,0 +1,167 @@
+"""``fluxvae census``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fluxvae.catalog import CATALOG
+from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.full import decoder_option, latent_form_option
+from fluxvae.cli.options import json_option, offline_option, print_json, say, weights_option
+from fluxvae.errors import LatentError, UsageError
+from fluxvae.recipes import Recipe, Size, parse_sizes
+
+if TYPE_CHECKING:
+    from fluxvae.census import Census, Tap
+    from fluxvae.latent_files import Latent
+    from fluxvae.weights import Weights
+
+_ROWS = 20  # of the table, unless --all
+
+
+@click.command("census")
+@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@decoder_option
+@weights_option
+@click.option("--encoder", metavar="PATH", help="Encoder that makes the photo latents.")
+@click.option(
+    "--latents",
+    type=click.Path(path_type=Path),
+    help="Your own latents (.safetensors, .npy, .bin) instead of the photos'.",
+)
+@latent_form_option
+@click.option(
+    "--size",
+    default="256",
+    show_default=True,
+    help="Image size in pixels, 256 or 256x384 (height x width); photos are cut to it, and of a "
+    "file the latents of this size are taken.",
+)
+@click.option("--all", "every", is_flag=True, help="Every operation, not the largest 20.")
+@offline_option
+@json_option
+def command(
+    variant: str,
+    decoder: str,
+    weights: str | None,
+    encoder: str | None,
+    latents: Path | None,
+    latent_form: str | None,
+    size: str,
+    every: bool,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Say how far the activations of the float32 program go, and how near float16's limit.
+
+    On photo latents, or on yours. A headroom below 1 overflows in float16: convert with
+    --fp16-safety rescale or mixed.
+
+    \b
+    Examples:
+      fluxvae census --variant flux2 --decoder full
+      fluxvae census --variant flux1 --decoder full --latents latents.safetensors --size 512
+    """
+    sizes = parse_sizes(size)
+    if len(sizes) != 1:
+        raise UsageError(f"a census has one size, got {size}")
+    recipe = Recipe(variant, precision="float32", sizes=sizes, decoder=decoder, latents=latent_form)
+    from fluxvae.census import take_census
+    from fluxvae.models.build import build_decoder
+    from fluxvae.weights import load_weights
+
+    say(f"loading {weights or 'pinned'} weights of {variant}")
+    loaded = load_weights(variant, weights, kind=decoder, offline=offline)
+    if latents is None:
+        found = choose_encoder(variant, weights, encoder, offline=offline, kind=decoder)
+        chosen = _measured(recipe, loaded, found)
+    else:
+        chosen = _from_file(latents, recipe, loaded)
+    say(f"running the float32 program on {', '.join(x.name for x in chosen)} at {sizes[0]}")
+    census = take_census(build_decoder(loaded), recipe, loaded.contract.channels, chosen)
+    if as_json:
+        print_json(_json(census, recipe, loaded))
+    else:
+        _print(census, every)
+
+
+def _measured(recipe: Recipe, weights: Weights, encoder: Weights | None) -> tuple[Latent, ...]:
+    """Photo latents, or noise without an encoder, as the recipe takes them."""
+    from fluxvae.fp16_safety import probe_latents
+    from fluxvae.latent_files import Latent
+    from fluxvae.latent_spaces import passage
+
+    if encoder is None:
+        say("warning: no encoder belongs to these weights; noise says less than photos do")
+    way = passage(recipe, weights)
+    own = probe_latents(weights, encoder, recipe.sizes[0], recipe)
+    return tuple(Latent(x.name, way.outwards(x.values)) for x in own)
+
+
+def _from_file(path: Path, recipe: Recipe, weights: Weights) -> tuple[Latent, ...]:
+    from fluxvae.latent_files import read_latents, size_of
+    from fluxvae.recipes.latents import artifact_contract
+
+    contract, size = artifact_contract(recipe, weights.contract), recipe.sizes[0]
+    sides = (size.height // contract.scale, size.width // contract.scale)
+    shape = contract.shape(size.height, size.width)
+    found = read_latents(path, contract, (shape,), "nchw", sides=(sides,))
+    fitting = tuple(x for x in found if x.values.shape[2:] == sides)
+    if not fitting:
+        other = ", ".join(sorted({size_of(x, contract) for x in found}))
+        raise LatentError(f"{path.name} has no latent for --size {size}; it has some for {other}")
+    return fitting
+
+
+def _print(census: Census, every: bool) -> None:
+    from fluxvae.census import FP16_LIMIT
+
+    farthest = sorted(census.taps, key=lambda tap: -tap.largest)
+    shown = set(farthest if every else farthest[:_ROWS])
+    wide = max(len(tap.kind) for tap in shown)
+    click.echo(f"{'op':>5}  {'kind':<{wide}}  {'largest':>9}  {'headroom':>9}  {'shape':<18}  name")
+    for tap in census.taps:
+        if tap in shown:
+            shape = "x".join(map(str, tap.shape))
+            click.echo(
+                f"{tap.index:>5}  {tap.kind:<{wide}}  {tap.largest:9.3g}  {tap.headroom:9.3g}  "
+                f"{shape:<18}  {tap.name}"
+            )
+    if len(shown) < len(census.taps):
+        click.echo(f"the farthest {len(shown)} of {len(census.taps)} operations; --all shows them")
+    beyond = census.beyond()
+    click.echo(
+        f"{len(beyond)} of {len(census.taps)} operations go beyond float16's {FP16_LIMIT:.0f}"
+        + (f", first {beyond[0].kind} {beyond[0].name}" if beyond else "")
+    )
+
+
+def _json(census: Census, recipe: Recipe, weights: Weights) -> dict[str, Any]:
+    from fluxvae.census import FP16_LIMIT
+
+    def row(tap: Tap) -> dict[str, Any]:
+        return {
+            "index": tap.index,
+            "kind": tap.kind,
+            "name": tap.name,
+            "shape": list(tap.shape),
+            "largest": tap.largest if math.isfinite(tap.largest) else None,
+            "headroom": tap.headroom if math.isfinite(tap.headroom) else None,
+            "latent": tap.latent,
+        }
+
+    size: Size = census.size
+    return {
+        "variant": recipe.variant,
+        "decoder": recipe.decoder,
+        "weights": {"source": weights.source.name, "digest": weights.digest},
+        "size": str(size),
+        "latents": list(census.latents),
+        "limit": FP16_LIMIT,
+        "beyond": len(census.beyond()),
+        "operations": [row(tap) for tap in census.taps],
+    }
