@@ -7,13 +7,13 @@ from fluxvae.convert_parts import FEATURES, function_names
 from fluxvae.inspection import FunctionReport, inspect_model
 from fluxvae.recipes import SCALE, Size
 from fluxvae.tiling import tiles_for
+from fluxvae.validate import STRIDED_DB
 from fluxvae.whole import Artifact
 
 # Against the whole decode. Measured on random KL weights and photo latents at 384 px: 131 dB and
 # more with exact statistics, at float32; with strided ones 45.3 to 46.9 for blocks of 8 and 42.6 to
 # 45.8 for blocks of 4 (scripts/measure_tiling.py). Real KL weights were not at hand.
 WHOLE_DB = 120.0
-STRIDED_DB = 38.0
 
 
 @dataclass(frozen=True)

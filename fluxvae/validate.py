@@ -27,6 +27,7 @@ from fluxvae.recipes import Size
 from fluxvae.weights import Weights, load_weights
 from fluxvae.whole import open_artifact
 
+STRIDED_DB = 38.0  # what tiles with strided statistics promise; see fluxvae.tile_costs
 SATURATED = 8.0  # far beyond the decoder's own soft clamp at 3
 
 
@@ -141,6 +142,10 @@ def limit_for(record: Record, kind: str) -> Limit:
 
 def _kl_limit(record: Record, kind: str) -> Limit:
     """The same for the KL decoders: three times as many operations, and an image of -1..1."""
+    if record.tiles is not None and (record.tiles.stride or 1) > 1:
+        # Strided statistics: 41 dB and more on photos and noise, 31 on flat latents, whose borders
+        # are all there is to measure (random KL weights, 192 x 224 px).
+        return Limit("psnr_db", 26.0 if kind == "nasty" else STRIDED_DB)
     nasty = kind == "nasty"
     if record.recipe.output == "image":
         return Limit("psnr_db", 48.0 if nasty else 55.0)

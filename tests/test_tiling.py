@@ -202,6 +202,14 @@ def test_program_of_kl_tiles_does_the_same(kl: tuple[Weights, Path]) -> None:
     assert 30 < compare(image, whole, peak=2).psnr_db < 60  # small maps: 24 x 28 latent pixels
 
 
+def test_validate_knows_what_strided_statistics_can_do(kl: tuple[Weights, Path]) -> None:
+    weights, path = kl
+    latent = Latent("coffee", kl_photo_latent(KL.sizes[0]))
+    report = validate(path, weights, encoder=None, latents=(latent,))
+    assert report.passed
+    assert report.cases[0].limit.bound == STRIDED_DB
+
+
 def test_kl_tiles_of_another_size_are_refused(kl: tuple[Weights, Path]) -> None:
     decode = open_artifact(kl[1]).runner(None, "reference")
     with pytest.raises(LatentError, match=r"makes images of 192x224, not of 256"):
