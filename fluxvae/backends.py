@@ -6,7 +6,7 @@ Mac yet.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ COMPUTE_UNITS = {
     "cpuAndNeuralEngine": "CPU_AND_NE",
 }
 Runner = Callable[[np.ndarray], np.ndarray]
+# Arrays by the names of a function's inputs, to its one output.
+FunctionRunner = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
 def choose_backend(backend: str) -> str:
@@ -66,10 +68,23 @@ def raw_runner(
     ``on_op`` sees every operation's outputs, where the executor runs: Core ML shows none.
     """
     name = function or program.default_function
-    latent, image = single_input(program.signatures[name])
+    latent, _ = single_input(program.signatures[name])
+    run = function_runner(program, name, backend, units, on_op)
+    return lambda array: run({latent.name: array})
+
+
+def function_runner(
+    program: Program, name: str, backend: str, units: str = "all", on_op: OnOp | None = None
+) -> FunctionRunner:
+    """One function with any number of inputs; its only output, unchanged. See ``raw_runner``."""
+    if name not in program.signatures or len(program.signatures[name].outputs) != 1:
+        raise ArtifactError(
+            f"{program.path.name} has no function {name!r} with one output; the model is damaged"
+        )
+    (output,) = program.signatures[name].outputs
     if choose_backend(backend) == "reference":
         session = Session(program, name)
-        return lambda array: session.run({latent.name: array}, on_op=on_op)[image.name]
+        return lambda arrays: session.run(arrays, on_op=on_op)[output.name]
     return _coreml_runner(program.path, name, program, units)
 
 
@@ -124,23 +139,25 @@ def to_planes(
     return values.transpose(0, 3, 1, 2) if layout == "nhwc" else values
 
 
-def _coreml_runner(path: Path, function: str, program: Program, units: str) -> Runner:
+def _coreml_runner(path: Path, function: str, program: Program, units: str) -> FunctionRunner:
     """Core ML through coremltools' macOS binding, packages and compiled models alike.
 
     Not yet run on a Mac.
     """
     import coremltools as ct
 
-    latent, image = single_input(program.signatures[function])
+    signature = program.signatures[function]
+    (output,) = signature.outputs
+    dtypes = {f.name: np.float16 if f.dtype == "fp16" else np.float32 for f in signature.inputs}
     options: dict[str, Any] = {"compute_units": ct.ComputeUnit[COMPUTE_UNITS[units]]}
     if len(program.functions) > 1:
         options["function_name"] = function
     load = ct.models.CompiledMLModel if path.suffix == ".mlmodelc" else ct.models.MLModel
     model = load(str(path), **options)
-    dtype = np.float16 if latent.dtype == "fp16" else np.float32
 
-    def run(array: np.ndarray) -> np.ndarray:
-        result = model.predict({latent.name: array.astype(dtype)})[image.name]
-        return np.asarray(result)[..., :3] if image.kind == "image" else np.asarray(result)
+    def run(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        given = {name: array.astype(dtypes[name]) for name, array in arrays.items()}
+        result = model.predict(given)[output.name]
+        return np.asarray(result)[..., :3] if output.kind == "image" else np.asarray(result)
 
     return run

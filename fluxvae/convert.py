@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import nn
 from fluxvae.catalog import find_decoder
 from fluxvae.errors import ConvertError
 from fluxvae.recipes import Recipe, Size, latent_shape
-from fluxvae.recipes.latents import artifact_contract
+from fluxvae.recipes.latents import PATCH, artifact_contract
 from fluxvae.rewrite.attention import with_attention
 from fluxvae.rewrite.contracts import (
     NHWCInterface,
@@ -36,6 +37,87 @@ from fluxvae.rewrite.nhwc import nhwc_inside
 
 INPUT_NAME = "latent"
 OUTPUT_NAME = "image"
+_ANY = (8, 512)  # rows or columns of a latent that any image may have
+
+
+@dataclass(frozen=True)
+class Port:
+    """One tensor that goes into a program. ``open_axes``: those of any extent, 8 to 512; the
+    shape's own extents are the default there.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    open_axes: tuple[int, ...] = ()
+
+
+def write_program(
+    network: nn.Module,
+    recipe: Recipe,
+    inputs: Sequence[Port],
+    output: str,
+    dtype: str,
+    path: Path,
+    *,
+    verbose: bool = False,
+) -> None:
+    """Convert a part of a decoder, one function with one output of its own name and dtype.
+
+    A part that gives the image (``output`` is ``image``) does so as the recipe wants it.
+    Raises ConvertError when coremltools refuses, OSError when the disk does.
+    """
+    with coremltools(verbose) as ct, _in_own_words(recipe, path.parent):
+        import numpy as np
+
+        program = _export_ports(network.eval(), inputs)
+        features = [
+            ct.TensorType(name=p.name, shape=_open_shape(ct, p), dtype=getattr(np, p.dtype))
+            for p in inputs
+        ]
+        if output == OUTPUT_NAME and recipe.output == "image":
+            made = ct.ImageType(name=output, color_layout=ct.colorlayout.RGB)
+        else:
+            made = ct.TensorType(name=output, dtype=getattr(np, dtype))
+        with _temporary_files_in(path.parent):
+            _run_converter(ct, program, recipe, features, made).save(str(path))
+
+
+def join_functions(
+    functions: Mapping[str, Path], recipe: Recipe, path: Path, *, verbose: bool = False
+) -> None:
+    """Packages of one function to one of several, the first one its default; equal weights once."""
+    with coremltools(verbose) as ct:
+        joined = ct.utils.MultiFunctionDescriptor()
+        for name, part in functions.items():
+            joined.add_function(str(part), "main", name)
+        joined.default_function_name = next(iter(functions))
+        with _temporary_files_in(path.parent), _in_own_words(recipe, path.parent):
+            ct.utils.save_multifunction(joined, str(path))
+
+
+def _open_shape(ct: Any, port: Port) -> Any:
+    return tuple(
+        ct.RangeDim(*_ANY, default=extent) if axis in port.open_axes else extent
+        for axis, extent in enumerate(port.shape)
+    )
+
+
+def _export_ports(network: nn.Module, inputs: Sequence[Port]) -> Any:
+    low, high = _ANY
+    dynamic = [
+        {axis: torch.export.Dim(f"axis{axis}", min=low, max=high) for axis in p.open_axes} or None
+        for p in inputs
+    ]
+    with torch.no_grad():
+        exported = torch.export.export(
+            network,
+            # Extents that differ from each other, or the exporter would take them for one.
+            tuple(torch.zeros([n + (a if a in p.open_axes else 0) for a, n in enumerate(p.shape)])
+                  for p in inputs),
+            dynamic_shapes=tuple(dynamic) if any(dynamic) else None,
+        )  # fmt: skip
+        return exported.run_decompositions({})
 
 
 def write_model(
@@ -54,7 +136,7 @@ def write_model(
     float16 program. Raises ConvertError when coremltools refuses or the program has no such value,
     OSError when the disk does.
     """
-    with _coremltools(verbose) as ct:
+    with coremltools(verbose) as ct:
         if recipe.shapes == "multifunction":
             _write_multifunction(ct, decoder, recipe, channels, path, keep or {})
         else:
@@ -66,13 +148,8 @@ def interface(decoder: nn.Module, recipe: Recipe, size: Size | None = None) -> n
 
     ``size`` (default: the recipe's first) matters to FLUX.1's tokens, which do not tell theirs.
     """
-    recipe = recipe.resolved()
     contract = artifact_contract(recipe, find_decoder(recipe.variant, recipe.decoder).contract)
-    size = size or recipe.sizes[0]
-    patches = (size.height // contract.scale, size.width // contract.scale)
-    decoder = with_latents(decoder, recipe.variant, recipe.latent_form, patches=patches)
-    if recipe.decoder != "tiny":
-        decoder = with_attention(decoder, recipe.attention)
+    decoder = prepared(decoder, recipe, size or recipe.sizes[0])
     network = nhwc_inside(decoder) if recipe.nhwc_model else decoder
     image = recipe.output == "image"
     if recipe.nhwc_model and image:
@@ -82,6 +159,29 @@ def interface(decoder: nn.Module, recipe: Recipe, size: Size | None = None) -> n
     elif recipe.layout == "nhwc" and not recipe.nhwc_model:
         network = NHWCLatentInterface(network) if image else NHWCInterface(network)
     return PixelOutput(network, contract.low, contract.high) if image else network
+
+
+def prepared(decoder: nn.Module, recipe: Recipe, size: Size) -> nn.Module:
+    """The decoder with what the recipe changes inside it; what may be cut into parts."""
+    recipe = recipe.resolved()
+    scale = find_decoder(recipe.variant, recipe.decoder).contract.scale
+    patches = (size.height // scale // PATCH, size.width // scale // PATCH)
+    decoder = with_latents(decoder, recipe.variant, recipe.latent_form, patches=patches)
+    return decoder if recipe.decoder == "tiny" else with_attention(decoder, recipe.attention)
+
+
+def input_side(front: nn.Module, recipe: Recipe) -> nn.Module:
+    """``interface`` for a part that takes the latent and gives features, NCHW."""
+    contract = artifact_contract(recipe, find_decoder(recipe.variant, recipe.decoder).contract)
+    return NHWCLatentInterface(front) if recipe.layout == "nhwc" and not contract.tokens else front
+
+
+def output_side(last: nn.Module, recipe: Recipe) -> nn.Module:
+    """``interface`` for a part that takes features and gives the image."""
+    if recipe.output == "image":
+        contract = find_decoder(recipe.variant, recipe.decoder).contract
+        return PixelOutput(last, contract.low, contract.high)
+    return NHWCOutput(last) if recipe.layout == "nhwc" else last
 
 
 def _write_one(
@@ -121,8 +221,20 @@ def _convert(
         if recipe.output == "image"
         else ct.TensorType(name=OUTPUT_NAME, dtype=None if network_format else dtype)
     )
+    latent = ct.TensorType(name=INPUT_NAME, shape=shape, dtype=dtype)
+    return _run_converter(ct, program, recipe, [latent], output, keep)
+
+
+def _run_converter(
+    ct: Any,
+    program: Any,
+    recipe: Recipe,
+    inputs: Sequence[Any],
+    out: Any,
+    keep: frozenset[str] = frozenset(),
+) -> Any:
     options: dict[str, Any] = {}
-    if not network_format:
+    if recipe.format != "neuralnetwork":
         options["compute_precision"] = ct.precision[recipe.precision.upper()]
         options["minimum_deployment_target"] = getattr(ct.target, str(recipe.deployment_target))
     unseen = set(keep)
@@ -132,8 +244,8 @@ def _convert(
     pipeline.remove_passes(_left_out(recipe))
     model = ct.convert(
         program,
-        inputs=[ct.TensorType(name=INPUT_NAME, shape=shape, dtype=dtype)],
-        outputs=[output],
+        inputs=list(inputs),
+        outputs=[out],
         convert_to=recipe.format,
         pass_pipeline=pipeline,
         skip_model_load=True,
@@ -250,14 +362,11 @@ def _write_multifunction(
 ) -> None:
     """One function for each size. coremltools stores equal weights once."""
     with tempfile.TemporaryDirectory(prefix=".functions-", dir=path.parent) as folder:
-        functions = ct.utils.MultiFunctionDescriptor()
+        parts = {}
         for size in recipe.sizes:
-            part = Path(folder) / f"{size.function}.mlpackage"
-            _write_one(ct, decoder, recipe, (size,), channels, part, keep)
-            functions.add_function(str(part), "main", size.function)
-        functions.default_function_name = recipe.sizes[0].function
-        with _temporary_files_in(Path(folder)), _in_own_words(recipe, path.parent):
-            ct.utils.save_multifunction(functions, str(path))
+            parts[size.function] = Path(folder) / f"{size.function}.mlpackage"
+            _write_one(ct, decoder, recipe, (size,), channels, parts[size.function], keep)
+        join_functions(parts, recipe, path)
 
 
 def _with_image_sizes(ct: Any, model: Any, sizes: tuple[Size, ...]) -> Any:
@@ -276,7 +385,7 @@ def _with_image_sizes(ct: Any, model: Any, sizes: tuple[Size, ...]) -> Any:
 
 
 @contextlib.contextmanager
-def _coremltools(verbose: bool) -> Iterator[Any]:
+def coremltools(verbose: bool) -> Iterator[Any]:
     """coremltools, with its notices, warnings and progress bars out of sight unless verbose.
 
     On import it logs missing macOS frameworks and untested torch versions; while converting it

@@ -1,9 +1,10 @@
 """Saving an artifact: conversion, metadata, a second reading, and only then its final name.
 
 Everything needed to judge an artifact travels inside it, as user-defined metadata under one
-reverse-DNS prefix, written by ``_stamp`` and read back by ``read_record``.
+reverse-DNS prefix, written by ``stamp`` and read back by ``read_record``.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -39,11 +40,48 @@ RECORD_FORMAT = "1"
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which part of a decoder a package is, where it was cut into several.
+
+    ``whole`` is the same in all parts of one decoder and in no others: a SHA-256 over recipe,
+    weights' digest, latent contract and versions. ``other`` is the other part's file name.
+    """
+
+    number: int  # from 1
+    of: int
+    whole: str
+    other: str
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a tiled package makes a picture, for whoever runs it; lengths in latent pixels.
+
+    ``shapes``: rows and columns that each function of tiles takes: ``tile``, of any image, and
+    ``tile_h832w1216`` and such for images of one size, which they suit better. ``halo`` is how far
+    a pixel reaches.
+    ``stride``: function ``statistics`` takes every so many-th block of rows and columns of the
+    features (``fluxvae.tiling.samples``); None for a decoder whose tiles need no statistics.
+    """
+
+    shapes: dict[str, tuple[int, int]]
+    halo: int
+    stride: int | None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Tiles":
+        """From JSON, which knows no tuples."""
+        shapes = {name: (int(h), int(w)) for name, (h, w) in data["shapes"].items()}
+        return cls(**{**data, "shapes": shapes})
+
+
+@dataclass(frozen=True)
 class Record:
     """What an artifact says of itself. ``versions`` names fluxvae, coremltools and torch.
 
     ``compression`` is plain data: how the compressed weights were found; empty without any.
-    ``safety``: the same of what keeps float16 finite (``fluxvae.fp16_safety``).
+    ``safety``: the same of what keeps float16 finite (``fluxvae.fp16_safety``). ``part`` is there
+    in half a decoder, ``tiles`` in one that works in tiles.
     """
 
     recipe: Recipe
@@ -53,6 +91,14 @@ class Record:
     versions: dict[str, str]
     compression: dict[str, object] = field(default_factory=dict)
     safety: dict[str, Any] = field(default_factory=dict)
+    part: Part | None = None
+    tiles: Tiles | None = None
+
+    def whole(self) -> str:
+        """What the parts of one decoder have in common; see ``Part``."""
+        contract = self.contract.to_dict()
+        data = [self.recipe.to_dict(), self.weights_digest, contract, self.versions, self.safety]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def make_record(
@@ -105,7 +151,7 @@ def save_artifact(
     decoder = safety.decoder
     for warning in safety.warnings:
         report(f"warning: {warning}")
-    with _staging(path) as folder:
+    with staging(path) as folder:
         draft = folder / path.name
         channels = weights.contract.channels
         write_model(decoder, recipe, channels, draft, keep=safety.keep, verbose=verbose)
@@ -113,7 +159,7 @@ def save_artifact(
             write_compressed(draft, compressed, recipe.precision)
         notes = safety.notes | _cost(draft, safety, report)
         record = make_record(recipe, weights, compressed, notes)
-        _stamp(draft, record)
+        stamp(draft, record)
         _read_again(draft, record)
         _check_layers(draft, recipe, compressed or decoder, mixed=bool(safety.keep))
         if check is not None:
@@ -152,7 +198,7 @@ def _cost(draft: Path, safety: Safety, report: Callable[[str], None]) -> dict[st
 
 
 @contextmanager
-def _staging(path: Path) -> Iterator[Path]:
+def staging(path: Path) -> Iterator[Path]:
     """A hidden folder beside ``path`` that disappears afterwards, come what may."""
     try:
         with parent_folder(path):
@@ -179,7 +225,7 @@ def publish(draft: Path, path: Path) -> None:
         draft.replace(path)
 
 
-def _stamp(path: Path, record: Record) -> None:
+def stamp(path: Path, record: Record) -> None:
     """Write metadata and descriptions into a saved model, in place."""
     decoder = find_decoder(record.recipe.variant, record.recipe.decoder)
     file = path / "Data" / "com.apple.CoreML" / "model.mlmodel" if path.is_dir() else path
@@ -192,10 +238,8 @@ def _stamp(path: Path, record: Record) -> None:
     for key, value in _user_metadata(record).items():
         metadata.userDefined[key] = value
     for described in list(model.description.functions) or [model.description]:
-        for feature in described.input:
-            feature.shortDescription = record.contract.sentence()
-        for feature in described.output:
-            feature.shortDescription = _output_sentence(record)
+        for feature in (*described.input, *described.output):
+            feature.shortDescription = _sentence(feature.name, record)
     file.write_bytes(model.SerializeToString())
 
 
@@ -214,7 +258,16 @@ def _licence(decoder: Decoder, record: Record) -> str:
 def _title(decoder: Decoder, record: Record) -> str:
     kind = record.source.kind
     note = "" if kind in ("hub", "file") else f" SHAPE ONLY: {kind} weights, not FLUX's."
-    return f"{decoder.title}, converted by fluxvae.{note}"
+    half = f", part {record.part.number} of {record.part.of}" if record.part else ""
+    return f"{decoder.title}{half}, converted by fluxvae.{note}"
+
+
+def _sentence(name: str, record: Record) -> str:
+    if name == INPUT_NAME:
+        return record.contract.sentence()
+    if name != OUTPUT_NAME:
+        return f"What one part of the decoder hands to the next ({name})."
+    return _output_sentence(record)
 
 
 def _output_sentence(record: Record) -> str:
@@ -238,6 +291,8 @@ def _user_metadata(record: Record) -> dict[str, str]:
         f"{PREFIX}versions": plain(record.versions),
         **({f"{PREFIX}compression": plain(record.compression)} if record.compression else {}),
         **({f"{PREFIX}fp16_safety": plain(record.safety)} if record.safety else {}),
+        **({f"{PREFIX}part": plain(asdict(record.part))} if record.part else {}),
+        **({f"{PREFIX}tiles": plain(asdict(record.tiles))} if record.tiles else {}),
     }
 
 
@@ -267,6 +322,8 @@ def read_record(program: Program) -> Record | None:
             versions=entry("versions"),
             compression=entry("compression") if f"{PREFIX}compression" in user else {},
             safety=entry("fp16_safety") if f"{PREFIX}fp16_safety" in user else {},
+            part=Part(**entry("part")) if f"{PREFIX}part" in user else None,
+            tiles=Tiles.from_dict(entry("tiles")) if f"{PREFIX}tiles" in user else None,
         )
     except (KeyError, ValueError, TypeError, FluxVAEError) as error:
         raise ArtifactError(f"{program.path.name} has a damaged fluxvae record: {error}") from error

@@ -14,8 +14,8 @@ from fluxvae.iobundle import NORMAL, Bundle, Request, export_bundle, read_bundle
 from fluxvae.mil.program import Program
 from fluxvae.package import Record
 from fluxvae.recipes import Size, parse_sizes
-from fluxvae.validate import functions_and_sizes
 from fluxvae.weights import Weights
+from fluxvae.whole import functions_and_sizes, refuse_parts
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def plan_jobs(
     The latents are float32 in the model's layout; the harness rounds them where the model takes
     float16, as ``fluxvae.validate`` does. Raises UsageError when nothing is left.
     """
+    if record.tiles is not None:
+        refuse_parts(program.path.name, record, "fluxvae-harness")
     if record.recipe.output == "image":
         raise ArtifactError(
             f"{program.path.name} gives 8-bit images, which the harness does not read; use "

@@ -14,20 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fluxvae.backends import choose_backend, make_runner
+from fluxvae.backends import choose_backend
 from fluxvae.data import EVALUATION_PHOTOS, photo_image
-from fluxvae.errors import ArtifactError, LatentError, WeightsError
+from fluxvae.errors import LatentError, WeightsError
 from fluxvae.latent_files import Latent, read_latents
 from fluxvae.latent_spaces import Passage, passage
 from fluxvae.limits import compressed_floor
 from fluxvae.metrics import Metrics, compare
-from fluxvae.mil.package import read_package
-from fluxvae.mil.program import Op, Program
+from fluxvae.mil.program import Op
 from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.package import Record, read_record
+from fluxvae.package import Record
 from fluxvae.recipes import Size
 from fluxvae.weights import Weights, load_weights
+from fluxvae.whole import open_artifact
 
+STRIDED_DB = 38.0  # what tiles with strided statistics promise; see fluxvae.tile_costs
 SATURATED = 8.0  # far beyond the decoder's own soft clamp at 3
 
 
@@ -150,23 +151,16 @@ def _limit_without_compression(record: Record, kind: str) -> Limit:
 
 def _kl_limit(record: Record, kind: str) -> Limit:
     """The same for the KL decoders: three times as many operations, and an image of -1..1."""
+    if record.tiles is not None and (record.tiles.stride or 1) > 1:
+        # Strided statistics: 41 dB and more on photos and noise, 31 on flat latents, whose borders
+        # are all there is to measure (random KL weights, 192 x 224 px).
+        return Limit("psnr_db", 26.0 if kind == "nasty" else STRIDED_DB)
     nasty = kind == "nasty"
     if record.recipe.output == "image":
         return Limit("psnr_db", 48.0 if nasty else 55.0)
     if record.recipe.precision == "float32":
         return Limit("max_abs", 5e-5 if nasty else 2e-5)
     return Limit("psnr_db", 58.0 if nasty else 60.0)
-
-
-def require_record(program: Program) -> Record:
-    """The record of an artifact, or ArtifactError that says why it is needed."""
-    record = read_record(program)
-    if record is None:
-        raise ArtifactError(
-            f"{program.path.name} was not made by fluxvae: it does not say which decoder, weights "
-            "and latent space it holds, so there is nothing to hold it against"
-        )
-    return record
 
 
 def resolve_weights(
@@ -210,19 +204,16 @@ def validate(
     Photo latents are made with ``encoder``, or are ``latents`` when given. Raises ArtifactError,
     LatentError or ToolError when the artifact cannot be run at all; bad numbers are in the report.
     """
-    program = read_package(path)
-    record = require_record(program)
+    artifact = open_artifact(path)
+    record = artifact.record
     chosen = choose_backend(backend)
     decoder = build_decoder(weights)
     network = None if encoder is None or latents else build_encoder(encoder)
     way, watch = passage(record.recipe, weights), _Watch()
     results: list[CaseResult] = []
-    for function, size in functions_and_sizes(program, record):
+    for function, size in artifact.functions_and_sizes():
         if not results or results[-1].function != function:  # one runner for all its sizes
-            layout, span = record.recipe.layout, record.contract.span
-            runner = make_runner(
-                program, function, layout, chosen, compute_units, span=span, on_op=watch
-            )
+            runner = artifact.runner(function, chosen, compute_units, on_op=watch)
         for case in build_cases(record, size, network, latents, way):
             with torch.no_grad():
                 reference = decoder(torch.from_numpy(way.inwards(case.latent))).numpy()
@@ -265,13 +256,6 @@ def _notes(
     if unused:
         notes.append(f"These latents fit no size of the artifact: {', '.join(unused)}.")
     return tuple(notes)
-
-
-def functions_and_sizes(program: Program, record: Record) -> Iterator[tuple[str, Size]]:
-    """Every function with every size it takes, in the recipe's order."""
-    for size in record.recipe.sizes:
-        several = record.recipe.shapes == "multifunction"
-        yield (size.function if several else program.default_function), size
 
 
 def build_cases(
@@ -324,7 +308,7 @@ def sides_of(record: Record) -> tuple[tuple[int, int], ...]:
     return tuple((s.height // scale, s.width // scale) for s in record.recipe.sizes)
 
 
-def check_latents(latents: tuple[Latent, ...], program: Program, record: Record) -> None:
+def check_latents(latents: tuple[Latent, ...], name: str, record: Record) -> None:
     """Raise LatentError when none of the user's latents fits any size of the artifact."""
     if not any(latent.values.shape[2:] in sides_of(record) for latent in latents):
         wanted = ", ".join(
@@ -332,6 +316,6 @@ def check_latents(latents: tuple[Latent, ...], program: Program, record: Record)
             for s in record.recipe.sizes
         )
         raise LatentError(
-            f"none of the latents fits {program.path.name}: it takes {wanted}, "
+            f"none of the latents fits {name}: it takes {wanted}, "
             f"got {[list(latent.values.shape) for latent in latents]}"
         )

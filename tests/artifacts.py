@@ -13,6 +13,7 @@ from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.package import read_package
 from fluxvae.models.build import build_decoder, build_encoder
 from fluxvae.package import save_artifact
+from fluxvae.package_parts import save_any
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.weights import Weights, load_weights
 from tests import library
@@ -42,6 +43,12 @@ def save(weights: Weights, made: Recipe, folder: Path) -> Path:
     """The whole artifact of a recipe, as ``fluxvae convert`` leaves it, converted once a run."""
     with library.remembered():
         return save_artifact(weights, made, folder / artifact_name(made, weights.source.kind))
+
+
+def save_parts(weights: Weights, made: Recipe, folder: Path) -> tuple[Path, ...]:
+    """``save`` for recipes of several programs: every package."""
+    with library.remembered():
+        return save_any(weights, made, folder / artifact_name(made, weights.source.kind))
 
 
 @dataclass

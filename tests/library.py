@@ -10,7 +10,7 @@ it again, checks, publishing) is done each time, and tests of the converter do n
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from unittest.mock import patch
 import filelock
 from torch import nn
 
-from fluxvae import convert
+from fluxvae import convert, convert_parts
 from fluxvae.recipes import Recipe, Size
 
 FOLDER = "FLUXVAE_TEST_LIBRARY"
@@ -35,22 +35,59 @@ def write_model(
     verbose: bool = False,
 ) -> None:
     """As ``fluxvae.convert.write_model``; ``path`` is the caller's own to change."""
-    if FOLDER not in os.environ or keep:
+    if keep:
         convert.write_model(decoder, recipe, channels, path, keep=keep, verbose=verbose)
         return
-    place = Path(os.environ[FOLDER]) / _digest(decoder, recipe, channels)
-    known = place / f"model{path.suffix}"
+
+    def write(drafts: Sequence[Path]) -> None:
+        convert.write_model(decoder, recipe, channels, drafts[0], verbose=verbose)
+
+    _remember(write, _digest(decoder, recipe, channels), (path,))
+
+
+def write_halves(
+    decoder: nn.Module, recipe: Recipe, channels: int, paths: tuple[Path, Path], *, verbose: bool
+) -> None:
+    """As ``fluxvae.convert_parts.write_halves``."""
+
+    def write(drafts: Sequence[Path]) -> None:
+        two = (drafts[0], drafts[1])
+        convert_parts.write_halves(decoder, recipe, channels, two, verbose=verbose)
+
+    _remember(write, _digest(decoder, recipe, channels), paths)
+
+
+def write_tiled(
+    decoder: nn.Module, recipe: Recipe, channels: int, path: Path, *, verbose: bool
+) -> None:
+    """As ``fluxvae.convert_parts.write_tiled``."""
+
+    def write(drafts: Sequence[Path]) -> None:
+        convert_parts.write_tiled(decoder, recipe, channels, drafts[0], verbose=verbose)
+
+    _remember(write, _digest(decoder, recipe, channels), (path,))
+
+
+def _remember(write: Callable[[Sequence[Path]], None], digest: str, paths: Sequence[Path]) -> None:
+    """Put into ``paths`` what ``write`` puts into drafts, from the library where it is there."""
+    if FOLDER not in os.environ:
+        write(paths)
+        return
+    place = Path(os.environ[FOLDER]) / digest
+    known = [place / f"model{i or ''}{path.suffix}" for i, path in enumerate(paths)]
     place.parent.mkdir(exist_ok=True)
     with filelock.FileLock(f"{place}.lock"):
-        if not known.exists():
+        if not all(path.exists() for path in known):
             place.mkdir(exist_ok=True)
-            draft = place / f"draft{path.suffix}"
-            convert.write_model(decoder, recipe, channels, draft, verbose=verbose)
-            draft.rename(known)
-    if known.is_dir():
-        shutil.copytree(known, path)
-    else:
-        shutil.copyfile(known, path)
+            drafts = [path.with_stem(f"draft-{path.stem}") for path in known]
+            write(drafts)
+            for draft, path in zip(drafts, known, strict=True):
+                draft.rename(path)
+    for source, path in zip(known, paths, strict=True):
+        if source.is_dir():
+            shutil.copytree(source, path)
+        else:
+            shutil.copyfile(source, path)
 
 
 @contextmanager
@@ -59,6 +96,8 @@ def remembered() -> Iterator[None]:
     with (
         patch("fluxvae.package.write_model", write_model),
         patch("fluxvae.intermediates.write_model", write_model),
+        patch("fluxvae.package_parts.write_halves", write_halves),
+        patch("fluxvae.package_parts.write_tiled", write_tiled),
     ):
         yield
 

@@ -1,4 +1,5 @@
-"""Models for the Swift tests of FluxVAE: demo decoders at 64 and 72 px, and what they must give.
+"""Models for the Swift tests of FluxVAE: demo decoders at 64 and 72 px, two that make tiles, and
+what they must give.
 
 Usage: python -m tests.make_swift_models FOLDER, from the repository's root. For each model and
 size a latent and the image that our executor makes of it from Python, both NCHW float32, raw; and
@@ -15,10 +16,12 @@ import numpy as np
 from fluxvae.backends import make_runner
 from fluxvae.compiler import compile_model
 from fluxvae.mil.package import read_package
-from fluxvae.recipes import Recipe
+from fluxvae.recipes import Recipe, Size
 from fluxvae.weights import load_weights
+from fluxvae.whole import open_artifact
 from tests.artifacts import normal_latent, recipe, save
 from tests.packages import edited
+from tests.tiles import KL, TINY, kl_photo_latent, photo_latent, tiled
 
 MODELS = {
     "fixed": recipe("flux2", "64"),
@@ -28,12 +31,15 @@ MODELS = {
     "multifunction": recipe("flux1", "64,72x64", precision="float32", shapes="multifunction"),
     "picture": recipe("flux1", "64", output="image"),
 }
+# Images in tiles; the tiny decoder's at two sizes that no recipe names.
+TILED = {"tiles": TINY, "kl-tiles": KL}
 
 
 def main(folder: Path) -> None:
     """Write every model into a folder of its own below ``folder``."""
     cases = [_make(name, made, folder / name) for name, made in MODELS.items()]
     cases.append(_foreign(cases[0], folder))
+    cases += [_tiles(name, made, folder / name) for name, made in TILED.items()]
     (folder / "cases.json").write_text(json.dumps(cases, indent=1))
 
 
@@ -45,6 +51,29 @@ def _foreign(case: dict[str, object], folder: Path) -> dict[str, object]:
         model.description.metadata.userDefined.clear()
     compiled = compile_model(package, overwrite=True)
     return {**case, "name": "foreign", "path": str(compiled)}
+
+
+def _tiles(name: str, made: Recipe, folder: Path) -> dict[str, object]:
+    """A tiled artifact with the images that Python puts together from its tiles."""
+    folder.mkdir(parents=True)
+    weights, path = tiled(made, folder)
+    kl = made.decoder != "tiny"
+    run = open_artifact(path).runner(None, "reference")
+    sizes = []
+    for size in made.sizes if kl else (Size(240, 304), Size(256, 240)):
+        latent = kl_photo_latent(size) if kl else photo_latent(weights, size)
+        latent.tofile(folder / f"latent-{size}.f32")
+        run(latent).astype(np.float32).tofile(folder / f"image-{size}.f32")
+        files = {"latent": f"latent-{size}.f32", "image": f"image-{size}.f32"}
+        sizes.append({"height": size.height, "width": size.width, **files})
+    return {
+        "name": name,
+        "path": str(compile_model(path)),
+        "space": weights.contract.space,
+        "channels": weights.contract.channels,
+        "layout": made.layout,
+        "sizes": sizes,
+    }
 
 
 def _make(name: str, made: Recipe, folder: Path) -> dict[str, object]:

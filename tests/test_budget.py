@@ -11,8 +11,9 @@ from fluxvae.budget import Budget, error_budget, stages_of
 from fluxvae.mil.package import read_package
 from fluxvae.package import Record, make_record
 from fluxvae.recipes import Compression, Recipe
-from fluxvae.validate import require_record, validate
+from fluxvae.validate import validate
 from fluxvae.weights import Weights, load_weights
+from fluxvae.whole import require_record
 from tests.artifacts import normal_latent, recipe
 from tests.compress.simple import save_simple
 

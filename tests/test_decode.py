@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-import fluxvae.decode
+import fluxvae.whole
 from fluxvae.decode import decode_file, pixels
 from fluxvae.errors import ArtifactError, LatentError, OutputError, UsageError
 from fluxvae.mil.executor import Session
@@ -230,10 +230,10 @@ def test_pixels_are_rounded_to_nearest_and_clamped() -> None:
 def test_output_that_is_not_finite_is_said_so(
     demo_package: Path, demo_latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> Callable[[np.ndarray], np.ndarray]:
+    def broken(*_: object, **__: object) -> Callable[[np.ndarray], np.ndarray]:
         return lambda latent: np.full((1, 3, 64, 64), np.nan, np.float16)
 
-    monkeypatch.setattr(fluxvae.decode, "raw_runner", broken)
+    monkeypatch.setattr(fluxvae.whole, "raw_runner", broken)
     decoded = decode_file(demo_package, demo_latents, tmp_path)
     assert [d.finite for d in decoded] == [False, False]
     assert [(d.low, d.high) for d in decoded] == [(0.0, 0.0)] * 2

@@ -112,14 +112,14 @@ def test_single_file_is_replaced_too(weights: Weights, tmp_path: Path) -> None:
 def test_damage_done_while_saving_is_found_on_second_reading(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stamp = fluxvae.package._stamp
+    stamp = fluxvae.package.stamp
 
     def stamp_and_cut(path: Path, record: object) -> None:
         stamp(path, record)
         file = path / WEIGHTS
         file.write_bytes(file.read_bytes()[:-100_000])
 
-    monkeypatch.setattr(fluxvae.package, "_stamp", stamp_and_cut)
+    monkeypatch.setattr(fluxvae.package, "stamp", stamp_and_cut)
     with pytest.raises(ArtifactError, match="truncated"):
         save_artifact(weights, SMALL, tmp_path / "x.mlpackage")
     assert tree(tmp_path) == {}

@@ -25,8 +25,9 @@ from fluxvae.iobundle import Request, export_bundle, read_bundle
 from fluxvae.mil.package import read_package
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.swift_validate import plan_jobs, run_job
-from fluxvae.validate import Case, CaseResult, build_cases, require_record, validate
+from fluxvae.validate import Case, CaseResult, build_cases, validate
 from fluxvae.weights import Weights, load_weights
+from fluxvae.whole import require_record
 from tests.artifacts import recipe, save
 from tests.cli.run import run
 from tests.packages import change_one_weight, copy_of

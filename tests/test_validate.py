@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fluxvae.validate
+import fluxvae.whole
 from fluxvae.errors import ArtifactError, LatentError, ToolError, WeightsError
 from fluxvae.latent_files import Latent
 from fluxvae.metrics import Metrics
@@ -24,11 +25,11 @@ from fluxvae.validate import (
     Report,
     check_latents,
     limit_for,
-    require_record,
     resolve_weights,
     validate,
 )
 from fluxvae.weights import Weights, load_weights
+from fluxvae.whole import require_record
 from tests.artifacts import normal_latent, recipe
 from tests.checkpoint_files import in_style, write
 from tests.packages import change_one_weight, copy_of, edited
@@ -164,9 +165,11 @@ def test_latents_that_fit_nowhere_are_refused_with_both_shapes(demo_package: Pat
     record = require_record(program)
     wide = Latent("wide", normal_latent(32, Size(64, 128)))
     with pytest.raises(LatentError) as caught:
-        check_latents((wide,), program, record)
+        check_latents((wide,), program.path.name, record)
     assert "takes [1, 32, 8, 8], got [[1, 32, 8, 16]]" in str(caught.value)
-    check_latents((wide, Latent("fits", normal_latent(32, Size(64, 64)))), program, record)
+    check_latents(
+        (wide, Latent("fits", normal_latent(32, Size(64, 64)))), program.path.name, record
+    )
 
 
 @pytest.mark.parametrize("shapes", ["multifunction", "enumerated"])
@@ -174,10 +177,10 @@ def test_every_size_is_validated_and_every_function_loaded_once(
     demo_artifact: Callable[..., Path], shapes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[str] = []
-    for name in ("make_runner", "build_encoder"):
-        real = getattr(fluxvae.validate, name)
+    for module, name in ((fluxvae.whole, "raw_runner"), (fluxvae.validate, "build_encoder")):
+        real = getattr(module, name)
         monkeypatch.setattr(
-            f"fluxvae.validate.{name}",
+            f"{module.__name__}.{name}",
             lambda *a, real=real, name=name, **k: (built.append(name), real(*a, **k))[1],
         )
     package = demo_artifact("flux1", "64,128", shapes=shapes)
@@ -192,7 +195,7 @@ def test_every_size_is_validated_and_every_function_loaded_once(
     assert rows == list(zip(functions, ["64", "128"], strict=True))
     assert len(report.cases) == 2 * len(ALL)
     assert report.passed
-    assert built == ["build_encoder", *["make_runner"] * len(set(functions))]
+    assert built == ["build_encoder", *["raw_runner"] * len(set(functions))]
 
 
 def test_image_output_is_held_against_a_clamped_image(demo_artifact: Callable[..., Path]) -> None:

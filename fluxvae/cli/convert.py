@@ -144,6 +144,8 @@ def command(
       fluxvae convert --variant flux2 --palettize 4 --validate
       fluxvae convert --variant flux2 --w8a8
       fluxvae convert --variant flux2 --decoder small --weights random --size 256
+      fluxvae convert --variant flux1 --decoder full --chunks 2
+      fluxvae convert --variant flux2 --tile 512
     """
     parsed = parse_sizes(sizes)
     network = model_format == "neuralnetwork"
@@ -167,23 +169,41 @@ def command(
         say(ENUMERATED_NOTE)
     if compile_too and not dry_run:
         _check_compiler(recipe, compiler, weights, out, overwrite)
-    path = _make(
+    paths = _make(
         recipe, request, weights, encoder, out, overwrite, offline, validate_too, dry_run, verbose
     )
-    result: dict[str, object] = {"path": str(path), "recipe": recipe.to_dict(), "dry_run": dry_run}
+    compiled = []
     if compile_too and not dry_run:
         from fluxvae.compiler import compile_model
 
-        made = compile_model(path, None, overwrite=overwrite, compiler=compiler, report=say)
-        result["compiled"] = str(made)
+        compiled = [
+            compile_model(path, None, overwrite=overwrite, compiler=compiler, report=say)
+            for path in paths
+        ]
     if as_json:
-        print_json(result)
-    elif dry_run:
-        click.echo(f"would write {path} for {recipe.deployment_target or 'iOS13'} and newer")
-    else:
-        click.echo(str(path))
-        if "compiled" in result:
-            click.echo(str(result["compiled"]))
+        print_json(_result(paths, compiled, recipe, dry_run))
+        return
+    for path in paths:
+        oldest = recipe.deployment_target or "iOS13"
+        click.echo(f"would write {path} for {oldest} and newer" if dry_run else str(path))
+    for made in compiled:
+        click.echo(str(made))
+
+
+def _result(
+    paths: tuple[Path, ...], compiled: list[Path], recipe: Recipe, dry_run: bool
+) -> dict[str, object]:
+    """``path`` and ``compiled`` are the first half's where there are two; ``parts`` lists both."""
+    result: dict[str, object] = {
+        "path": str(paths[0]), "recipe": recipe.to_dict(), "dry_run": dry_run
+    }  # fmt: skip
+    if compiled:
+        result["compiled"] = str(compiled[0])
+    if len(paths) > 1:
+        result["parts"] = [str(path) for path in paths]
+        if compiled:
+            result["compiled_parts"] = [str(path) for path in compiled]
+    return result
 
 
 def _probe_encoder(
@@ -213,12 +233,13 @@ def _check_compiler(
     """Better to hear of a missing compiler, or of a place taken, now than after a conversion."""
     from fluxvae.compiler import choose_compiler, compiled_path, find_compilers
     from fluxvae.output import refuse_existing
+    from fluxvae.recipes import artifact_paths
 
     if compiler == "portable" and recipe.format == "neuralnetwork":
         raise UsageError("--compiler portable takes ML Programs only; expected --format mlprogram")
-    path = _place(recipe, spec, out)
-    choose_compiler(compiler, path, [] if compiler == "portable" else find_compilers())
-    refuse_existing(compiled_path(path), overwrite)
+    for path in artifact_paths(_place(recipe, spec, out), recipe.chunks):
+        choose_compiler(compiler, path, [] if compiler == "portable" else find_compilers())
+        refuse_existing(compiled_path(path), overwrite)
 
 
 def _place(recipe: Recipe, spec: str | None, out: Path | None) -> Path:
@@ -245,16 +266,19 @@ def _make(
     validate_too: bool,
     dry_run: bool,
     verbose: bool,
-) -> Path:
+) -> tuple[Path, ...]:
     # Cheap refusals before torch is loaded and weights are fetched.
     from fluxvae.output import refuse_existing
+    from fluxvae.recipes import artifact_paths
 
     path = _place(recipe, spec, out)
-    refuse_existing(path, overwrite or dry_run)
+    paths = artifact_paths(path, recipe.chunks)
+    for place in paths:
+        refuse_existing(place, overwrite or dry_run)
     if dry_run:
-        return path
+        return paths
 
-    from fluxvae.package import save_artifact
+    from fluxvae.package_parts import save_any
     from fluxvae.weights import load_weights
 
     say(f"loading {spec or 'pinned'} weights of {recipe.variant}")
@@ -270,7 +294,7 @@ def _make(
             check_draft(draft, weights, spec, encoder, offline)
         ctrl_c.check()
 
-    save_artifact(
+    save_any(
         weights,
         recipe,
         path,
@@ -283,4 +307,4 @@ def _make(
     )
     if compressed is not None:
         save_allocation(compressed, path)
-    return path
+    return paths

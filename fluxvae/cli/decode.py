@@ -28,6 +28,12 @@ from fluxvae.cli.options import (
 )
 @click.option("--function", help="Function of a multifunction model. [default: by the size]")
 @click.option("--size", help="Decode only latents of this image size, where there are several.")
+@click.option(
+    "--tile",
+    type=int,
+    metavar="PX",
+    help="Expect an artifact of tiles of this size (convert --tile); says what they cost.",
+)
 @backend_option
 @compute_units_option
 @overwrite_option
@@ -38,6 +44,7 @@ def command(
     out: Path,
     function: str | None,
     size: str | None,
+    tile: int | None,
     backend: str,
     compute_units: str,
     overwrite: bool,
@@ -45,12 +52,13 @@ def command(
 ) -> None:
     """Decode latents with a saved model and write its own pictures.
 
-    LATENTS is a .safetensors, .npy or .bin file.
+    LATENTS is a .safetensors, .npy or .bin file. A model in two halves is named by either one.
 
     \b
     Examples:
       fluxvae decode model.mlpackage latents.safetensors --out images/
       fluxvae decode model.mlpackage latents.npy --out raw.safetensors
+      fluxvae decode model_tile512.mlpackage latents.safetensors --tile 512
     """
     from fluxvae.decode import decode_file
 
@@ -60,6 +68,7 @@ def command(
         out,
         function=function,
         size=size,
+        tile=tile,
         backend=backend,
         compute_units=compute_units,
         overwrite=overwrite,
@@ -68,9 +77,30 @@ def command(
     for image in decoded:
         if not image.finite:
             say(f"warning: {image.name} decodes to NaN or infinite values")
+    tiles = _tile_costs(artifact, [d.size for d in decoded])
     if as_json:
         rows = [{**asdict(d), "path": str(d.path)} for d in decoded]
-        print_json({"artifact": str(artifact), "decoded": rows})
+        print_json(
+            {"artifact": str(artifact), "decoded": rows, **({"tiles": tiles} if tiles else {})}
+        )
     else:
         for path in dict.fromkeys(d.path for d in decoded):
             click.echo(str(path))
+
+
+def _tile_costs(artifact: Path, sizes: list[str]) -> list[dict[str, object]]:
+    """What tiles cost, for each size; said to stderr. Nothing for an artifact without tiles."""
+    from fluxvae.recipes import parse_sizes
+    from fluxvae.whole import open_artifact
+
+    opened = open_artifact(artifact)
+    if opened.record.tiles is None:
+        return []
+    from fluxvae.tile_costs import tile_costs
+
+    costs = [tile_costs(opened, *parse_sizes(size)) for size in dict.fromkeys(sizes)]
+    for cost in costs:
+        say(cost.sentence())
+    return [
+        {**asdict(cost), "size": str(cost.size), "tile_size": str(cost.tile_size)} for cost in costs
+    ]

@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import click
 
 from fluxvae.catalog import DECODERS
 from fluxvae.cli.options import say
-from fluxvae.recipes import FP16_SAFETY, LATENTS, Recipe
+from fluxvae.recipes import FP16_SAFETY, LATENTS, TILE_STATISTICS, Recipe
 
 decoder_option = click.option(
     "--decoder",
@@ -48,6 +48,28 @@ _OPTIONS = (
         help="Against values that float16 cannot hold: warn; rescale groups of channels (KL "
         "decoders, exact); keep what makes and reads them in float32 (mixed); or nothing.",
     ),
+    click.option(
+        "--chunks",
+        type=click.IntRange(1, 2),
+        default=1,
+        show_default=True,
+        help="2: two packages of even weights, run one after the other.",
+    ),
+    click.option(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="One package that makes any large image in tiles of this size, such as 512; a KL "
+        "decoder's for images of --size.",
+    ),
+    click.option(
+        "--tile-statistics",
+        type=click.Choice(TILE_STATISTICS),
+        default=TILE_STATISTICS[0],
+        show_default=True,
+        help="GroupNorm statistics of a KL decoder's tiles: from passes over every second block of "
+        "rows and columns (about 45 dB), or from a whole pass (exact; all its memory).",
+    ),
 )
 
 
@@ -59,6 +81,9 @@ class FullRequest:
     attention: str = "auto"
     latents: str | None = None
     fp16_safety: str = "report"
+    chunks: int = 1
+    tile: int | None = None
+    tile_statistics: str = TILE_STATISTICS[0]
 
     def recipe_fields(self) -> dict[str, Any]:
         """Keyword arguments of ``Recipe``."""
@@ -69,10 +94,9 @@ def full_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options; the command gets one argument ``full`` in their place."""
 
     @functools.wraps(command)
-    def with_request(
-        decoder: str, attention: str, latents: str | None, fp16_safety: str, **others: Any
-    ) -> Any:
-        return command(full=FullRequest(decoder, attention, latents, fp16_safety), **others)
+    def with_request(**given: Any) -> Any:
+        own = {field.name: given.pop(field.name) for field in fields(FullRequest)}
+        return command(full=FullRequest(**own), **given)
 
     for option in reversed(_OPTIONS):
         with_request = option(with_request)

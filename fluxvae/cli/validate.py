@@ -77,14 +77,16 @@ def command(
       fluxvae validate coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
       fluxvae validate model.mlpackage --weights taef2_decoder.pth --intermediates
     """
-    from fluxvae.mil.package import read_package
-    from fluxvae.validate import require_record, resolve_weights
+    from fluxvae.validate import resolve_weights
+    from fluxvae.whole import open_artifact, refuse_parts
 
-    program = read_package(artifact)
-    record = require_record(program)
+    record = open_artifact(artifact).record
+    if budget:
+        refuse_parts(artifact.name, record, "--budget")
     if intermediates:
         from fluxvae.intermediates import require_comparable
 
+        refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
     loaded, spec = resolve_weights(record, weights, offline=offline)
     user: tuple[Latent, ...] = ()
@@ -92,7 +94,7 @@ def command(
         from fluxvae.validate import check_latents, read_for
 
         user = read_for(record, latents, record.recipe.sizes)
-        check_latents(user, program, record)
+        check_latents(user, artifact.name, record)
     variant, kind = record.recipe.variant, record.recipe.decoder
     found = None if user else choose_encoder(variant, spec, encoder, offline=offline, kind=kind)
     report = _run(artifact, loaded, found, user, backend, compute_units)

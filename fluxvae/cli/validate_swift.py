@@ -127,12 +127,12 @@ def _exported(
     units: str,
     offline: bool,
 ) -> list[JobResult]:
-    from fluxvae.mil.package import read_package
     from fluxvae.swift_validate import plan_jobs, validate_swift
-    from fluxvae.validate import require_record, resolve_weights
+    from fluxvae.validate import resolve_weights
+    from fluxvae.whole import open_artifact
 
-    program = read_package(model)
-    record = require_record(program)
+    opened = open_artifact(model)
+    program, record = opened.programs[0], opened.record
     weights, chosen = resolve_weights(record, spec, offline=offline)
     photo = None
     if encoder is not None or set(cases) != {NORMAL}:

@@ -9,6 +9,7 @@ from fluxvae.recipes.compression import (
     Compression,
     parse_label,
 )
+from fluxvae.recipes.parts import HALO, TILE_STATISTICS, artifact_paths, check_tile
 from fluxvae.recipes.recipe import (
     FORMATS,
     FP16_SAFETY,
@@ -33,6 +34,7 @@ __all__ = [
     "ATTENTION",
     "FORMATS",
     "FP16_SAFETY",
+    "HALO",
     "KINDS",
     "LARGEST_SIDE",
     "LATENTS",
@@ -45,10 +47,13 @@ __all__ = [
     "SCALE",
     "SHAPES",
     "TARGETS",
+    "TILE_STATISTICS",
     "Compression",
     "Recipe",
     "Size",
     "artifact_name",
+    "artifact_paths",
+    "check_tile",
     "latent_shape",
     "parse_attention",
     "parse_label",

@@ -12,6 +12,7 @@ from fluxvae.errors import UsageError
 from fluxvae.recipes.attention import choose_attention, parse_attention
 from fluxvae.recipes.compression import Compression
 from fluxvae.recipes.latents import artifact_contract, check_latents, native_form
+from fluxvae.recipes.parts import HALO, TILE_STATISTICS, best_tile, check_parts
 
 PRECISIONS = ("float16", "float32")
 LAYOUTS = ("nchw", "nhwc")
@@ -87,9 +88,12 @@ class Recipe:
     ``nhwc_model`` makes the graph NHWC inside and out; ``layout="nhwc"`` alone puts NHWC input
     and output around the NCHW graph. ``compression`` None: weights as they are.
 
-    The last five are for the full decoders, but ``latents`` (None: the decoder's own, ``sampler``
-    for the tiny ones and ``vae`` for the KL ones). ``attention`` is a form with an optional number
-    of queries computed at a time, ``chunked:1024``; ``chunks`` the number of programs.
+    The last seven are for the full decoders, but ``tile``, ``chunks`` and ``latents`` (None: the
+    decoder's own, ``sampler`` for the tiny ones and ``vae`` for the KL ones). ``attention`` is a
+    form with an optional number of queries computed at a time, ``chunked:1024``; ``chunks`` the
+    number of programs. ``tile``: side in pixels of the tiles that the picture is made of (see
+    ``fluxvae.tiling``), None for one pass; ``tile_statistics`` says where a KL decoder's tiles have
+    their GroupNorm statistics from.
 
     Raises UsageError for combinations that cannot be made.
     """
@@ -110,6 +114,8 @@ class Recipe:
     latents: str | None = None
     fp16_safety: str = "report"
     chunks: int = 1
+    tile: int | None = None
+    tile_statistics: str = "strided"
 
     def __post_init__(self) -> None:
         find_decoder(self.variant, self.decoder)
@@ -125,6 +131,7 @@ class Recipe:
             ("latents", (None, *LATENTS)),
             ("fp16_safety", FP16_SAFETY),
             ("chunks", (1, 2)),
+            ("tile_statistics", TILE_STATISTICS),
         ):
             value = getattr(self, field)
             if value not in allowed:
@@ -135,6 +142,8 @@ class Recipe:
         self._check_format()
         self._check_safety()
         check_latents(self)
+        if self.chunks != 1 or self.tile is not None:
+            check_parts(self)
         parse_attention(self.attention)
         if self.decoder != "tiny":
             self._check_full()
@@ -176,6 +185,26 @@ class Recipe:
         ):
             if wrong:
                 raise UsageError(f"the neuralnetwork format {why}")
+
+    @property
+    def halo(self) -> int:
+        """Latent pixels around a tile's own that reach into it."""
+        return HALO[self.decoder]
+
+    @property
+    def tile_input(self) -> int:
+        """Side in latent pixels of what a tile is made from: the tile and a halo on one side.
+
+        So two tiles of 512 px make an image of 1024, as edges of the image need no halo; a tile
+        inside the image has its halo on both sides and shows less.
+        """
+        if self.tile is None:
+            raise UsageError("this recipe has no tiles")
+        return self.tile // SCALE + self.halo
+
+    def tile_shape(self, size: Size) -> tuple[int, int]:
+        """Rows and columns in latent pixels of the tiles that suit images of ``size`` best."""
+        return best_tile(size.height // SCALE, size.width // SCALE, self.tile_input, self.halo)
 
     def _check_full(self) -> None:
         for wrong, why in (
@@ -242,6 +271,8 @@ class Recipe:
         needs = [("iOS15", "an ML Program", "")]
         if self.io_dtype == "float16":
             needs.append(("iOS16", "float16 input", "; or use --io-precision float32"))
+        if self.tile is not None:
+            needs.append(("iOS18", "--tile (a package of several functions)", ""))
         if self.shapes == "multifunction":
             needs.append(("iOS18", "--shapes multifunction", "; or use --shapes enumerated"))
         if parse_attention(self.attention)[0] == "sdpa":
@@ -281,7 +312,9 @@ class Recipe:
         parts.append(self.precision)
         if self.io_dtype != self.precision:
             parts.append(f"io{self.io_dtype}")
-        if all(s.height == s.width for s in self.sizes):
+        if self.tile is not None and self.decoder == "tiny":
+            pass  # takes every size
+        elif all(s.height == s.width for s in self.sizes):
             parts.append("hw" + "-".join(str(s.height) for s in self.sizes))
         else:
             parts.append("hw" + "-".join(f"{s.height}x{s.width}" for s in self.sizes))
@@ -304,6 +337,10 @@ class Recipe:
             labels.append(f"fp16-{self.fp16_safety}")
         if self.chunks != 1:
             labels.append(f"{self.chunks}chunks")
+        if self.tile is not None:
+            labels.append(f"tile{self.tile}")
+            if self.tile_statistics != "strided":
+                labels.append(f"{self.tile_statistics}-statistics")
         return labels
 
     def to_dict(self) -> dict[str, object]:
@@ -332,7 +369,10 @@ class Recipe:
             raise UsageError(f"not a recipe: {error}") from error
 
 
-_YOUNGER = ("compression", "decoder", "attention", "latents", "fp16_safety", "chunks")
+_YOUNGER = (
+    *("compression", "decoder", "attention", "latents", "fp16_safety"),
+    *("chunks", "tile", "tile_statistics"),
+)
 
 
 def latent_shape(recipe: Recipe, size: Size, channels: int) -> tuple[int, ...]:

@@ -27,14 +27,14 @@ class NHWCLatentInterface(nn.Module):
 
 
 class NHWCOutput(nn.Module):
-    """Image (B, 3, H, W) to (B, H, W, 3): for latents that have no layout, FLUX.1's tokens."""
+    """Image (B, 3, H, W) of what takes no NHWC itself (tokens, features) to (B, H, W, 3)."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, part: nn.Module) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.part = part
 
-    def forward(self, latent: Tensor) -> Tensor:
-        image: Tensor = self.decoder(latent)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        image: Tensor = self.part(*inputs)
         return image.permute(0, 2, 3, 1)
 
 

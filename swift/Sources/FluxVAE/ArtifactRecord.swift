@@ -14,18 +14,51 @@ public struct ArtifactRecord: Equatable, Sendable {
     public let shapes: String
     /// Image sizes, height x width, as fluxvae spells them.
     public let sizes: [String]
+    /// `full` or `small` for a KL decoder; nil for a tiny one.
+    public let decoder: String?
+  }
+
+  /// How a model makes tiles; lengths in latent pixels.
+  public struct Tiles: Codable, Equatable, Sendable {
+    /// Rows and columns that each function of tiles takes: `tile`, of any image, and others for
+    /// images of one size, which they suit better.
+    public let shapes: [String: [Int]]
+    /// How far away a latent pixel can be and still matter.
+    public let halo: Int
+    /// Function `statistics` takes every so many-th block of rows and columns; nil without one.
+    public let stride: Int?
+  }
+
+  /// Which part of a decoder a model is, where it was cut into two.
+  public struct Part: Codable, Equatable, Sendable {
+    public let number: Int
+    public let of: Int
+    /// File name of the other part's package.
+    public let other: String
   }
 
   public let recipe: Recipe
   public let contract: LatentContract
   /// SHA-256 of the weights the model was made from.
   public let weightsDigest: String
-  /// Image sizes the model was made for, the default one first.
+  /// Image sizes the model was made for, the default one first. A tiny decoder in tiles makes others
+  /// as well.
   public let sizes: [ImageSize]
+  /// Nil for a model that makes whole images in one go.
+  public let tiles: Tiles?
+  /// Nil for a model that is a whole decoder.
+  public let part: Part?
 
   /// Names of the functions, the default one first; empty for a model of one function.
   public var functions: [String] {
     recipe.shapes == "multifunction" ? sizes.map(\.function) : []
+  }
+}
+
+extension ArtifactRecord.Tiles {
+  fileprivate var isUsable: Bool {
+    halo >= 0 && stride ?? 1 > 0 && !shapes.isEmpty
+      && shapes.values.allSatisfy { $0.count == 2 && $0.allSatisfy { $0 > 0 } }
   }
 }
 
@@ -44,6 +77,11 @@ extension ArtifactRecord {
     recipe = try Self.decode("recipe", of: metadata)
     contract = try Self.decode("latent_contract", of: metadata)
     weightsDigest = try Self.text("weights_digest", of: metadata)
+    tiles = try Self.optional("tiles", of: metadata)
+    part = try Self.optional("part", of: metadata)
+    if let tiles, !tiles.isUsable {
+      throw FluxVAEError.recordDamaged(key: "tiles", reason: "\(tiles)")
+    }
     guard contract.isUsable else {
       throw FluxVAEError.recordDamaged(
         key: "latent_contract",
@@ -64,6 +102,12 @@ extension ArtifactRecord {
       throw FluxVAEError.recordDamaged(key: key, reason: "it is not there")
     }
     return text
+  }
+
+  private static func optional<Value: Decodable>(
+    _ key: String, of metadata: [String: String]
+  ) throws -> Value? {
+    metadata[prefix + key] == nil ? nil : try decode(key, of: metadata)
   }
 
   private static func decode<Value: Decodable>(

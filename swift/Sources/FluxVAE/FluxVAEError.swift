@@ -30,6 +30,8 @@ public enum FluxVAEError: Error, Equatable, Sendable {
   case channels(expected: Int, found: Int)
   /// A latent of a size that the model does not take.
   case unsupportedSize(ImageSize, supported: [ImageSize])
+  /// An image that is smaller than one tile of the model.
+  case smallerThanTile(ImageSize, tile: ImageSize)
   /// Core ML failed to predict, for the reason it gave.
   case predictionFailed(reason: String)
   /// The model gave something else than its description promises.
@@ -47,7 +49,8 @@ extension FluxVAEError: LocalizedError {
     case .modelNotFound, .loadFailed, .contractMissing, .contractMismatch, .recordDamaged,
       .recordFormat, .notADecoder, .contradiction:
       modelSentence
-    case .elementType, .strides, .latentCount, .latentShape, .channels, .unsupportedSize:
+    case .elementType, .strides, .latentCount, .latentShape, .channels, .unsupportedSize,
+      .smallerThanTile:
       latentSentence
     case .predictionFailed, .unexpectedOutput, .unknownRange, .noImage:
       imageSentence
@@ -113,6 +116,11 @@ extension FluxVAEError: LocalizedError {
       """
       The decoder does not make images of \(size); it makes \
       \(supported.map(\.description).joined(separator: ", ")).
+      """
+    case .smallerThanTile(let size, let tile):
+      """
+      The model makes images from tiles of \(tile) pixels, and \(size) is smaller: use a decoder \
+      made for that size.
       """
     default: nil
     }

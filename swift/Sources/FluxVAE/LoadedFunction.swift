@@ -16,6 +16,13 @@ struct LoadedFunction: @unchecked Sendable {
     let record =
       ignoringRecord
       ? try? ArtifactRecord(metadata: metadata) : try ArtifactRecord(metadata: metadata)
+    if record?.tiles != nil {
+      throw FluxVAEError.notADecoder(reason: "this model makes tiles: use TiledDecoder")
+    }
+    if let part = record?.part {
+      throw FluxVAEError.notADecoder(
+        reason: "this model is part \(part.number) of \(part.of); the other is \(part.other)")
+    }
     self.model = model
     interface = try DecoderInterface(
       input: TensorFeature(only: description.inputDescriptionsByName, side: "input"),

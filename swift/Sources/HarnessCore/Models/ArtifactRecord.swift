@@ -13,6 +13,10 @@ public struct ArtifactRecord: Equatable, Sendable {
   public let weightsDigest: String?
   public let latentSpace: String?
   public let scale: Int?
+  /// Nil in a model that is a whole decoder.
+  public let part: DecoderPart?
+  /// Whether it works in tiles: several functions for one image.
+  public let tiled: Bool
 
   static let prefix = "com.github.fluxvae."
   static let format = "1"
@@ -48,6 +52,8 @@ public struct ArtifactRecord: Equatable, Sendable {
     weightsDigest = metadata[Self.prefix + "weights_digest"]
     latentSpace = contract?.space
     scale = contract?.scale
+    part = try Self.entry("part", as: DecoderPart.self, in: metadata)
+    tiled = metadata[Self.prefix + "tiles"] != nil
   }
 
   private static func entry<Value: Decodable>(

@@ -2,31 +2,77 @@
 import Foundation
 
 /// A model in memory, one of its functions, on one set of compute units.
+///
+/// Half a decoder brings its other half, which lies beside it: the two are run as one model.
 struct LoadedModel {
+  /// Takes the input.
   let model: MLModel
+  /// Takes what `model` gives; nil for a whole decoder.
+  let next: MLModel?
+  /// Inputs of the first model, outputs of the last.
   let interface: Interface
   let function: String?
   let units: ComputeUnits
   /// How long loading took.
   let milliseconds: Double
 
-  /// - Throws: `ModelFault.missing` or `.load` with Core ML's reason.
+  /// - Throws: `ModelFault.missing` or `.load` with Core ML's reason; for half a decoder
+  ///   `.otherPart` or `.foreignPart`; `.tiled`.
   init(url: URL, function: String?, units: ComputeUnits) throws(ModelFault) {
+    let clock = ContinuousClock()
+    let start = clock.now
+    let named = try Self.load(url, function: function, units: units)
+    let own = Interface(named.modelDescription)
+    let record = try ArtifactRecord(metadata: own.metadata)
+    if record?.tiled == true { throw .tiled(path: url.lastPathComponent) }
+    if let part = record?.part {
+      let other = try Self.otherPart(of: part, at: url, function: function, units: units)
+      (model, next) = part.number == 1 ? (named, other) : (other, named)
+      interface = try Self.joined(model, other: part.number == 1 ? other : named)
+    } else {
+      (model, next, interface) = (named, nil, own)
+    }
+    milliseconds = (clock.now - start).milliseconds
+    self.function = function
+    self.units = units
+  }
+
+  private static func load(
+    _ url: URL, function: String?, units: ComputeUnits
+  ) throws(ModelFault) -> MLModel {
     guard FileManager.default.fileExists(atPath: url.path) else { throw .missing(path: url.path) }
     let configuration = MLModelConfiguration()
     configuration.computeUnits = units.coreML
     configuration.functionName = function
-    let clock = ContinuousClock()
-    let start = clock.now
     do {
-      model = try MLModel(contentsOf: url, configuration: configuration)
+      return try MLModel(contentsOf: url, configuration: configuration)
     } catch {
       throw .load(path: url.lastPathComponent, reason: error.localizedDescription)
     }
-    milliseconds = (clock.now - start).milliseconds
-    interface = Interface(model.modelDescription)
-    self.function = function
-    self.units = units
+  }
+
+  private static func otherPart(
+    of part: DecoderPart, at url: URL, function: String?, units: ComputeUnits
+  ) throws(ModelFault) -> MLModel {
+    let place = part.otherURL(beside: url)
+    guard FileManager.default.fileExists(atPath: place.path) else {
+      throw .otherPart(
+        path: url.lastPathComponent, number: part.number, expected: place.lastPathComponent)
+    }
+    let other = try load(place, function: function, units: units)
+    let record = try ArtifactRecord(metadata: Interface(other.modelDescription).metadata)
+    guard part.belongs(with: record?.part) else {
+      throw .foreignPart(path: url.lastPathComponent, other: place.lastPathComponent)
+    }
+    return other
+  }
+
+  private static func joined(_ first: MLModel, other: MLModel) throws(ModelFault) -> Interface {
+    let (before, after) = (Interface(first.modelDescription), Interface(other.modelDescription))
+    for feature in after.inputs where before.output(named: feature.name) == nil {
+      throw .seam(name: feature.name)
+    }
+    return Interface(inputs: before.inputs, outputs: after.outputs, metadata: before.metadata)
   }
 
   /// Inputs as Core ML takes them, each converted to the declared scalar type.
@@ -40,14 +86,15 @@ struct LoadedModel {
   }
 
   /// One prediction, and how long it took: from a provider that is ready to an answer that is,
-  /// with no copy of ours in between.
+  /// with no copy of ours in between. Two halves are one prediction.
   func timedPrediction(
     _ input: MLDictionaryFeatureProvider
   ) throws(ModelFault) -> (output: any MLFeatureProvider, milliseconds: Double) {
     let clock = ContinuousClock()
     let start = clock.now
     do {
-      let output = try model.prediction(from: input)
+      var output = try model.prediction(from: input)
+      if let next { output = try next.prediction(from: output) }
       return (output, (clock.now - start).milliseconds)
     } catch {
       throw .prediction(reason: error.localizedDescription)

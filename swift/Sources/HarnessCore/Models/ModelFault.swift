@@ -17,6 +17,10 @@ public enum ModelFault: Error, Equatable, Sendable {
   case compile(reason: String)
   case exists(path: String)
   case write(path: String, reason: String)
+  case otherPart(path: String, number: Int, expected: String)
+  case foreignPart(path: String, other: String)
+  case seam(name: String)
+  case tiled(path: String)
 }
 
 extension ModelFault: LocalizedError {
@@ -44,6 +48,13 @@ extension ModelFault: LocalizedError {
     case .compile(let reason): "the model was not compiled: \(reason)"
     case .exists(let path): "\(path) exists already: pass --overwrite to replace it"
     case .write(let path, let reason): "\(path) cannot be written: \(reason)"
+    case .otherPart(let path, let number, let expected):
+      "\(path) is part \(number) of 2 of a decoder: expected the other part beside it as \(expected)"
+    case .foreignPart(let path, let other):
+      "\(other) is not the other part of \(path), but of another conversion: convert both again"
+    case .seam(let name): "the second part takes \(name), which the first part does not give"
+    case .tiled(let path):
+      "\(path) makes tiles with several functions, and this harness runs one: use fluxvae validate"
     }
   }
 }

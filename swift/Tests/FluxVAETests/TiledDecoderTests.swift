@@ -1,0 +1,93 @@
+import Foundation
+import Testing
+
+@testable import FluxVAE
+
+/// Images in tiles. What they must be is put together by Python, see `DemoModels`.
+@Suite(.enabled(if: DemoModels.isPossible, DemoModels.reason))
+struct TiledDecoderTests {
+  private func decoder(_ model: DemoModels.Case) -> TiledDecoder {
+    TiledDecoder(modelAt: model.url, for: model.latentSpace)
+  }
+
+  @Test func tilesOfATinyDecoderAreThoseOfPythonBitByBit() throws {
+    let model = try DemoModels.model("tiles")
+    let tiles = decoder(model)
+    for size in model.sizes {
+      let image = try tiles.decode(model.latent(size))
+      #expect(image.size == ImageSize(height: size.height, width: size.width))
+      #expect(image.range == 0...1)
+      #expect(try image.values == model.floats(size.image))
+    }
+  }
+
+  /// Statistics are pooled in double precision on both sides, in another order of sums.
+  @Test func tilesOfAKLDecoderAreThoseOfPython() throws {
+    let model = try DemoModels.model("kl-tiles")
+    let size = model.sizes[0]
+    let image = try decoder(model).decode(model.latent(size))
+    let expected = try model.floats(size.image)
+    let found = image.values(in: .nchw)
+    #expect(image.layout == .nhwc && found.count == expected.count)
+    #expect(zip(found, expected).allSatisfy { abs($0 - $1) < 1e-5 })
+  }
+
+  @Test func aTaskMakesTheSameImage() async throws {
+    let model = try DemoModels.model("tiles")
+    let size = model.sizes[1]
+    let image = try await decoder(model).decode(model.latent(size))
+    #expect(try image.values == model.floats(size.image))
+  }
+
+  @Test func aCancelledTaskMakesNone() async throws {
+    let model = try DemoModels.model("tiles")
+    let tiles = decoder(model)
+    let latent = try model.latent(model.sizes[1])
+    let task = Task {
+      withUnsafeCurrentTask { $0?.cancel() }
+      return try await tiles.decode(latent)
+    }
+    await #expect(throws: CancellationError.self) { try await task.value }
+  }
+
+  @Test func costsAreToldBefore() throws {
+    let model = try DemoModels.model("tiles")
+    let report = try decoder(model).report(for: ImageSize(height: 240, width: 304))
+    #expect(report.tiles == 4 && report.tileSize == ImageSize(232) && report.promise == .exact)
+    let kl = try DemoModels.model("kl-tiles")
+    let frozen = try decoder(kl).report(for: ImageSize(height: 192, width: 224))
+    #expect(frozen.tiles == 4 && frozen.promise == .stridedStatistics)
+  }
+
+  @Test func whatCannotBeMadeIsSaid() throws {
+    let model = try DemoModels.model("tiles")
+    let kl = try DemoModels.model("kl-tiles")
+    let small = ImageSize(height: 64, width: 232)
+    #expect(throws: FluxVAEError.smallerThanTile(small, tile: ImageSize(232))) {
+      try decoder(model).report(for: small)
+    }
+    let other = ImageSize(256)
+    let made = [ImageSize(height: 192, width: 224)]
+    #expect(throws: FluxVAEError.unsupportedSize(other, supported: made)) {
+      try decoder(kl).report(for: other)
+    }
+    let latent = try Latent([Float](repeating: 0, count: 16 * 29 * 29), height: 29, width: 29)
+    #expect(throws: FluxVAEError.channels(expected: 32, found: 16)) {
+      try decoder(model).decode(latent)
+    }
+    #expect(throws: FluxVAEError.self) {
+      try TiledDecoder(modelAt: model.url, for: .flux1Sampler).decode(latent)
+    }
+  }
+
+  @Test func eachDecoderKnowsItsOwnModels() throws {
+    let tiles = try DemoModels.model("tiles")
+    let whole = try DemoModels.model("fixed")
+    #expect(throws: FluxVAEError.notADecoder(reason: "this model makes tiles: use TiledDecoder")) {
+      try tiles.decoder().load()
+    }
+    #expect(throws: FluxVAEError.self) {
+      try TiledDecoder(modelAt: whole.url, for: whole.latentSpace).report(for: ImageSize(64))
+    }
+  }
+}
