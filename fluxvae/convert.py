@@ -37,6 +37,7 @@ from fluxvae.rewrite.nhwc import nhwc_inside
 
 INPUT_NAME = "latent"
 OUTPUT_NAME = "image"
+MAIN = "main"  # coremltools' name for the only function of a package
 _ANY = (8, 512)  # rows or columns of a latent that any image may have
 
 
@@ -90,7 +91,7 @@ def join_functions(
     with coremltools(verbose) as ct:
         joined = ct.utils.MultiFunctionDescriptor()
         for name, part in functions.items():
-            joined.add_function(str(part), "main", name)
+            joined.add_function(str(part), MAIN, name)
         joined.default_function_name = next(iter(functions))
         with _temporary_files_in(path.parent), _in_own_words(recipe, path.parent):
             ct.utils.save_multifunction(joined, str(path))
@@ -325,12 +326,12 @@ def _left_out(recipe: Recipe) -> set[str]:
     found no report of it upstream; remove when coremltools passes epsilon 0 there.
     ``reduce_transposes`` would undo an NHWC graph. ``fuse_conv_scale`` would move an image
     output's factor into the last convolution's weight, which is to be replaced by its compressed
-    form, or (full decoders) to be found again in the package.
+    form, or (full decoders, halves) to be found again in the package.
     """
     passes = {"common::fuse_elementwise_to_batchnorm"}
     if recipe.nhwc_model:
         passes.add("common::reduce_transposes")
-    if recipe.compression is not None or recipe.decoder != "tiny":
+    if recipe.compression is not None or recipe.decoder != "tiny" or recipe.chunks != 1:
         passes.add("common::fuse_conv_scale")
     return passes
 

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fluxvae.convert import (
     INPUT_NAME,
+    MAIN,
     OUTPUT_NAME,
     Port,
     input_side,
@@ -123,6 +124,26 @@ def write_tiled(
         ports += [Port(STATISTICS, (1, norms, groups, 2), seam)] if norms else []
         functions.append(_Function(name, last, tuple(ports), OUTPUT_NAME, recipe.io_dtype))
     _write(functions, recipe, path, verbose, single=False)
+
+
+def layers_of(decoder: nn.Module, recipe: Recipe) -> tuple[dict[str, nn.Module], ...]:
+    """What each package of the artifact must hold: by function, the modules whose layers it has.
+
+    The same cuts as ``write_halves`` and ``write_tiled`` make, for a check after saving.
+    """
+    several = recipe.shapes == "multifunction"
+    if recipe.tile is None:
+        pairs = {
+            size.function if several else MAIN: halves(prepared(decoder, recipe, size))
+            for size in recipe.sizes
+        }
+        return tuple({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))
+    front, up = front_and_up(prepared(decoder, recipe, recipe.sizes[0]))
+    layers: dict[str, nn.Module] = dict.fromkeys(tile_shapes(recipe), up)
+    for size in recipe.sizes:
+        names = function_names(recipe, size)
+        layers |= {names[0]: front, names[1]: up[:-1]}  # no statistics come after the last norm
+    return (layers,)
 
 
 def _latent_port(recipe: Recipe, size: Size, channels: int, *, open_axes: bool = False) -> Port:

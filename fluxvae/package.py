@@ -157,7 +157,7 @@ def save_artifact(
         write_model(decoder, recipe, channels, draft, keep=safety.keep, verbose=verbose)
         if compressed is not None:
             write_compressed(draft, compressed, recipe.precision)
-        notes = safety.notes | _cost(draft, safety, report)
+        notes = safety.notes | safety_cost(draft, safety, report)
         record = make_record(recipe, weights, compressed, notes)
         stamp(draft, record)
         _read_again(draft, record)
@@ -180,7 +180,7 @@ def _check_layers(
         check_weights(draft, asked, recipe.precision)
 
 
-def _cost(draft: Path, safety: Safety, report: Callable[[str], None]) -> dict[str, Any]:
+def safety_cost(draft: Path, safety: Safety, report: Callable[[str], None]) -> dict[str, Any]:
     """What was done for float16's sake and what it cost, reported and for the record."""
     mode = safety.notes.get("mode")
     if mode == "rescale":

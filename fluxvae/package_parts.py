@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.guard_full import check_layers
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME
 from fluxvae.convert_parts import (
     FEATURES,
     STATISTICS,
     STRIDES,
     function_names,
+    layers_of,
     tile_shapes,
     write_halves,
     write_tiled,
@@ -31,6 +33,7 @@ from fluxvae.package import (
     make_record,
     publish,
     read_record,
+    safety_cost,
     save_artifact,
     staging,
     stamp,
@@ -55,7 +58,7 @@ def save_any(
 
     Two halves get their names together, or neither does. Raises as ``save_artifact``.
     """
-    if recipe.chunks == 1 and recipe.tile is None:
+    if recipe.chunks == 1 and recipe.tile is None:  # all others refuse compression
         saved = save_artifact(
             weights, recipe, path, compressed=compressed, encoder=encoder,
             overwrite=overwrite, check=check, report=report, verbose=verbose,
@@ -76,9 +79,12 @@ def save_any(
             write_halves(decoder, recipe, channels, (drafts[0], drafts[1]), verbose=verbose)
         else:
             write_tiled(decoder, recipe, channels, drafts[0], verbose=verbose)
+        safety_cost(drafts[0], safety, report)  # of rescaling: nothing else is for parts
         for draft, own in zip(drafts, _records(record, paths), strict=True):
             stamp(draft, own)
         _read_again(drafts, record)
+        for draft, layers in zip(drafts, layers_of(decoder, recipe), strict=True):
+            check_layers(draft, layers, recipe.precision)
         if check is not None:
             check(drafts[0])
         _publish_all(drafts, paths)

@@ -5,18 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fluxvae.backends import Runner, make_runner
+from fluxvae.backends import Runner
 from fluxvae.compare import PLAIN_NAMES, is_kept
 from fluxvae.compare_make import Maker
 from fluxvae.errors import UsageError
 from fluxvae.inspection import quantization_evidence
-from fluxvae.mil.package import read_package
-from fluxvae.mil.program import Program
-from fluxvae.package import Record
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.roundtrip_record import Variant
-from fluxvae.whole import functions_and_sizes, require_record
 from fluxvae.weights import Weights
+from fluxvae.whole import TILED, Artifact, open_artifact
 
 ARTIFACT_SUFFIXES = (".mlpackage", ".mlmodel", ".mlmodelc")
 
@@ -89,10 +86,11 @@ def make_recipe(recipe: Recipe, folder: Path, maker: Maker, *, tell: Callable[[s
 
 def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Candidate:
     """An artifact ready to run at ``size``. Raises ArtifactError or UsageError when it cannot."""
-    program = read_package(path)
-    record = require_record(program)
-    function = _function(program, record, weights, size)
-    bytes_ = stored_bytes(path)
+    opened = open_artifact(path)
+    record = opened.record
+    function = _function(opened, weights, size)
+    paths = [program.path for program in opened.programs]
+    bytes_ = sum(map(stored_bytes, paths))
     variant = Variant(
         label=label,
         words=describe(record.recipe),
@@ -100,23 +98,29 @@ def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Cand
         recipe=record.recipe.to_dict(),
         bytes=bytes_,
         fraction=bytes_ / (2 * sum(t.numel() for t in weights.tensors.values())),
-        evidence=quantization_evidence(program, function).classification,
+        evidence=_evidence(opened, function),
     )
-    span = record.contract.span
-    decode = make_runner(program, function, record.recipe.layout, "reference", span=span)
-    return Candidate(label, record.recipe, _digest(path), decode, variant)
+    decode = opened.runner(function, "reference")
+    return Candidate(label, record.recipe, _digest(paths), decode, variant)
 
 
-def _function(program: Program, record: Record, weights: Weights, size: Size) -> str:
+def _evidence(opened: Artifact, function: str) -> str:
+    """What the programs do in integers; halves and tiles cannot be compressed, and are float."""
+    first = opened.programs[0]
+    name = first.default_function if function == TILED else function
+    return quantization_evidence(first, name).classification
+
+
+def _function(opened: Artifact, weights: Weights, size: Size) -> str:
     """The function that decodes ``size``, of an artifact of these very weights."""
-    name = program.path.name
+    record, name = opened.record, opened.path.name
     if record.weights_digest != weights.digest:
         raise UsageError(
             f"{name} was made from {record.source.name}, and the reference is decoded with "
             f"{weights.source.name}: pass the artifact's own with --weights"
         )
-    for function, found in functions_and_sizes(program, record):
-        if found == size:
+    for function, found in opened.functions_and_sizes():
+        if found == size or opened.any_size:
             return function
     sizes = ", ".join(map(str, record.recipe.sizes))
     raise UsageError(f"{name} decodes {sizes}, not {size}: pass --size, or another artifact")
@@ -129,10 +133,10 @@ def stored_bytes(path: Path) -> int:
     return sum(f.stat().st_size for f in path.rglob("weights/*") if f.is_file())
 
 
-def _digest(path: Path) -> str:
-    """sha256 over what decides an artifact's output: program and weights, not its manifest."""
+def _digest(paths: Sequence[Path]) -> str:
+    """sha256 over what decides an artifact's output: programs and weights, no manifests."""
     digest = hashlib.sha256()
-    for file in _payload(path):
+    for file in (file for path in paths for file in _payload(path)):
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()

@@ -6,7 +6,7 @@ that of its modules, so here every stored weight must be found among the modules
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,19 @@ _Found = dict[bytes, list[np.ndarray | None]]
 _Layer = tuple[str, np.ndarray, np.ndarray | None]  # name, weight, bias
 
 
-def check_layers(package: Path, network: nn.Module, precision: str) -> None:
+def check_layers(
+    package: Path, network: nn.Module | Mapping[str, nn.Module], precision: str
+) -> None:
     """Compare every convolution and linear layer of a saved ``.mlpackage`` with ``network``'s.
 
-    ``network`` is what was converted, in its final form. Values must be equal bit for bit once
-    rounded to ``precision``. Raises CompressionError that names the first layer that was lost;
-    ArtifactError when the package cannot be read.
+    ``network`` is what was converted, in its final form; by function where they are of different
+    parts. Values must be equal bit for bit once rounded to ``precision``. Raises CompressionError
+    that names the first layer that was lost; ArtifactError when the package cannot be read.
     """
     program = read_package(package)
     for name in sorted(program.functions):
-        _check(name, _found(program, program.functions[name], precision), network, precision)
+        own = network[name] if isinstance(network, Mapping) else network
+        _check(name, _found(program, program.functions[name], precision), own, precision)
 
 
 def _wanted(network: nn.Module, precision: str) -> Iterator[_Layer]:
