@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,11 @@ from fluxvae.iobundle import read_bundle
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature as MilFeature
 from fluxvae.mil.program import Program
+from fluxvae.package import read_record
 from fluxvae.recipes import SCALE, Size, parse_sizes
 from fluxvae.recipes.latents import PATCH
 from fluxvae.structure import build
+from fluxvae.whole import open_artifact, refuse_parts
 
 _DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on a Mac, else KiB
@@ -92,15 +95,16 @@ def measure(request: Request) -> HarnessReport:
     before = _moment()
     path = Path(request.model)
     backend = choose_backend("auto")
-    program = read_package(path)
+    programs = _programs(path)
+    program = programs[0]
     name = _function(program, request)
     latent, _ = single_input(program.signatures[name])
     array, fed = _input(request, latent)
 
     def load() -> tuple[Callable[[np.ndarray], np.ndarray], float]:
         began = time.perf_counter_ns()
-        runner = raw_runner(read_package(path), name, backend, request.compute_units)
-        return runner, _ms(began)
+        steps = [raw_runner(p, name, backend, request.compute_units) for p in _programs(path)]
+        return lambda array: reduce(lambda value, step: step(value), steps, array), _ms(began)
 
     runner, first_ms = load()
     _, second_ms = load()
@@ -119,7 +123,7 @@ def measure(request: Request) -> HarnessReport:
         format=FORMAT,
         version=VERSION,
         command="bench",
-        model=_model(program, name, request),
+        model=_model(programs, name, request),
         environment=_environment(backend, before),
         input=fed,
         runs=(run,),
@@ -130,6 +134,17 @@ def measure(request: Request) -> HarnessReport:
             "Python driver: it does not ask for thermal state, power source or low-power mode.",
         ),
     )
+
+
+def _programs(path: Path) -> tuple[Program, ...]:
+    """The model's program; the other half's too, which is timed with it as one model."""
+    program = read_package(path)
+    record = read_record(program)
+    if record is None or (record.part is None and record.tiles is None):
+        return (program,)
+    if record.tiles is not None:
+        refuse_parts(path.name, record, "bench")
+    return open_artifact(path).programs
 
 
 def _timed(runner: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> float:
@@ -187,15 +202,15 @@ def _shape(request: Request, latent: MilFeature) -> tuple[int, ...]:
     raise UsageError(f"the model takes {[list(s) for s in shapes]}, none of which is --size {size}")
 
 
-def _model(program: Program, name: str, request: Request) -> Model:
-    signature = program.signatures[name]
+def _model(programs: tuple[Program, ...], name: str, request: Request) -> Model:
+    program = programs[0]
     several = len(program.functions) > 1
     return Model(
         path=request.model,
         functions=tuple(program.functions) if several else None,
         function=name if several else None,
-        inputs=tuple(_feature(f) for f in signature.inputs),
-        outputs=tuple(_feature(f) for f in signature.outputs),
+        inputs=tuple(_feature(f) for f in program.signatures[name].inputs),
+        outputs=tuple(_feature(f) for f in programs[-1].signatures[name].outputs),
         metadata=dict(program.metadata.user),
     )
 
