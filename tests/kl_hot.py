@@ -1,17 +1,40 @@
-"""The narrowest KL decoders, and one channel of theirs that float16 cannot hold."""
+"""The narrowest and shortest KL decoders, and one channel of theirs that float16 cannot hold."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest.mock import patch
 
 from torch import Tensor
 
+from fluxvae.catalog import KLForm, find_decoder
 from fluxvae.models.build import build_decoder
 from fluxvae.models.kl import KLDecoder
 from fluxvae.weights import Weights, load_entry
 from fluxvae.weights.digest import tensor_digest
+from fluxvae.weights.kl_keys import RESNETS
+from fluxvae.weights.random_weights import random_tensors
 from tests.kl import narrow_entry
 
 CHANNELS = {"flux1": 16, "flux2": 32}
 WIDTHS = (32, 32, 64, 64)
+
+
+@contextmanager
+def short_stages() -> Iterator[None]:
+    """One residual block in each stage, not three: a conversion's time goes by its operations."""
+    with patch.dict(RESNETS, decoder=1):
+        yield
+
+
+def short_decoder(variant: str, widths: tuple[int, ...]) -> KLDecoder:
+    """The plan with short stages, and as many as there are widths; random weights."""
+    form = KLForm(widths, widths, quant_convs=variant == "flux2")
+    entry = replace(find_decoder(variant, "full"), kl=form)
+    with short_stages():
+        decoder = KLDecoder(CHANNELS[variant], form)
+        decoder.load_state_dict(random_tensors(entry, "decoder", 0))
+    return decoder.eval().requires_grad_(False)
 
 
 def small_weights(variant: str = "flux1", part: str = "decoder") -> Weights:

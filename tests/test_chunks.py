@@ -1,25 +1,40 @@
-"""Two packages that are one decoder: saved together, run together, refused apart."""
+"""Two packages that are one decoder: saved together, run together, refused apart.
+
+The KL decoder has all four stages, each a third as long: its conversion is most of the time here.
+"""
 
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from fluxvae.bench_python import Request, measure
 from fluxvae.compiler import compile_model
-from fluxvae.errors import ArtifactError, OutputError
+from fluxvae.errors import ArtifactError, CompressionError, OutputError
 from fluxvae.mil.package import read_package
+from fluxvae.models.build import build_decoder
 from fluxvae.package import read_record
+from fluxvae.package_parts import save_any
 from fluxvae.recipes import Recipe, Size
+from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT
+from fluxvae.roundtrip_candidates import open_candidate
+from fluxvae.validate import validate
 from fluxvae.weights import load_weights
 from fluxvae.whole import open_artifact
+from tests import library, tiles
 from tests.artifacts import normal_latent, save, save_parts
 from tests.cli.run import run
-from tests.kl_hot import small_weights
+from tests.kl_hot import hot_weights, short_stages, small_weights
 from tests.packages import WEIGHTS, copy_of, edited, tree
+from tests.tiles import tiled
 
+TILES = Recipe("flux2", sizes=(Size(128, 128),), tile=80)
 KL = Recipe("flux1", decoder="full", sizes=(Size(64, 96),), chunks=2)
 TINY = Recipe("flux2", sizes=(Size(64, 72),), chunks=2)
 Capture = pytest.CaptureFixture[str]
@@ -33,14 +48,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="module")
 def kl(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    return save_parts(small_weights(), KL, tmp_path_factory.mktemp("kl-halves"))
+    with short_stages():
+        return save_parts(small_weights(), KL, tmp_path_factory.mktemp("kl-halves"))
 
 
 def test_kl_halves_give_the_whole_image_and_have_its_weights(
     kl: tuple[Path, ...], tmp_path: Path
 ) -> None:
     latent = normal_latent(16, KL.sizes[0])
-    whole = save(small_weights(), Recipe("flux1", decoder="full", sizes=KL.sizes), tmp_path)
+    with short_stages():
+        whole = save(small_weights(), Recipe("flux1", decoder="full", sizes=KL.sizes), tmp_path)
     expected = open_artifact(whole).runner(None, "reference")(latent)
     for half in kl:  # either one names the pair
         assert np.array_equal(open_artifact(half).runner(None, "reference")(latent), expected)
@@ -115,6 +132,63 @@ def test_what_looks_into_one_program_refuses_halves(
     ran = run(capsys, "validate", str(tiny[0]), option)
     assert ran.code == 1
     assert re.search(rf"{option} looks into .* is half a decoder", ran.err)
+
+
+def test_rescaling_reaches_both_halves_and_is_reported(tmp_path: Path) -> None:
+    """A hot channel goes through the seam: plain float16 halves lose it, rescaled ones do not."""
+    made = replace(KL, fp16_safety="rescale", latents="sampler", sizes=(Size(64, 64),))
+    noise = torch.from_numpy(normal_latent(16, made.sizes[0]))
+    said: list[str] = []
+    with short_stages():
+        weights = hot_weights("flux1", noise / FLUX1_SCALE + FLUX1_SHIFT, 1e5)
+        paths = save_any(weights, made, tmp_path / "x.mlpackage", report=said.append)
+        report = validate(paths[1], weights, encoder=None, backend="reference")
+    assert said[-1].startswith("rescaled ")
+    case = report.cases[0]
+    assert (case.kind, case.nonfinite) == ("normal", None)
+    assert case.metrics.psnr_db >= 63  # as a whole artifact: test_fp16_safety.py
+    for path in paths:
+        record = read_record(read_package(path))
+        assert record is not None
+        assert "conv_in" in record.safety["exponents"]
+
+
+@pytest.mark.parametrize("made", [TINY, TILES], ids=["halves", "tiles"])
+def test_weight_that_is_not_the_decoder_s_is_caught_by_name(
+    made: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = load_weights("flux2", "demo")
+    spoilt = build_decoder(weights)
+    assert isinstance(spoilt, nn.Sequential)
+    last = spoilt[-1]
+    assert isinstance(last, nn.Conv2d)
+    last.weight = nn.Parameter(last.weight + 1, requires_grad=False)
+    name = "write_halves" if made.tile is None else "write_tiled"
+    monkeypatch.setattr(
+        f"fluxvae.package_parts.{name}",
+        lambda _, *rest, **options: getattr(library, name)(spoilt, *rest, **options),
+    )
+    with pytest.raises(CompressionError, match=r"no layer with the weight of"):
+        save_any(weights, made, tmp_path / "x.mlpackage")
+    assert tree(tmp_path) == {}
+
+
+def test_round_trip_compares_the_pair_as_one(tiny: tuple[Path, ...]) -> None:
+    weights, (size,) = load_weights("flux2", "demo"), TINY.sizes
+    first, second = (open_candidate("halves", path, weights, size) for path in tiny)
+    assert first.digest == second.digest
+    assert first.variant.bytes == sum((half / WEIGHTS).stat().st_size for half in tiny)
+    latent = normal_latent(32, size)
+    whole = open_artifact(tiny[0]).runner(None, "reference")(latent)
+    assert np.array_equal(second.decode(latent), whole)
+
+
+def test_python_times_the_pair_as_one(tiny: tuple[Path, ...]) -> None:
+    report = measure(Request(str(tiny[1]), "all", iterations=1, warmup=0))
+    assert [f.name for f in report.model.inputs] == ["latent"]
+    assert [f.name for f in report.model.outputs] == ["image"]
+    assert report.runs is not None
+    assert len(report.runs[0].samples_ms) == 1
 
 
 def test_halves_get_their_names_together_or_not_at_all(
@@ -202,6 +276,15 @@ def harness_refusal(
         return str(caught.value)
 
     return refuse
+
+
+def test_swift_harness_and_python_s_refuse_tiles(
+    harness_refusal: Callable[[Path], str], tmp_path: Path
+) -> None:
+    _, path = tiled(tiles.TINY, tmp_path)
+    assert "TiledDecoder" in harness_refusal(compile_model(path))
+    with pytest.raises(ArtifactError, match="bench looks into a decoder of one program"):
+        measure(Request(str(path), "all", iterations=1, warmup=0))
 
 
 def test_swift_harness_refuses_half_a_decoder_alone(

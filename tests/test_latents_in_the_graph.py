@@ -1,7 +1,6 @@
 """Artifacts that take the sampler's or the transformer's own latents."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fluxvae.backends import make_runner
-from fluxvae.catalog import KL_CATALOG, KLForm, find_decoder
+from fluxvae.catalog import KL_CATALOG, find_decoder
 from fluxvae.convert import write_model
 from fluxvae.decode import decode_file
 from fluxvae.errors import LatentError, UsageError
@@ -27,8 +26,8 @@ from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.recipes.latents import artifact_contract
 from fluxvae.validate import validate
 from fluxvae.weights import load_weights
-from fluxvae.weights.random_weights import random_tensors
 from tests.artifacts import recipe, save
+from tests.kl_hot import short_decoder
 from tests.pipelines import pack_flux1, patchify_flux2, unpack_flux1, unpatchify_flux2
 
 SIZE = "64x96"  # so that swapped axes show
@@ -39,13 +38,9 @@ MOST_OPS = {("flux1", "packed"): 4, ("flux1", "sampler"): 1, ("flux2", "packed")
 FP32_MAX_ABS = 1e-5  # measured: 6e-7 and less
 
 
-def two_stages(variant: str) -> KLDecoder:
-    """The KL plan with two stages of four: what is in front of it is the same."""
-    form = KLForm((32, 64), (32, 64), quant_convs=variant == "flux2")
-    decoder = KLDecoder(CHANNELS[variant], form)
-    entry = replace(find_decoder(variant, "full"), kl=form)
-    decoder.load_state_dict(random_tensors(entry, "decoder", 0))
-    return decoder.eval().requires_grad_(False)
+def one_stage(variant: str) -> KLDecoder:
+    """The KL plan with one short stage of four: what is in front of it is the same."""
+    return short_decoder(variant, (32,))
 
 
 def given(variant: str, form: str) -> tuple[Tensor, Tensor]:
@@ -76,7 +71,7 @@ def plain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, KLDecoder, Counter]:
     """A variant, its decoder, and the operations of its plain float32 program."""
-    decoder = two_stages(request.param)
+    decoder = one_stage(request.param)
     path = tmp_path_factory.mktemp("plain") / "x.mlpackage"
     write_model(decoder, kl_recipe(request.param, None), CHANNELS[request.param], path)
     return request.param, decoder, operations(path)
@@ -162,7 +157,7 @@ def test_bundle_of_tokens_is_read_back(tmp_path: Path) -> None:
 
 
 def passage(variant: str, form: str, native: str) -> Passage:
-    tensors = {} if variant == "flux1" else dict(two_stages("flux2").state_dict())
+    tensors = {} if variant == "flux1" else dict(one_stage("flux2").state_dict())
     return Passage(variant, form, native, tensors)
 
 
@@ -171,7 +166,7 @@ def passage(variant: str, form: str, native: str) -> Passage:
 def test_passage_is_the_pipelines_and_leads_both_ways(variant: str, form: str) -> None:
     way = passage(variant, form, "vae")
     latent, unpacked = given(variant, form)
-    decoder = two_stages(variant)
+    decoder = one_stage(variant)
     inside = way.inwards(latent.numpy())
     assert np.abs(inside - to_vae(variant, unpacked, decoder).numpy()).max() < 1e-5
     assert np.abs(way.outwards(inside) - latent.numpy()).max() < 1e-5
