@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from fluxvae.catalog import find_decoder
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import CompressionError
 from fluxvae.inspection import inspect_model
@@ -22,12 +23,13 @@ from fluxvae.models.build import build_decoder
 from fluxvae.package import read_record, save_artifact
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.weights import Weights, load_weights
-from tests.kl import autoencoder, latent, narrow_entry, narrow_weights
+from tests.kl import KINDS, autoencoder, latent, narrow_entry, narrow_weights
 
 SIZE = "64x96"  # pixels: the op set does not depend on it, and a swapped axis shows
 # The issue's bars; measured here: 3.3e-6 and less (float32), 65.4 dB and more (float16).
 FP32_MAX_ABS = 5e-6
 FP16_DB = 63.0
+TORCH_MAX_ABS = 1e-5  # measured: 0
 
 
 @dataclass(frozen=True)
@@ -154,18 +156,22 @@ def test_weight_that_is_not_the_decoder_s_is_caught_by_name(
     assert not (tmp_path / "x.mlpackage").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", ["flux1", "flux2"])
-def test_real_widths_at_256_px_are_inside_the_bars(tmp_path: Path, variant: str) -> None:
-    weights = load_weights(variant, "random:0", kind="full")
+@pytest.mark.full
+@pytest.mark.parametrize(("variant", "kind"), KINDS)
+def test_real_widths_at_256_px_are_inside_the_bars(tmp_path: Path, variant: str, kind: str) -> None:
+    """The issue's figures; narrow decoders show the same above, in a tenth of the time."""
+    weights = load_weights(variant, "random:0", kind=kind)
     decoder = build_decoder(weights)
     z = latent(weights.contract.channels, 32, 32)
+    theirs = autoencoder(find_decoder(variant, kind), weights).decode(z).sample
+    assert float((decoder(z) - theirs).abs().max()) <= TORCH_MAX_ABS
     exact = copy.deepcopy(decoder).double()(z.double()).numpy()
-    made = Recipe(variant, decoder="full", sizes=parse_sizes("256"), precision="float32")
+    made = Recipe(variant, decoder=kind, sizes=parse_sizes("256"), precision="float32")
     write_model(decoder, made, z.shape[1], tmp_path / "32.mlpackage")
-    image, _ = run(tmp_path / "32.mlpackage", z.numpy())
+    image, bad = run(tmp_path / "32.mlpackage", z.numpy())
+    assert bad == 0
     assert compare(image, exact, peak=2).max_abs <= FP32_MAX_ABS
-    made = Recipe(variant, decoder="full", sizes=parse_sizes("256"))
+    made = Recipe(variant, decoder=kind, sizes=parse_sizes("256"))
     write_model(decoder, made, z.shape[1], tmp_path / "16.mlpackage")
     image, bad = run(tmp_path / "16.mlpackage", z.numpy())
     assert bad == 0

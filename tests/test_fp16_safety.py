@@ -30,7 +30,8 @@ from fluxvae.validate import validate
 from tests.artifacts import recipe
 from tests.kl_hot import heat, hot_weights, short_decoder, short_stages
 
-HOTS = (1e3, 1e4, 1e5)
+# At 1e3 a norm's squares overflow, at 1e5 the stream itself does; 1e4 lies between.
+HOTS = (1e3, pytest.param(1e4, marks=pytest.mark.full), 1e5)
 SIZE = Size(64, 64)
 # The issue's bars. Measured: 66.4 dB and more rescaled, 66.5 mixed; 21.4 or NaN in plain float16.
 RESCALED_DB, MIXED_DB = 63.0, 64.0
@@ -155,7 +156,11 @@ def all_stages_short() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("all_stages_short")
-@pytest.mark.parametrize("mode", ["report", "rescale", "mixed"])
+@pytest.mark.parametrize(
+    "mode",
+    # The others' whole way is tests/cli/test_fp16_cli.py's, of a tiny decoder.
+    ["rescale", *(pytest.param(mode, marks=pytest.mark.full) for mode in ("report", "mixed"))],
+)
 def test_artifact_of_all_stages(tmp_path: Path, mode: str) -> None:
     latent = torch.from_numpy(
         np.random.Generator(np.random.PCG64(0)).standard_normal((1, 16, 16, 16), np.float32)
