@@ -18,20 +18,22 @@ FILES = {
     "flux1": ("taef1_decoder.safetensors", "taef1_encoder.safetensors"),
     "flux2": ("taef2_decoder.pth", "taef2_encoder.pth"),
 }
-# TAEF2, which is harder, at 1024 px; TAEF1 at half an odd size. The rest costs minutes and is
-# scripts/measure_tiling.py's: both at 1024, 832x1216 and 768x1344 px are bit-equal.
-CASES = {"flux1": (256, Size(416, 608)), "flux2": (512, Size(1024, 1024))}
+# Half an odd size in tiles of 256 px; `make test-full` has the sizes of the issue in tiles of 512.
+SMALL = (256, Size(416, 608))
+LARGE = [(512, Size(*sides)) for sides in ((1024, 1024), (832, 1216), (768, 1344))]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tile", "size"), [SMALL, *(pytest.param(*case, marks=pytest.mark.full) for case in LARGE)]
+)
 @pytest.mark.parametrize("variant", sorted(FILES))
 def test_photos_from_tiles_are_the_whole_images_bit_by_bit(
-    variant: str, shared: Path, tmp_path: Path
+    variant: str, tile: int, size: Size, shared: Path, tmp_path: Path
 ) -> None:
     decoder, encoder = (str(shared / "weights" / name) for name in FILES[variant])
     weights = load_weights(variant, decoder)
     encode = build_encoder(load_weights(variant, encoder, part="encoder"))
-    tile, size = CASES[variant]
     tiles = open_artifact(
         save_parts(weights, Recipe(variant, tile=tile, sizes=(size,)), tmp_path)[0]
     )
