@@ -165,7 +165,7 @@ def test_tiled_artifact_says_what_it_is(
     ]
 
 
-@pytest.mark.parametrize("photo", ["chelsea", "coffee"])
+@pytest.mark.parametrize("photo", [pytest.param("chelsea", marks=pytest.mark.full), "coffee"])
 def test_kl_tiles_keep_what_they_promise(photo: str) -> None:
     """The scheme itself, in torch, at 384 px: exact statistics, and strided ones."""
     decoder = kl_decoder("flux1").float()
