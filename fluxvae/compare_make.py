@@ -53,10 +53,14 @@ class Maker:
         found = {key: record.compression.get(key) for key in wanted}
         return record.versions.get("fluxvae") == __version__ and found == wanted
 
+    def solution_of(self, recipe: Recipe) -> tuple[object, ...]:
+        """Equal for recipes whose compressed weights are the same."""
+        return (recipe.compression, recipe.granularity, recipe.precision)
+
     def _compress(self, recipe: Recipe) -> CompressedDecoder:
         compression = recipe.compression
         assert compression is not None
-        key = (compression, recipe.granularity, recipe.precision)
+        key = self.solution_of(recipe)
         if key not in self.solved:
             if compression.method == "trained":
                 assert self.checkpoint is not None

@@ -36,10 +36,15 @@ class Meter:
     metrics: tuple[Metric, ...]
     functions: Mapping[str, _Measure]
 
-    def measure(self, candidate: np.ndarray, reference: np.ndarray) -> Figures:
-        """Every figure of two images (H, W, 3); None as ``roundtrip_record.Metric`` says."""
-        a, b = shown(candidate), shown(reference)
-        return {name: function(a, b) for name, function in self.functions.items()}
+    def measure(
+        self, candidate: np.ndarray, reference: np.ndarray, known: Figures | None = None
+    ) -> Figures:
+        """Every figure of two images (H, W, 3); None as ``roundtrip_record.Metric`` says.
+
+        ``known`` are figures of these images that the caller has already.
+        """
+        a, b, known = shown(candidate), shown(reference), known or {}
+        return {n: known[n] if n in known else f(a, b) for n, f in self.functions.items()}
 
 
 def make_meter(weights_cache: Path | None = None) -> Meter:
@@ -118,14 +123,12 @@ def flip(candidate: np.ndarray, reference: np.ndarray) -> float | None:
     return float(mean)
 
 
-def flip_map(candidate: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """FLIP's error map in its magma colours, uint8 (H, W, 3)."""
+def flip_and_map(candidate: np.ndarray, reference: np.ndarray) -> tuple[float, np.ndarray]:
+    """``flip`` and its error map in magma colours, uint8 (H, W, 3), in one go: FLIP is slow."""
     import flip_evaluator
 
-    colours, _, _ = flip_evaluator.evaluate(
-        shown(reference), shown(candidate), "LDR", computeMeanError=False
-    )
-    return np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+    colours, mean, _ = flip_evaluator.evaluate(shown(reference), shown(candidate), "LDR")
+    return float(mean), np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
 
 
 def ssimulacra2(candidate: np.ndarray, reference: np.ndarray) -> float | None:
@@ -164,15 +167,16 @@ def _lpips(folder: Path | None) -> tuple[_Measure | None, str | None]:
     weights = (folder or Path(torch.hub.get_dir()) / "checkpoints") / LPIPS_FILE
     if not weights.is_file():
         return None, f"its weights ({LPIPS_FILE}) are not in torch's cache"
+    return _tried(_measure_lpips, "torchvision")
+
+
+def _measure_lpips(candidate: np.ndarray, reference: np.ndarray) -> float | None:
     from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 
-    def measure(candidate: np.ndarray, reference: np.ndarray) -> float | None:
-        found = learned_perceptual_image_patch_similarity(
-            _tensor(candidate), _tensor(reference), net_type="alex", normalize=True
-        )
-        return float(found)
-
-    return _tried(measure, "torchvision")
+    found = learned_perceptual_image_patch_similarity(
+        _tensor(candidate), _tensor(reference), net_type="alex", normalize=True
+    )
+    return float(found)
 
 
 def _clip() -> tuple[_Measure | None, str | None]:
@@ -186,13 +190,14 @@ def _clip() -> tuple[_Measure | None, str | None]:
     models = [try_to_load_from_cache(CLIP, f) for f in ("model.safetensors", "pytorch_model.bin")]
     if not all(isinstance(k, str) for k in kept) or not any(isinstance(m, str) for m in models):
         return None, f"its weights ({CLIP}) are not in the Hugging Face cache"
+    return _tried(_measure_clip, "transformers")
+
+
+def _measure_clip(candidate: np.ndarray, reference: np.ndarray) -> float | None:
     from torchmetrics.functional.multimodal import clip_score
 
-    def measure(candidate: np.ndarray, reference: np.ndarray) -> float | None:
-        images = [(_tensor(x)[0] * 255).round().byte() for x in (candidate, reference)]
-        return float(clip_score(images[0], images[1], CLIP))
-
-    return _tried(measure, "transformers")
+    images = [(_tensor(x)[0] * 255).round().byte() for x in (candidate, reference)]
+    return float(clip_score(images[0], images[1], CLIP))
 
 
 def _tried(measure: _Measure, package: str) -> tuple[_Measure | None, str | None]:

@@ -21,16 +21,15 @@ from fluxvae import __version__
 from fluxvae.ablation import Part
 from fluxvae.calibration import encode
 from fluxvae.data import as_planes
-from fluxvae.decode import pixels as to_pixels
 from fluxvae.errors import ImageError, ReportError
-from fluxvae.image_metrics import Meter, flip_map, shown
+from fluxvae.image_metrics import Meter
 from fluxvae.images import Pixels, unique_names
 from fluxvae.models.build import build_decoder
-from fluxvae.output import write_file
 from fluxvae.recipes import Size
 from fluxvae.roundtrip_candidates import Candidate, with_fractions
-from fluxvae.roundtrip_cells import Cell, cell_key, cell_path, keep_cell, kept_cell
+from fluxvae.roundtrip_cells import Cell, cell_key, cell_path, kept_cell
 from fluxvae.roundtrip_inputs import Input, Source
+from fluxvae.roundtrip_measure import Run, Task, run_here, write_picture
 from fluxvae.roundtrip_record import (
     FORMAT,
     REFERENCE,
@@ -48,7 +47,6 @@ from fluxvae.weights import Weights
 
 GAIN = 16.0  # of difference pictures: fp16's error shows as a level or two, four bits' as grey
 CROP = 128  # side of the square shown at 1:1
-DIGITS = 7  # of a figure in the record: what a float32 metric carries
 TOOLS = ("coremltools", "numpy", "pillow", "scikit-image", "torch")
 
 Tell = Callable[[int, int, str], None]  # steps done, steps in all, what was done
@@ -101,10 +99,12 @@ def run_roundtrip(
     *,
     tell: Tell = lambda *_: None,
     check: Callable[[], None] = lambda: None,
+    run: Run = run_here,
 ) -> Roundtrip:
     """Send every input through every candidate. Pictures and cells go below ``job.out``.
 
     ``tell`` hears of every picture and candidate; ``check`` runs between them and may raise.
+    ``run`` measures, here or elsewhere (``roundtrip_measure.run_in``) while the next is decoded.
     Raises ReportError when no input can be used, OutputError when nothing can be written.
     """
     names = unique_names([Path(one.name).stem for one in source.inputs])
@@ -113,6 +113,13 @@ def run_roundtrip(
     results: list[Result] = []
     skipped = list(source.skipped)
     parts: dict[str, dict[str, Figures]] = {}
+    walks: list[_Walk] = []
+
+    def finish(walk: _Walk) -> None:
+        results.extend(walk.results())
+        parts[walk.one.name] = walk.parts()
+        pictures.append(walk.picture())
+
     for index, (one, name) in enumerate(zip(source.inputs, names, strict=True)):
         done = index * steps
 
@@ -126,10 +133,12 @@ def run_roundtrip(
             skipped.append(Skipped(one.name, _without_path(error, one.name)))
             step(steps, f"skipped, {skipped[-1].reason}")
             continue
-        walk = _Walk(job, one, name, image)
-        results += walk.results(step)
-        parts[one.name] = walk.parts(step)
-        pictures.append(walk.picture())
+        walks.append(_Walk(job, one, name, image))
+        walks[-1].begin(run, step)
+        if len(walks) > 1:  # so that there is always something to measure
+            finish(walks.pop(0))
+    for walk in walks:
+        finish(walk)
     total = steps * len(source.inputs)
     tell(total, total, "done")
     if not pictures:
@@ -154,6 +163,7 @@ class _Walk:
         pixels = np.ascontiguousarray(image.pixels)
         self.digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         self.original = pixels.astype(np.float32) / 255
+        self.begun: dict[str, Callable[[], Cell]] = {}  # by the candidate's label
 
     @cached_property
     def latent(self) -> np.ndarray:
@@ -165,61 +175,70 @@ class _Walk:
         with torch.no_grad():
             return self._shape(self.job.decoder(torch.from_numpy(self.latent)).numpy())
 
-    def results(self, step: Callable[[int, str], None]) -> list[Result]:
-        """The reference and every variant, in order."""
+    def begin(self, run: Run, step: Callable[[int, str], None]) -> None:
+        """Decode by the reference, every variant and every part, and have each measured."""
         step(0, "float32 decode")
-        self._write("original", self.image.pixels)
-        found = [self._result(None)]
-        for number, candidate in enumerate(self.job.candidates, start=1):
+        write_picture(self.job.out / self._file("original"), self.image.pixels)
+        self.begun[REFERENCE] = self._cell(run, None)
+        for number, candidate in enumerate((*self.job.candidates, *self.job.extra), start=1):
             step(number, candidate.label)
-            found.append(self._result(candidate))
-        return found
+            self.begun[candidate.label] = self._cell(run, candidate)
 
-    def parts(self, step: Callable[[int, str], None]) -> dict[str, Figures]:
+    def results(self) -> list[Result]:
+        """The reference and every variant, in order."""
+        return [self._result(label) for label in self._labels()]
+
+    def parts(self) -> dict[str, Figures]:
         """Losses of the candidates that are parts only, by label."""
-        found = {}
-        for number, candidate in enumerate(self.job.extra, start=1 + len(self.job.candidates)):
-            step(number, candidate.label)
-            found[candidate.label] = self._cell(candidate, files=()).loss
-        return found
+        return {c.label: self.begun[c.label]().loss for c in self.job.extra}
 
     def picture(self) -> Picture:
         height, width = self.image.pixels.shape[:2]
-        labels = (REFERENCE, *(c.label for c in self.job.candidates))
-        shots = (_read_png(self.job.out / self._file(label)) for label in labels)
+        shots = (_read_png(self.job.out / self._file(label)) for label in self._labels())
         return Picture(
             self.one.name, self.one.source, self.digest, height, width, self._file("original"),
             self.image.changes, most_different(shots),
         )  # fmt: skip
 
-    def _result(self, candidate: Candidate | None) -> Result:
-        label = REFERENCE if candidate is None else candidate.label
-        kinds = ("",) if candidate is None else ("", "-difference", "-flip")
-        files = [self._file(label + kind) for kind in kinds]
-        cell = self._cell(candidate, files)
-        difference, flip = (None, None) if candidate is None else files[1:]
-        return Result(self.one.name, label, files[0], difference, flip, cell.loss, cell.total)
+    def _labels(self) -> tuple[str, ...]:
+        return (REFERENCE, *(c.label for c in self.job.candidates))
 
-    def _cell(self, candidate: Candidate | None, files: Sequence[str]) -> Cell:
-        """What was kept, or the result made now with its pictures."""
+    def _result(self, label: str) -> Result:
+        file, *others = self._files(label)
+        difference, flip = others or (None, None)
+        cell = self.begun[label]()
+        return Result(self.one.name, label, file, difference, flip, cell.loss, cell.total)
+
+    def _files(self, label: str) -> list[str]:
+        """Pictures of a variant, as paths in the record; none of what is a part only."""
+        if label not in self._labels():
+            return []
+        kinds = ("",) if label == REFERENCE else ("", "-difference", "-flip")
+        return [self._file(label + kind) for kind in kinds]
+
+    def _cell(self, run: Run, candidate: Candidate | None) -> Callable[[], Cell]:
+        """What was kept, or the result made from now on with its pictures: call it to wait."""
         label = REFERENCE if candidate is None else candidate.label
+        files = self._files(label)
         digest = None if candidate is None else candidate.digest
         key = cell_key(
-            {**self.job.setting, "picture": self.digest, "candidate": digest, "files": [*files]}
+            {**self.job.setting, "picture": self.digest, "candidate": digest, "files": files}
         )
         place = cell_path(self.job.out, self.name, unique_names([label])[0])
         kept = kept_cell(place, key)
         if kept is not None and all((self.job.out / file).is_file() for file in files):
-            return kept
-        measure = self.job.meter.measure
-        image = self._decoded(candidate)
-        loss = {} if candidate is None else _rounded(measure(image, self.reference))
-        total = _rounded(measure(image, self.original)) if files else {}
-        if files:
-            self._write_pictures(label, image, candidate is not None)
-        cell = Cell(key, loss, total)
-        keep_cell(place, cell)
-        return cell
+            return lambda: kept
+        task = Task(
+            key=key,
+            cell=place,
+            files=tuple(self.job.out / file for file in files),
+            image=self._decoded(candidate),
+            reference=None if candidate is None else self.reference,
+            original=self.original,
+            meter=self.job.meter,
+            gain=GAIN,
+        )
+        return run(task)
 
     def _decoded(self, candidate: Candidate | None) -> np.ndarray:
         return self.reference if candidate is None else self._shape(candidate.decode(self.latent))
@@ -229,26 +248,8 @@ class _Walk:
         low, high = self.job.weights.contract.low, self.job.weights.contract.high
         return np.ascontiguousarray(((image[0] - low) / (high - low)).transpose(1, 2, 0))
 
-    def _write_pictures(self, label: str, image: np.ndarray, compared: bool) -> None:
-        self._write(label, _as_bytes(image))
-        if compared:
-            difference = np.abs(shown(image) - shown(self.reference)) * GAIN
-            self._write(f"{label}-difference", _as_bytes(difference))
-            self._write(f"{label}-flip", flip_map(image, self.reference))
-
     def _file(self, label: str) -> str:
         return f"images/{self.name}/{unique_names([label])[0]}.png"
-
-    def _write(self, label: str, pixels: np.ndarray) -> None:
-        from PIL import Image
-
-        picture = Image.fromarray(pixels)
-        path = self.job.out / self._file(label)
-        write_file(path, lambda draft: picture.save(draft, format="PNG"), overwrite=True)
-
-
-def _as_bytes(image: np.ndarray) -> np.ndarray:
-    return to_pixels(image.transpose(2, 0, 1)[None])
 
 
 def _read_png(path: Path) -> np.ndarray:
@@ -256,10 +257,6 @@ def _read_png(path: Path) -> np.ndarray:
 
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def _rounded(figures: Figures) -> Figures:
-    return {k: None if v is None else float(f"{v:.{DIGITS}g}") for k, v in figures.items()}
 
 
 def most_different(images: Iterable[np.ndarray], side: int = CROP) -> Crop:

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from fluxvae.backends import Runner
-from fluxvae.compare import PLAIN_NAMES, is_kept
+from fluxvae.compare import PLAIN_NAMES, is_kept, label_of
 from fluxvae.compare_make import Maker
 from fluxvae.errors import UsageError
 from fluxvae.inspection import quantization_evidence
@@ -14,6 +16,7 @@ from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.roundtrip_record import Variant
 from fluxvae.weights import Weights
 from fluxvae.whole import TILED, Artifact, open_artifact
+from fluxvae.workers import worker_processes
 
 ARTIFACT_SUFFIXES = (".mlpackage", ".mlmodel", ".mlmodelc")
 
@@ -70,18 +73,63 @@ def _same(one: Wanted, other: Wanted) -> bool:
     return one.label.casefold() == other.label.casefold()
 
 
-def make_recipe(recipe: Recipe, folder: Path, maker: Maker, *, tell: Callable[[str], None]) -> Path:
-    """The artifact of a recipe in ``folder``, made now or by an earlier run.
+def make_recipes(
+    recipes: Sequence[Recipe],
+    folder: Path,
+    maker: Maker,
+    *,
+    workers: int,
+    threads: int,
+    tell: Callable[[str], None],
+) -> dict[Recipe, Path]:
+    """The artifacts of recipes in ``folder``, made now or by an earlier run.
 
-    Raises OutputError when its place is taken by another, and as making does.
+    Up to ``workers`` are made at once, in processes of ``threads`` threads.
+
+    A single one, or those of one solution, are made here with all threads. Raises
+    OutputError when a place is taken by another, ToolError when a process is killed, and as making
+    does.
     """
-    path = folder / artifact_name(recipe, maker.weights.source.kind)
-    if not maker.overwrite and is_kept(path, recipe, maker.weights, maker.made_alike):
-        tell(f"{path.name}: already there")
-    else:
+    paths = {recipe: _place(recipe, folder, maker) for recipe in recipes}
+    missing: dict[object, list[Recipe]] = {}  # those that share a solution stay together
+    for recipe, path in paths.items():
+        if not maker.overwrite and is_kept(path, recipe, maker.weights, maker.made_alike):
+            tell(f"{path.name}: already there")
+        else:
+            missing.setdefault(maker.solution_of(recipe), []).append(recipe)
+    if workers < 2 or len(missing) < 2:
+        for group in missing.values():
+            _make_group(maker, group, folder, tell)
+        return paths
+    sent = replace(maker, check=_nothing, solved={})
+    with worker_processes(min(workers, len(missing)), threads) as pool:
+        begun = [pool.submit(_make_group, sent, group, folder, tell) for group in missing.values()]
+        for one in as_completed(begun):
+            one.result()
+            maker.check()
+    return paths
+
+
+def _make_group(
+    maker: Maker, recipes: Sequence[Recipe], folder: Path, tell: Callable[[str], None]
+) -> None:
+    for recipe in recipes:
+        path = _place(recipe, folder, maker)
         tell(f"{path.name}: converting")
-        maker.save(recipe, path)
-    return path
+        replace(maker, log=partial(_named, tell, label_of(recipe))).save(recipe, path)
+
+
+def _named(tell: Callable[[str], None], label: str, text: str) -> None:
+    """Several at once would not be told apart."""
+    tell(f"{label}: {text}")
+
+
+def _place(recipe: Recipe, folder: Path, maker: Maker) -> Path:
+    return folder / artifact_name(recipe, maker.weights.source.kind)
+
+
+def _nothing() -> None:
+    """A worker is interrupted by the process that started it."""
 
 
 def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Candidate:

@@ -2,15 +2,16 @@
 
     python scripts/bench_compression.py --variant flux1 --weights demo --bits 8,4
 
-Both get the same float16 weights. ``tables`` is the clustering alone: coremltools' weight-level
-function and ours, once for every convolution that coremltools' default threshold lets through.
-``quick`` is ours without the passes that prove the least error (``kmeans(..., proved=False)``, from
-which the compensated recipe starts). ``package`` is from a converted package to a compressed one:
-``palettize_weights`` of a loaded model and saving it, against ours and its check. Every measurement
-runs in a child process of its own, with one thread; times are CPU times, so that a busy machine
-slows both alike. coremltools' palettize_weights fails on some programs (its default passes run
-first); then only ``tables`` can be compared, and the reason is printed. The exit code does not
-depend on the ratios.
+Both get the same weights, as a program of ``--precision`` stores them; ours rounds them to float16
+first, as it does for every table. Errors are against what both got. ``tables`` is the clustering
+alone: coremltools' weight-level function and ours, once for every convolution that coremltools'
+default threshold lets through. ``quick`` is ours without the passes that prove the least error
+(``kmeans(..., proved=False)``, from which the compensated recipe starts). ``package`` is from a
+converted package to a compressed one: ``palettize_weights`` of a loaded model and its save, against
+ours and its check. Every measurement runs in a child process of its own, with one thread; times are
+CPU times, so that a busy machine slows both alike. coremltools' palettize_weights fails on some
+programs (its default passes run first); then only ``tables`` can be compared, and the reason is
+printed. The exit code does not depend on the ratios.
 """
 
 import argparse
@@ -49,6 +50,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--variant", default="flux1,flux2", help="default: %(default)s")
     parser.add_argument("--weights", default="demo", help="as for fluxvae convert (demo)")
     parser.add_argument("--bits", default="8,4", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("float16", "float32"), default="float16",
+                        help="of the weights (%(default)s)")  # fmt: skip
     parser.add_argument("--child", choices=sorted(CHILDREN), help=argparse.SUPPRESS)
     parser.add_argument("--package", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -73,7 +76,13 @@ def print_row(args: argparse.Namespace, variant: str, bits: int, what: str, pack
 def run_child(
     args: argparse.Namespace, child: str, variant: str, bits: int, package: Path
 ) -> dict[str, Any]:
-    options = {"child": child, "variant": variant, "weights": args.weights, "bits": bits}
+    options = {
+        "child": child,
+        "variant": variant,
+        "weights": args.weights,
+        "bits": bits,
+        "precision": args.precision,
+    }
     command = [sys.executable, __file__, "--package", str(package)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
@@ -91,9 +100,8 @@ def measured(started: float, **more: float) -> dict[str, float]:
     return {"seconds": time.process_time() - started, "megabytes": peak_bytes / 1e6, **more}
 
 
-def half_weights(args: argparse.Namespace) -> Iterator[Any]:
-    """float16 arrays of the convolutions that coremltools' default threshold lets through."""
-    import numpy as np
+def stored_weights(args: argparse.Namespace) -> Iterator[Any]:
+    """Arrays of the convolutions that coremltools' default threshold lets through."""
     from torch import nn
 
     from fluxvae.compress.nearest import SMALLEST
@@ -103,7 +111,7 @@ def half_weights(args: argparse.Namespace) -> Iterator[Any]:
     decoder = build_decoder(load_weights(args.variant, args.weights))
     for module in decoder.modules():
         if isinstance(module, nn.Conv2d) and module.weight.numel() >= SMALLEST:
-            yield module.weight.numpy().astype(np.float16)
+            yield module.weight.numpy().astype(args.precision)
 
 
 def squared_error(weight: Any, table: Any, labels: Any) -> float:
@@ -114,11 +122,14 @@ def squared_error(weight: Any, table: Any, labels: Any) -> float:
 
 
 def tables_ours(args: argparse.Namespace, *, proved: bool = True) -> dict[str, float]:
+    import numpy as np
+
     from fluxvae.compress.kmeans import kmeans
 
-    weights = list(half_weights(args))
+    weights = list(stored_weights(args))
     started = time.process_time()
-    found = [kmeans(weight, 2 ** int(args.bits), proved=proved) for weight in weights]
+    halves = (weight.astype(np.float16, copy=False) for weight in weights)
+    found = [kmeans(weight, 2 ** int(args.bits), proved=proved) for weight in halves]
     result = measured(started)
     errors = [squared_error(w, f.centres, f.labels) for w, f in zip(weights, found, strict=True)]
     return result | {"error": sum(errors)}
@@ -129,7 +140,7 @@ def tables_coremltools(args: argparse.Namespace) -> dict[str, float]:
         _get_kmeans_lookup_table_and_weight as cluster,
     )
 
-    weights = list(half_weights(args))
+    weights = list(stored_weights(args))
     import sklearn.cluster  # noqa: F401  (it clusters small weights; its import is not its work)
 
     started = time.process_time()
@@ -155,16 +166,16 @@ def package_ours(args: argparse.Namespace) -> dict[str, float]:
     decoder = build_decoder(weights)
     compression = Compression("palette", bits=int(args.bits), method="plain")
     started = time.process_time()
-    made = compress_weights(decoder, compression, "tensor", "float16", None)
+    made = compress_weights(decoder, compression, "tensor", args.precision, None)
     clustering = measured(started)["seconds"]
     # The decoder is converted with its rounded weights, which is not part of compressing it.
     draft = args.package.with_name(f"ours-{args.bits}.mlpackage")
     shutil.rmtree(draft, ignore_errors=True)
-    recipe = Recipe(args.variant, sizes=parse_sizes("64"), target="iOS16")
+    recipe = Recipe(args.variant, args.precision, sizes=parse_sizes("64"), target="iOS16")
     write_model(made.decoder, recipe, weights.contract.channels, draft)
     started = time.process_time()
-    write_compressed(draft, made, "float16")
-    check_weights(draft, made, "float16")
+    write_compressed(draft, made, args.precision)
+    check_weights(draft, made, args.precision)
     result = measured(started)
     return result | {"seconds": result["seconds"] + clustering}
 
@@ -190,7 +201,7 @@ def convert(args: argparse.Namespace) -> dict[str, float]:
     from fluxvae.weights import load_weights
 
     weights = load_weights(args.variant, args.weights)
-    recipe = Recipe(args.variant, sizes=parse_sizes("64"), target="iOS16")
+    recipe = Recipe(args.variant, args.precision, sizes=parse_sizes("64"), target="iOS16")
     started = time.process_time()
     write_model(build_decoder(weights), recipe, weights.contract.channels, args.package)
     return measured(started)

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from fluxvae import image_metrics
 from fluxvae.data import EVALUATION_PHOTOS, load_photo
 from fluxvae.errors import ToolError
-from fluxvae.image_metrics import flip_map, make_meter, shown
+from fluxvae.image_metrics import flip_and_map, make_meter, shown
 
 METER = make_meter(Path("no such folder"))
 ALWAYS = ["psnr", "ssim", "ms_ssim", "flip", "ssimulacra2", "max_abs"]
@@ -103,11 +103,12 @@ def test_overshoot_and_nan_are_measured_as_shown() -> None:
     assert METER.measure(image, plain)["psnr"] == pytest.approx(-10 * math.log10(3 / 4096 / 4))
 
 
-def test_flip_map_is_dark_where_nothing_differs_and_bright_where_it_does() -> None:
+def test_flips_map_is_dark_where_nothing_differs_and_bright_where_it_does() -> None:
     reference = np.full((96, 96, 3), 0.5, np.float32)
     candidate = reference.copy()
     candidate[:, 60:] = (1, 0, 0)
-    colours = flip_map(candidate, reference)
+    mean, colours = flip_and_map(candidate, reference)
+    assert mean == METER.functions["flip"](candidate, reference)
     assert (colours.shape, colours.dtype) == ((96, 96, 3), np.uint8)
     assert colours[:, :20].max() <= 4  # magma's first colour is (0, 0, 4)
     assert colours[:, 70:].mean() > 60

@@ -20,10 +20,12 @@ from fluxvae.image_metrics import Meter, make_meter
 from fluxvae.models.build import build_decoder, build_encoder
 from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.roundtrip import GAIN, Job, most_different, part_label, run_roundtrip
-from fluxvae.roundtrip_candidates import Candidate, make_recipe, open_candidate, parse_variants
+from fluxvae.roundtrip_candidates import Candidate, make_recipes, open_candidate, parse_variants
 from fluxvae.roundtrip_inputs import Source, folder_source, photo_source
+from fluxvae.roundtrip_measure import run_in
 from fluxvae.roundtrip_record import REFERENCE, Roundtrip, read_record, write_record
 from fluxvae.weights import Weights, load_weights
+from fluxvae.workers import worker_processes
 from tests import artifacts
 
 SIZE = Size(64, 72)
@@ -53,8 +55,9 @@ def meter() -> Meter:
 def candidates(decoder: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, ...]:
     folder = tmp_path_factory.mktemp("artifacts")
     maker = Maker(decoder, None, None, False, False, lambda: None, lambda _: None)
+    paths = make_recipes((BASE, INT8), folder, maker, workers=1, threads=1, tell=print)
     return tuple(
-        open_candidate(label, make_recipe(recipe, folder, maker, tell=print), decoder, SIZE)
+        open_candidate(label, paths[recipe], decoder, SIZE)
         for label, recipe in (("fp16", BASE), ("int8-plain", INT8))
     )
 
@@ -224,6 +227,32 @@ def test_killed_run_goes_on_and_ends_with_the_same_bytes(
         assert (tmp_path / file.relative_to(whole)).read_bytes() == file.read_bytes()
     assert len(decoded) == 4  # two pictures, two variants: nothing twice
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".fluxvae-")]
+
+
+def test_measuring_elsewhere_gives_the_same_bytes(
+    done: tuple[Roundtrip, Path], make_job: Callable[..., Job], folder: Path, tmp_path: Path
+) -> None:
+    with worker_processes(1, 1) as pool:
+        record = run_roundtrip(make_job(tmp_path), folder_source(folder), run=run_in(pool, 2))
+    _, whole = done
+    write_record(record, tmp_path / "record.json")
+    files = [file for file in whole.rglob("*") if file.is_file()]
+    assert len(files) > 20
+    for file in files:
+        assert (tmp_path / file.relative_to(whole)).read_bytes() == file.read_bytes()
+
+
+def test_several_made_at_once_are_what_one_makes(
+    decoder: Weights, candidates: tuple[Candidate, ...], tmp_path: Path
+) -> None:
+    maker = Maker(decoder, None, None, False, False, _pass, print)
+    paths = make_recipes((BASE, INT8), tmp_path, maker, workers=2, threads=1, tell=print)
+    made = [open_candidate("", paths[recipe], decoder, SIZE).digest for recipe in (BASE, INT8)]
+    assert made == [candidate.digest for candidate in candidates]
+
+
+def _pass() -> None:
+    pass
 
 
 def test_what_is_missing_or_damaged_is_made_again(

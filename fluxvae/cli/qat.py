@@ -64,8 +64,10 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
               help="Side of the photos that are judged, in pixels.")  # fmt: skip
 @click.option("--weight-rate", type=click.FloatRange(min=0, min_open=True), default=1e-5,
               show_default=True, help="Learning rate of weights.")  # fmt: skip
-@click.option("--scale-rate", type=click.FloatRange(min=0, min_open=True), default=3e-4,
+@click.option("--scale-rate", type=click.FloatRange(min=0, min_open=True), default=3e-3,
               show_default=True, help="Learning rate of scales (their logarithms).")  # fmt: skip
+@click.option("--bias-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3,
+              show_default=True, help="Learning rate of biases and GroupNorms.")  # fmt: skip
 @click.option("--save-every", type=click.FloatRange(min=0), default=60.0, show_default=True,
               help="Seconds between two saved states.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
@@ -92,6 +94,7 @@ def command(
     judge_size: int,
     weight_rate: float,
     scale_rate: float,
+    bias_rate: float,
     save_every: float,
     seed: int,
     device: str,
@@ -132,7 +135,7 @@ def command(
         batch=batch,
         crop=crop,
         seed=seed,
-        rates=Rates(weight=weight_rate, scale=scale_rate),
+        rates=Rates(weight=weight_rate, scale=scale_rate, bias=bias_rate),
         side=judge_size,
         judge_every=judge_every,
     )

@@ -28,7 +28,8 @@ from fluxvae.recipes import Recipe, Size, parse_sizes
 if TYPE_CHECKING:
     from fluxvae.compare_make import Maker
     from fluxvae.roundtrip import Job
-    from fluxvae.roundtrip_candidates import Candidate, Wanted
+    from fluxvae.roundtrip_candidates import Wanted
+    from fluxvae.roundtrip_measure import Run
     from fluxvae.roundtrip_record import Roundtrip
     from fluxvae.weights import Weights
 
@@ -76,6 +77,11 @@ ARTIFACTS = "artifacts"  # what is made, below --out
     show_default=True,
     help="Folder for pictures, artifacts, record and pages. A stopped run goes on there.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that compress and measure at once. [default: 2, or 1 on one core]",
+)
 @overwrite_option
 @offline_option
 @json_option
@@ -90,6 +96,7 @@ def command(
     calibration: str,
     ablate: bool,
     out: Path,
+    workers: int | None,
     overwrite: bool,
     offline: bool,
     as_json: bool,
@@ -111,8 +118,8 @@ def command(
     base = Recipe(variant, sizes=_one_size(size))
     wanted = parse_variants(variants, base)
     record, pages = _run(
-        base, wanted, weights, encoder, images, calibration, ablate, out, overwrite, offline,
-        verbose,
+        base, wanted, weights, encoder, images, calibration, ablate, out,
+        workers or min(2, _cores()), overwrite, offline, verbose,
     )  # fmt: skip
     if as_json:
         files = {"record": str(out / RECORD), "pages": [str(page) for page in pages]}
@@ -142,6 +149,7 @@ def _run(
     calibration: str,
     ablate: bool,
     out: Path,
+    workers: int,
     overwrite: bool,
     offline: bool,
     verbose: bool,
@@ -160,10 +168,11 @@ def _run(
     _refuse_foreign(out, weights, base.sizes[0], overwrite)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     maker = _maker(wanted, weights, network, calibration, overwrite, verbose, ctrl_c)
-    job = _job(base, wanted, weights, network, maker, meter, ablate, out)
+    job = _job(base, wanted, weights, network, maker, meter, ablate, out, workers)
     with ExitStack() as stack:
         tell = _progress(stack)
-        record = run_roundtrip(job, source, tell=tell, check=ctrl_c.check)
+        run = _measuring(stack, workers)
+        record = run_roundtrip(job, source, tell=tell, check=ctrl_c.check, run=run)
     write_record(record, out / RECORD)
     return record, _pages(out / RECORD)
 
@@ -237,29 +246,57 @@ def _job(
     meter: Any,
     ablate: bool,
     out: Path,
+    workers: int,
 ) -> Job:
     """Everything made and opened: variants, and with ``--ablate`` their parts."""
     from fluxvae.ablation import parts_of
     from fluxvae.roundtrip import Job, part_label
-    from fluxvae.roundtrip_candidates import make_recipe, open_candidate
+    from fluxvae.roundtrip_candidates import make_recipes, open_candidate
 
     (size,) = base.sizes
-
-    def made(label: str, recipe: Recipe) -> Candidate:
-        path = make_recipe(recipe, out / ARTIFACTS, maker, tell=say)
-        return open_candidate(label, path, weights, size)
-
-    candidates = tuple(
-        made(one.label, one.recipe)
-        if one.recipe is not None
-        else open_candidate(one.label, Path(one.path or ""), weights, size)
+    found = {
+        one.label: open_candidate(one.label, Path(one.path), weights, size)
         for one in wanted
+        if one.path is not None
+    }
+    chosen = [(one.label, one.recipe or found[one.label].recipe) for one in wanted]
+    ablations = tuple((label, parts_of(recipe)) for label, recipe in chosen if ablate)
+    own = {recipe for _, recipe in chosen}
+    parts = dict.fromkeys(p.recipe for _, some in ablations for p in some)
+    extra = [recipe for recipe in parts if recipe not in own]
+    paths = make_recipes(
+        [*(one.recipe for one in wanted if one.recipe is not None), *extra],
+        out / ARTIFACTS, maker, workers=workers, threads=max(1, _cores() // workers), tell=say,
+    )  # fmt: skip
+    candidates = tuple(
+        found.get(label) or open_candidate(label, paths[recipe], weights, size)
+        for label, recipe in chosen
     )
-    ablations = tuple((c.label, parts_of(c.recipe)) for c in candidates if ablate)
-    own = {c.recipe for c in candidates}
-    recipes = dict.fromkeys(p.recipe for _, parts in ablations for p in parts)
-    extra = tuple(made(part_label(r.name()), r) for r in recipes if r not in own)
-    return Job(base.variant, size, weights, encoder, candidates, ablations, extra, meter, out)
+    others = tuple(open_candidate(part_label(r.name()), paths[r], weights, size) for r in extra)
+    return Job(base.variant, size, weights, encoder, candidates, ablations, others, meter, out)
+
+
+def _measuring(stack: ExitStack, workers: int) -> Run:
+    """Measuring in processes of its own; here when there is but one."""
+    import torch
+
+    from fluxvae.roundtrip_measure import run_here, run_in
+    from fluxvae.workers import worker_processes
+
+    if workers < 2:
+        return run_here
+    torch.set_num_threads(max(1, _cores() // workers))  # the rest of the cores measure
+    pool = stack.enter_context(worker_processes(workers, 1))
+    return run_in(pool, 2 * workers)
+
+
+def _cores() -> int:
+    """Cores that this process may use; not all systems tell."""
+    import os
+
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _progress(stack: ExitStack) -> Any:

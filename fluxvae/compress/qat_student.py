@@ -30,14 +30,15 @@ _LARGEST = float(torch.finfo(torch.float16).max)
 class Rates:
     """Learning rates of Adam by what is learned, before warm-up and decay.
 
-    ``weight`` and ``scale`` are the figures of the prototype (1e-5 and, for logarithms of scales,
-    3e-4). ``bias`` is for biases and the GroupNorm's gains. ``table`` is relative to the
-    table's root mean square.
+    ``scale`` is for logarithms of scales, ``bias`` for biases and the GroupNorm's gains, ``table``
+    is relative to the table's root mean square. A plain start has ranges and biases to mend: in
+    120 steps on TAEF1 (2 crops of 96 px) these rates gain 0.6 dB on held-out photos, a tenth of
+    ``scale`` and a hundredth of ``bias`` lose 0.2; three times ``weight`` is no better.
     """
 
     weight: float = 1e-5
-    scale: float = 3e-4
-    bias: float = 1e-5
+    scale: float = 3e-3
+    bias: float = 1e-3
     table: float = 1e-3
 
 
