@@ -73,3 +73,7 @@ class ValidationError(FluxVAEError):
 
 class CompressionError(FluxVAEError):
     """A decoder cannot be compressed as asked, or what was stored is not what was asked for."""
+
+
+class PowerError(FluxVAEError):
+    """Energy cannot be measured here and now, or a recording of it cannot be used."""
