@@ -15,7 +15,6 @@ FORMAT = "fluxvae-matrix-cell"
 VERSION = 1
 RESULT = "result.json"
 Status = Literal["done", "failed", "n/a"]
-Verdict = Literal["pass", "fail"]
 NONE = "none"  # compression of a cell that has none
 
 
@@ -132,7 +131,7 @@ class Result:
     cell: Cell
     status: Status
     reason: str | None
-    verdict: Verdict | None
+    verdict: str | None
     weights_digest: str
     inputs_digest: str
     versions: dict[str, str]
@@ -163,7 +162,7 @@ class Row:
     key: str
     label: str
     status: Status
-    verdict: Verdict | None
+    verdict: str | None
     reason: str | None
     latency_ms: float | None
     latency_p10_ms: float | None
