@@ -57,6 +57,10 @@ class ReportError(FluxVAEError):
     """A record of a round trip is damaged, or images for one cannot be used."""
 
 
+class MatrixError(FluxVAEError):
+    """A matrix cannot be run as asked, or its run folder is damaged or mixed."""
+
+
 class OutputError(FluxVAEError):
     """An output exists already or cannot be written."""
 
