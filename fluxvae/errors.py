@@ -81,3 +81,7 @@ class CompressionError(FluxVAEError):
 
 class PowerError(FluxVAEError):
     """Energy cannot be measured here and now, or a recording of it cannot be used."""
+
+
+class PublishError(FluxVAEError):
+    """Cells cannot be published, or the Hub cannot be reached or refuses them."""
