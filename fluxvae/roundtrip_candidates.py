@@ -15,8 +15,8 @@ from fluxvae.mil.program import Program
 from fluxvae.package import Record
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.roundtrip_record import Variant
-from fluxvae.whole import functions_and_sizes, require_record
 from fluxvae.weights import Weights
+from fluxvae.whole import functions_and_sizes, require_record
 
 ARTIFACT_SUFFIXES = (".mlpackage", ".mlmodel", ".mlmodelc")
 
