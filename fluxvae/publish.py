@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fluxvae.errors import OutputError
+from fluxvae.matrix_inputs import sha256_of
 from fluxvae.matrix_record import read_results
 from fluxvae.package import publish as move_into_place
 from fluxvae.package import staging
 from fluxvae.publish_card import FORMAT, VERSION, card_text, config_text
-from fluxvae.publish_models import Choice, Model, choose, sha256
+from fluxvae.publish_models import Choice, Model, choose
 
 MANIFEST = "manifest.json"
 PACKAGES, COMPILED = "packages", "compiled"
@@ -93,5 +94,7 @@ def _manifest(files: Sequence[HubFile]) -> str:
 def list_files(folder: Path) -> tuple[HubFile, ...]:
     """Every file below ``folder``, by path."""
     found = (path for path in folder.rglob("*") if path.is_file())
-    files = [HubFile(p.relative_to(folder).as_posix(), p.stat().st_size, sha256(p)) for p in found]
-    return tuple(sorted(files, key=lambda file: file.path))
+    named = {path.relative_to(folder).as_posix(): path for path in found}
+    return tuple(
+        HubFile(name, named[name].stat().st_size, sha256_of(named[name])) for name in sorted(named)
+    )

@@ -4,7 +4,6 @@ What is published is exactly what was measured: a cell's artifact has the sha256
 recorded, file by file, or nothing is published.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,11 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from fluxvae.compiler import SUFFIX
 from fluxvae.errors import PublishError, UsageError
-from fluxvae.matrix_record import Result
+from fluxvae.matrix_folder import recorded_digest
+from fluxvae.matrix_inputs import sha256_of
+from fluxvae.matrix_plan import folder_name
+from fluxvae.matrix_record import RESULT, Result
 from fluxvae.mil.package import read_package
 from fluxvae.package import Record, read_record
-
-KEY_DIGITS = 16  # of a cell's key in the name of its folder
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,12 @@ def _unfit(result: Result) -> str | None:
 
 def _model(folder: Path, result: Result) -> Model:
     label, name = result.cell.label(), result.artifact or ""
-    place = folder / "cells" / f"{result.key[:KEY_DIGITS]}-{label}"
+    place = folder / "cells" / folder_name(result.key, result.cell)
+    if not (place / RESULT).is_file() or recorded_digest(place) != sha256_of(place / RESULT):
+        raise PublishError(
+            f"{label}: {place / RESULT} is not what the run left there (its sha256 is not the one "
+            "beside it): run the cell again"
+        )
     if PurePosixPath(name).name != name:
         raise PublishError(f"{label} records the artifact {name!r}; expected a plain file name")
     files = _checked(place, name, result)
@@ -113,7 +118,7 @@ def _checked(place: Path, name: str, result: Result) -> dict[str, str]:
     }
     root = place / name
     files = [root] if root.is_file() else [p for p in root.rglob("*") if p.is_file()]
-    found = {path.relative_to(place).as_posix(): sha256(path) for path in files}
+    found = {path.relative_to(place).as_posix(): sha256_of(path) for path in files}
     wrong = sorted(
         path for path in {*recorded, *found} if recorded.get(path) != found.get(path)
     ) or ([] if found else [name])
@@ -138,9 +143,3 @@ def _same(known: Model, other: Model) -> Model:
         *(known.name, known.folder, known.files, known.compiled, known.record),
         (*known.cells, *other.cells),
     )
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal sha256 of the file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

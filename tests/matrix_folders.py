@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fluxvae.matrix_folder import write_digest
+from fluxvae.matrix_inputs import sha256_of
+from fluxvae.matrix_plan import folder_name
 from fluxvae.matrix_record import (
     FORMAT,
     VERSION,
@@ -20,7 +23,6 @@ from fluxvae.matrix_record import (
 )
 from fluxvae.mil.package import read_package
 from fluxvae.package import read_record
-from fluxvae.publish_models import sha256
 
 LINUX = Host("Linux", "6.1", "6.1", "x86_64", "Test CPU", 16 << 30, "3.12.4")
 MAC = Host("Darwin", "15.5", "24F74", "arm64", "Apple M4", 16 << 30, "3.12.4")
@@ -77,13 +79,14 @@ def write_run(folder: Path, cells: Sequence[Made | Result]) -> Path:
     for given in cells:
         made = given if isinstance(given, Made) else None
         found: Result = given if made is None else made.result  # type: ignore[assignment]
-        place = folder / "cells" / f"{found.key[:16]}-{found.cell.label()}"
+        place = folder / "cells" / folder_name(found.key, found.cell)
         place.mkdir(parents=True)
         if made is not None:
             for source in filter(None, (made.artifact, made.compiled)):
                 shutil.copytree(source, place / source.name)
             files = (path for path in place.rglob("*") if path.is_file())
-            digests = {path.relative_to(place).as_posix(): sha256(path) for path in files}
+            digests = {path.relative_to(place).as_posix(): sha256_of(path) for path in files}
             found = replace(found, artifact_sha256=digests)
         (place / "result.json").write_text(json.dumps(asdict(found)), encoding="utf-8")
+        write_digest(place)
     return folder

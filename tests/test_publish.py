@@ -14,6 +14,7 @@ import yaml
 
 from fluxvae.catalog import CATALOG
 from fluxvae.errors import FluxVAEError, MatrixError, OutputError, PublishError, UsageError
+from fluxvae.matrix_folder import write_digest
 from fluxvae.matrix_record import read_results
 from fluxvae.publish import HubFolder, make_folder
 from fluxvae.publish_card import card_text, minimum_os
@@ -255,7 +256,7 @@ def test_cells_that_cannot_be_are_left_out_with_their_reason(
         make_folder(run, REPO, run / "x", only="*swift*")
 
 
-@pytest.mark.parametrize("harm", ["edit", "remove", "add", "weights"])
+@pytest.mark.parametrize("harm", ["edit", "remove", "add", "weights", "verdict"])
 def test_artifact_other_than_the_measured_one_is_refused(run: Path, harm: str) -> None:
     (place,) = (run / "cells").iterdir()
     weights = next(place.rglob("weight.bin"))
@@ -270,10 +271,15 @@ def test_artifact_other_than_the_measured_one_is_refused(run: Path, harm: str) -
     elif harm == "add":
         weights.with_name("more.bin").write_bytes(b"")
         assert "more.bin is not what was measured" in refusal(run)
-    else:
+    elif harm == "weights":
         data = json.loads((place / "result.json").read_text()) | {"weights_digest": "0" * 64}
         (place / "result.json").write_text(json.dumps(data))
+        write_digest(place)
         assert "of other weights than the result says" in refusal(run)
+    else:  # a figure changed after the run
+        text = (place / "result.json").read_text()
+        (place / "result.json").write_text(text.replace("31.5", "91.5"))
+        assert "result.json is not what the run left there" in refusal(run)
 
 
 def test_artifact_outside_its_folder_is_refused(demo_package: Path, tmp_path: Path) -> None:
