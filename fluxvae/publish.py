@@ -46,7 +46,7 @@ class HubFolder:
 
 
 def make_folder(
-    run: Path, repo: str, out: Path, *, only: str | None = None, overwrite: bool = False
+    run: Path, repo: str, out: Path, *, only: Sequence[str] = (), overwrite: bool = False
 ) -> HubFolder:
     """Make the Hub folder ``out`` from the run folder ``run``, for the repository ``repo``.
 

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from fluxvae import __version__
-from fluxvae.catalog import Decoder, find_decoder
+from fluxvae.catalog import KNOWN_FILES, Decoder, find_decoder
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME
 from fluxvae.matrix_record import Result, Row
 from fluxvae.matrix_summary import summarize
@@ -167,11 +167,16 @@ def _latents(models: Sequence[Model]) -> str:
 
 def _measured(models: Sequence[Model], rows: Sequence[Row], results: Sequence[Result]) -> str:
     names = {r.key: model.name for model in models for r in model.cells}
+    by_key = {result.key: result for result in results}
     table = _table(
-        ("Cell", "Worst PSNR", "Latency, median [p10-p90]", "Peak memory", "Energy a decode"),
+        (
+            *("Cell", "PSNR, worst photo", "worst of all"),
+            *("Latency, median [p10-p90]", "Peak memory", "Energy a decode"),
+        ),
         [
             (
                 f"{row.label} (`{names[row.key]}`)",
+                _photos_psnr(by_key[row.key]),
                 "equal" if row.psnr_db is None else f"{row.psnr_db:.1f} dB",
                 _latency(row),
                 "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:.0f} MB",
@@ -182,6 +187,14 @@ def _measured(models: Sequence[Model], rows: Sequence[Row], results: Sequence[Re
     )
     flags = [f"- {row.label}: {flag}" for row in rows for flag in row.flags]
     return "\n\n".join([table, "\n".join([*_words(results), *flags])])
+
+
+def _photos_psnr(result: Result) -> str:
+    photos = [error for error in result.errors if error.ssim is not None]
+    worst = min((e.psnr_db for e in photos if e.psnr_db is not None), default=None)
+    if worst is None:
+        return "equal" if photos else ""
+    return f"{worst:.1f} dB"
 
 
 def _latency(row: Row) -> str:
@@ -197,8 +210,9 @@ def _words(results: Sequence[Result]) -> list[str]:
     """What the figures are and are not, one line each."""
     inputs = sorted({error.input for result in results for error in result.errors})
     lines = [
-        f"- PSNR is against the float32 PyTorch decoder, the worst of {len(inputs)} inputs "
-        f"({', '.join(inputs)}); the peak is the range of the output."
+        f"- PSNR is against the float32 PyTorch decoder, over {len(inputs)} inputs "
+        f"({', '.join(inputs)}): photos, and latents no photo has. The peak is the range of the "
+        "output."
     ]
     for host in dict.fromkeys(result.host for result in results):
         machine = ", ".join(
@@ -234,12 +248,13 @@ def _provenance(models: Sequence[Model], results: Sequence[Result]) -> str:
 def _licence_words(model: Model) -> str:
     if _is_ours(model):
         return "Licence: MIT, the fluxvae developers."
-    decoder = _decoder(model)
-    text = (
-        f"Licence: {decoder.licence}, {decoder.author} (https://huggingface.co/{decoder.hub.repo})."
-    )
+    decoder, digest = _decoder(model), model.record.source.file_sha256
+    page = f"https://huggingface.co/{decoder.hub.repo}"
+    text = f"Licence: {decoder.licence}, {decoder.author} ({page})."
     if _is_published(model):
         return text
+    if digest in KNOWN_FILES:
+        return f"{text} By its sha256 the file is {KNOWN_FILES[digest]}."
     return f"{text} These are not the file published there; who uploads them answers for them."
 
 

@@ -43,17 +43,19 @@ class Choice:
     left_out: tuple[str, ...]
 
 
-def choose(folder: Path, results: Sequence[Result], only: str | None = None) -> Choice:
-    """The models of the cells whose labels match the pattern ``only`` (all without one).
+def choose(folder: Path, results: Sequence[Result], only: Sequence[str] = ()) -> Choice:
+    """The models of the cells whose labels fit one of the patterns ``only`` (all without any).
 
     Raises UsageError when none matches; PublishError, naming every such cell, when one failed, is
     outside its limits, or has an artifact other than the recorded one.
     """
-    found = [r for r in results if only is None or fnmatchcase(r.cell.label(), only)]
+    found = [
+        r for r in results if not only or any(fnmatchcase(r.cell.label(), one) for one in only)
+    ]
     if not found:
         labels = ", ".join(r.cell.label() for r in results[:8])
         raise UsageError(
-            f"no cell of {folder} matches --only {only!r}; it has {labels}"
+            f"no cell of {folder} fits --only {' '.join(only)!r}; it has {labels}"
             if results
             else f"{folder} has no results: expected the folder of a `fluxvae matrix run`"
         )

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--repo", required=True, metavar="USER/NAME",
               help="Repository of the Hugging Face Hub; made where there is none.")  # fmt: skip
-@click.option("--only", metavar="PATTERN",
-              help="Cells by name, such as 'flux2-*'. [default: all]")  # fmt: skip
+@click.option("--only", metavar="PATTERN", multiple=True,
+              help="Cells whose label fits, such as 'flux2-*'; repeatable.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Make and show the folder; upload nothing.")
 @click.option("--private", is_flag=True, help="Make the repository private.")
 @click.option("--endpoint", metavar="URL",
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def command(
     folder: Path,
     repo: str,
-    only: str | None,
+    only: tuple[str, ...],
     dry_run: bool,
     private: bool,
     endpoint: str | None,
