@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from fluxvae.errors import PowerError, UsageError
 from fluxvae.host import Answer, Host
 from fluxvae.matrix_record import Energy
-from fluxvae.power_host import require_host
+from fluxvae.power_host import check_host, require_host
 from fluxvae.power_plist import ENGINES, Recording, parse_recording
 
 RELATIVE = (
@@ -32,6 +32,7 @@ HOW_TO_ALLOW = (
     "powermetrics needs administrator rights: run `sudo -v` first, or allow it alone by the line "
     f"`YOURNAME ALL=(root) NOPASSWD: {POWERMETRICS}` in sudoers (`sudo visudo`)"
 )
+_LOOK_AGAIN = 5.0  # seconds; macOS renews the load average as often
 _LONGEST = 50.0  # seconds; Host.run waits a minute
 
 
@@ -56,14 +57,18 @@ def measure_energy(
     window: Window,
     decode: Callable[[], object],
     *,
+    patience_s: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> Energy:
     """Energy of one ``decode()`` in mJ for each of cpu, gpu and ane, above the idle Mac's.
 
     Refuses, by PowerError, a host that is not on mains power, quiet and cool, before or after;
-    missing rights; and a recording that cannot be used. Never asks for a password. Whatever
-    ``decode`` raises comes through.
+    missing rights; and a recording that cannot be used. Where nothing but the load average stands
+    in the way, as after a conversion, it waits for up to ``patience_s`` seconds. Never asks for a
+    password. Whatever ``decode`` raises comes through.
     """
+    wait_for_quiet(host, patience_s, clock, sleep)
     require_host(host)
     decode()  # loads and warms up; its caches are no part of the idle window
     idle = record(host, window)
@@ -77,6 +82,20 @@ def measure_energy(
         busy = active.result()
     require_host(host, load=False)
     return energy(idle, busy, decodes, seconds)
+
+
+def wait_for_quiet(
+    host: Host,
+    patience_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> None:
+    """Wait while the load average alone is unfit, for ``patience_s`` seconds at most."""
+    start = clock()
+    while clock() - start < patience_s:
+        if [check.name for check in check_host(host) if not check.met] != ["load"]:
+            return
+        sleep(_LOOK_AGAIN)
 
 
 def energy(idle: Recording, active: Recording, decodes: int, seconds: float) -> Energy:

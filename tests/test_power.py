@@ -10,7 +10,7 @@ import pytest
 
 from fluxvae.errors import PowerError, UsageError
 from fluxvae.host import Answer, Host
-from fluxvae.power import Window, command, energy, measure_energy, record
+from fluxvae.power import Window, command, energy, measure_energy, record, wait_for_quiet
 from fluxvae.power_host import check_host, require_host
 from fluxvae.power_plist import ENGINES, Recording, Sample, parse_recording
 from tests.power_recordings import QUIET, mac, printed, sample
@@ -266,6 +266,30 @@ def test_whole_path_from_windows_to_joules() -> None:
     each = 2.0 / found.decodes  # the clock moved by 2 s
     assert found.engines_mj == pytest.approx({"cpu": 500 * each, "gpu": 0, "ane": 900 * each})
     assert "the last sample was cut off" in found.note
+
+
+@pytest.mark.parametrize(("patience", "slept"), [(60.0, [5.0, 5.0]), (7.0, [5.0, 5.0]), (0.0, [])])
+def test_load_of_a_conversion_may_fade(patience: float, slept: list[float]) -> None:
+    loads = ["{ 4.00 1 1 }", "{ 2.50 1 1 }", "{ 1.90 1 1 }"]
+    now, rests = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        now[0] += seconds
+        loads.pop(0)
+
+    def answer(command: Sequence[str]) -> Answer | None:
+        return Answer(0, loads[0], "") if command[-1] == "vm.loadavg" else mac().run(command)
+
+    wait_for_quiet(replace(mac(), run=answer), patience, lambda: now[0], sleep)
+    assert rests == slept
+
+
+def test_only_load_is_waited_for() -> None:
+    busy = {"sysctl -n vm.loadavg": "{ 4.00 1 1 }", "pmset -g": "lowpowermode 1"}
+    wait_for_quiet(mac(**busy), 60.0, sleep=lambda seconds: pytest.fail("slept"))
+    with pytest.raises(PowerError, match=r"low-power mode is on.*load average 4"):
+        measure_energy(mac(**busy), Window(), lambda: None, patience_s=60.0)
 
 
 def test_mac_that_got_hot_meanwhile_is_refused() -> None:

@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import huggingface_hub
+import jsonschema
 import pytest
 import yaml
 
@@ -25,6 +26,7 @@ from fluxvae.weights.source import WeightSource
 from tests.hub_repo import TOKEN, HubRepo, serving_repo
 from tests.matrix_folders import CELL, ENERGY, MAC, Made, result, write_run
 
+ROOT = Path(__file__).resolve().parents[1]
 REPO = "me/flux2-tiny"
 # sha256 of upstream's taef2_decoder.pth: https://github.com/madebyollin/taesd
 TAEF2_PTH = "0a44a31e1ae59eb9dbf9359d24942fd3ef5928162c1800d97a28c61d51be0ab5"
@@ -99,6 +101,24 @@ def test_config_says_what_an_app_must_know(run: Path, demo_package: Path) -> Non
     assert model["sizes"] == [[64, 64]]
     assert model["minimum_os"] == {"iOS": "16", "macOS": "13"}  # float16 input
     assert model["cells"] == [CELL.label()]
+
+
+def test_config_follows_its_schema(
+    demo_artifact: Callable[..., Path], demo_package: Path, tmp_path: Path
+) -> None:
+    schema = json.loads((ROOT / "docs" / "hub.schema.json").read_text())
+    both = demo_artifact("flux1", "64,128", shapes="multifunction")  # as other tests have it
+    several = replace(CELL, variant="flux1", shapes="multifunction", sizes="64,128")
+    cells = [(demo_package, CELL), (both, several)]
+    run = write_run(tmp_path / "run", [Made(path, result(path, cell)) for path, cell in cells])
+    make_folder(run, REPO, run / "hub")
+    config = json.loads((run / "hub" / "config.json").read_text())
+    jsonschema.validate(config, schema)
+    assert [m["functions"] for m in config["models"]] == [{"64": "hw64", "128": "hw128"}, None]
+    for harm in ({"sizes": []}, {"package": "elsewhere"}, {"more": 1}):
+        bad = {**config, "models": [{**config["models"][0], **harm}]}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
 
 
 @pytest.mark.parametrize(
