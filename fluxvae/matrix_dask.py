@@ -121,7 +121,7 @@ class DaskPool:
         )
         self.running[future.key] = job
         if self.done is None:
-            self.done = as_completed([future])
+            self.done = as_completed([future], loop=self.client.loop)
         else:
             self.done.add(future)
 
