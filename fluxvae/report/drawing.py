@@ -70,6 +70,8 @@ def place_label(
     spot = axes.transData.transform(at)
     boxes = [_box(spot, place, axes.figure.dpi / 72, extent) for place in order]
     costs = [_cost(box, taken, frame) for box in boxes]
+    if not crowded:
+        costs = [cost + (box.y1 > frame.y1 + 2) for cost, box in zip(costs, boxes, strict=True)]
     best = costs.index(min(costs))
     if costs[best] and not crowded:
         text.remove()

@@ -52,7 +52,7 @@ class Item:
             return row.status
         if row.verdict == "fail":
             return "fail"
-        if row.flags or row.outliers:
+        if row.flags:
             return "flagged"
         return "pass" if row.verdict == "pass" else "unjudged"
 
@@ -62,11 +62,11 @@ class Item:
         row, found = self.row, []
         if row.reason is not None:
             found.append(row.reason)
-        found += [f"{e.input}: {e.limit} not met" for e in self.result.errors if not e.passed]
+        found += [f"{e.input}: limit not met ({e.limit})" for e in self.result.errors if not e.passed]
         if self.quality is None and self.result.errors:
             found.append("the image is not finite")
         found += row.flags
-        found += [f"run {n} stands apart: {significant(row.runs_ms[n - 1])} ms"
+        found += [f"outlier: run {n} took {significant(row.runs_ms[n - 1])} ms"
                   for n in row.outliers]  # fmt: skip
         return tuple(found)
 
@@ -229,11 +229,10 @@ def within_spread(row: Row, base: Row) -> bool:
 
 def host_words(host: Host) -> str:
     """One line on a host."""
-    parts = [host.system, host.release, f"({host.build})" if host.build else "", host.arch,
-             f"on {host.chip}" if host.chip else "",
-             f"with {size_words(host.memory)} of memory" if host.memory else "",
-             f"Python {host.python}"]  # fmt: skip
-    return " ".join(part for part in parts if part)
+    system = f"{host.system} {host.release}" + (f" ({host.build})" if host.build else "")
+    memory = f"{size_words(host.memory)} of memory" if host.memory else None
+    parts = (system, host.arch, host.chip, memory, f"Python {host.python}")
+    return ", ".join(part for part in parts if part)
 
 
 def _rank(item: Item) -> tuple[int, float, str, str]:

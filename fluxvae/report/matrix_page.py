@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxvae.report import matrix_ablation
-from fluxvae.report.figures import AGAINST, size_words
+from fluxvae.report.figures import size_words
 from fluxvae.report.matrix_charts import (
     CHARTS,
     ENERGY,
@@ -79,7 +79,6 @@ def write_page(matrix: Matrix, path: Path) -> None:
         details=matrix.items[:DETAILS],
         readout=[{"name": r["label"], "words": r["words"]} for r in rows],
         tables=matrix_ablation.tables(matrix),
-        decoder=AGAINST["loss"],
         host_words=host_words,
         short_value=short_value,
         significant=significant,

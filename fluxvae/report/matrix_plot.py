@@ -118,7 +118,7 @@ def _scatter(
         y, colour = _height(p, top), COLOURS[style.colour(p.item)]
         if p.low < p.high:
             axes.plot([p.low, p.high], [y, y], color=colour, linewidth=1.2, alpha=0.5)
-        if p.item.row.flags or p.item.row.outliers:
+        if p.item.row.flags:
             axes.plot(p.x, y, "o", markersize=13, markerfacecolor="none", markeredgecolor=INK,
                       markeredgewidth=0.9)  # fmt: skip
         failed = p.item.row.verdict == "fail"
@@ -130,7 +130,7 @@ def _scatter(
         axes.axhline(top, color=OTHER, linewidth=0.8, linestyle=":")
         axes.annotate("equal images", (1, top), (0, 3), fontsize=8.5, ha="right",
                       xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
-    axes.margins(x=0.1, y=0.12)
+    axes.margins(x=0.1, y=0.14)
     _scale(axes.set_xscale, axes.xaxis, [p.x for p in shown], narrow)
     _scale(axes.set_yscale, axes.yaxis, [_height(p, top) for p in shown], narrow)
 
