@@ -179,8 +179,9 @@ def local_cluster(workers: int, work_folder: Path) -> Iterator[DaskPool]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # a page of its health, and no dashboard
             worker_dashboard_address=None,
+            scheduler_kwargs={"dashboard": False},
             local_directory=str(work_folder / "dask"),
             memory_limit=0,  # the jobs' own processes have one
             silence_logs=logging.CRITICAL,
