@@ -10,6 +10,7 @@ import logging
 import shutil
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -113,7 +114,7 @@ class DaskPool:
             job_json(replace(job, files=files)),
             blobs,
             str(self.work_folder) if self.shares_files else None,
-            key=f"{job.name}-{job.kind}-{len(self.running)}",
+            key=f"{job.name}-{job.kind}-{uuid.uuid4()}",  # other runs may use this scheduler
             priority=10 if job.kind in ("solve", "stage") else 0,
             resources=dict.fromkeys(self._needs(job), 1) if self.splits else None,
             retries=0,
