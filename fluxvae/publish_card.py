@@ -200,8 +200,8 @@ def _photos_psnr(result: Result) -> str:
 def _latency(row: Row) -> str:
     if row.latency_ms is None:
         return ""
-    spread = ""
-    if row.latency_p10_ms is not None and row.latency_p90_ms is not None:
+    spread = ", one run"
+    if len(row.runs_ms) > 1 and None not in (row.latency_p10_ms, row.latency_p90_ms):
         spread = f" [{row.latency_p10_ms:.1f}-{row.latency_p90_ms:.1f}]"
     return f"{row.latency_ms:.1f} ms{spread}"
 

@@ -162,6 +162,13 @@ def test_card_says_what_was_measured_where(run: Path, demo_package: Path) -> Non
     assert f"`packages/{demo_package.name}` | 64 x 64 | float16 | none | iOS 16, macOS 13" in text
 
 
+def test_one_run_has_no_spread(demo_package: Path, tmp_path: Path) -> None:
+    measured = result(demo_package)
+    once = replace(measured, runs=measured.runs[:1])
+    _, text = card(write_run(tmp_path / "run", [Made(demo_package, once)]))
+    assert "| 10.0 ms, one run | " in text
+
+
 def test_card_of_a_mac_has_energy_and_its_limits(demo_package: Path, tmp_path: Path) -> None:
     flagged = ("later load is 3 times the median",)
     measured = result(demo_package, host=MAC, energy=ENERGY, flags=flagged)
