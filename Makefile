@@ -7,7 +7,7 @@
 #         TORCH="torch --index-url ADDRESS" with the address of an index of CPU wheels.
 
 FITS   = -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
-PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p $(FITS) && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p $(FITS) && echo $$p && break; done)
 TORCH  ?=
 PIP    := 'pip>=25.1' # the first with --group
 BIN    := .venv/bin

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -39,7 +38,7 @@ from fluxvae.harness import (
     Run,
     parse_report,
 )
-from fluxvae.host import chip, os_build, this_host
+from fluxvae.host import chip, os_build, peak_memory, this_host
 from fluxvae.iobundle import read_bundle
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature as MilFeature
@@ -51,7 +50,6 @@ from fluxvae.structure import build
 from fluxvae.whole import open_artifact, refuse_parts
 
 _DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on a Mac, else KiB
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def measure(request: Request) -> HarnessReport:
         warmup_ms=tuple(warmup),
         samples_ms=tuple(samples),
         latency=latency(samples),
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT,
+        peak_memory_bytes=peak_memory(),
     )
     return HarnessReport(
         format=FORMAT,

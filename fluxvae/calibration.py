@@ -4,7 +4,7 @@ The photos are disjoint from those that every figure is measured on.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def load_calibration(
 def photo_calibration(encoder: Weights, *, side: int = SIDE) -> Calibration:
     """16 latents (1, C, side / 8, side / 8) of ``CALIBRATION_PHOTOS``, by the given encoder."""
     crops = [crop for photo in CALIBRATION_PHOTOS for crop in photo_crops(photo, side)]
-    return _calibration("photos", encode(encoder, crops))
+    return calibration_of("photos", encode(encoder, crops))
 
 
 def folder_calibration(
@@ -95,7 +95,7 @@ def folder_calibration(
                 "PATH, or a folder of latent files (.safetensors or .npy)"
             )
         latents += encode(encoder, _image_crops(images, side))
-    return _calibration(folder.resolve().name, latents)
+    return calibration_of(folder.resolve().name, latents)
 
 
 def encode(encoder: Weights, images: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -166,7 +166,8 @@ def _image_crops(images: list[Path], side: int) -> Iterator[np.ndarray]:
             yield crop_image(pixels, top, left, side, side)
 
 
-def _calibration(name: str, latents: list[np.ndarray]) -> Calibration:
+def calibration_of(name: str, latents: Sequence[np.ndarray]) -> Calibration:
+    """Latents float32 (1, C, h, w) under a name. Raises CompressionError for NaN and infinity."""
     digest = hashlib.sha256()
     for latent in latents:
         if not np.isfinite(latent).all():

@@ -22,6 +22,7 @@ from torch import nn
 
 from fluxvae.catalog import find_decoder
 from fluxvae.errors import ConvertError
+from fluxvae.laps import lap
 from fluxvae.recipes import Recipe, Size, latent_shape
 from fluxvae.recipes.latents import PATCH, artifact_contract
 from fluxvae.rewrite.attention import with_attention
@@ -71,7 +72,8 @@ def write_program(
     with coremltools(verbose) as ct, _in_own_words(recipe, path.parent):
         import numpy as np
 
-        program = _export_ports(network.eval(), inputs)
+        with lap("capture"):
+            program = _export_ports(network.eval(), inputs)
         features = [
             ct.TensorType(name=p.name, shape=_open_shape(ct, p), dtype=getattr(np, p.dtype))
             for p in inputs
@@ -196,7 +198,7 @@ def _write_one(
 ) -> None:
     network = interface(decoder, recipe, sizes[0]).eval()
     shapes = [latent_shape(recipe, s, channels) for s in sizes]
-    with _in_own_words(recipe, path.parent):
+    with _in_own_words(recipe, path.parent), lap("capture"):
         program = _export(network, shapes)
     with _temporary_files_in(path.parent), _in_own_words(recipe, path.parent):
         model = _convert(ct, program, recipe, shapes, keep.get(sizes[0], frozenset()))
@@ -243,15 +245,16 @@ def _run_converter(
         options["compute_precision"] = _precision(ct, keep, unseen)
     pipeline = ct.PassPipeline.DEFAULT
     pipeline.remove_passes(_left_out(recipe))
-    model = ct.convert(
-        program,
-        inputs=list(inputs),
-        outputs=[out],
-        convert_to=recipe.format,
-        pass_pipeline=pipeline,
-        skip_model_load=True,
-        **options,
-    )
+    with lap("convert"):
+        model = ct.convert(
+            program,
+            inputs=list(inputs),
+            outputs=[out],
+            convert_to=recipe.format,
+            pass_pipeline=pipeline,
+            skip_model_load=True,
+            **options,
+        )
     if unseen:
         raise ConvertError(
             f"the program has no {', '.join(sorted(unseen)[:3])}, which was to stay float32 "

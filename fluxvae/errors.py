@@ -57,6 +57,10 @@ class ReportError(FluxVAEError):
     """A record of a round trip is damaged, or images for one cannot be used."""
 
 
+class MatrixError(FluxVAEError):
+    """A matrix cannot be run as asked, or its run folder is damaged or mixed."""
+
+
 class OutputError(FluxVAEError):
     """An output exists already or cannot be written."""
 
@@ -73,3 +77,11 @@ class ValidationError(FluxVAEError):
 
 class CompressionError(FluxVAEError):
     """A decoder cannot be compressed as asked, or what was stored is not what was asked for."""
+
+
+class PowerError(FluxVAEError):
+    """Energy cannot be measured here and now, or a recording of it cannot be used."""
+
+
+class PublishError(FluxVAEError):
+    """Cells cannot be published, or the Hub cannot be reached or refuses them."""

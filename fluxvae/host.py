@@ -16,6 +16,7 @@ from fluxvae.compiler import Compiler, find_compilers
 _SECONDS = 60  # xcrun and swift are slow the first time after an update
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of cgroup v2, as containers have
 _CPU_INFO = Path("/proc/cpuinfo")
+_OWN_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,22 @@ def free_bytes(folder: Path) -> int:
     """Free bytes where ``folder`` is, or would be made."""
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     return shutil.disk_usage(existing).free
+
+
+def peak_memory() -> int:
+    """Bytes: the most that this process held in memory so far.
+
+    Linux carries getrusage's figure over from the process that started this one, which may have
+    been larger: the kernel's own mark of this address space does not have that.
+    """
+    with contextlib.suppress(OSError):
+        for line in _OWN_STATUS.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource  # which Windows lacks
+
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on a Mac, else KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _version(distribution: str) -> str | None:

@@ -80,11 +80,11 @@ KNOWN_TROUBLE = (
     ),
     KnownTrouble(
         "python",
-        (3, 13),
+        (3, 14),
         None,
         "warn",
         f"not tested; wheels of coremltools without compiled parts are reported ({ISSUES}/2617)",
-        "use Python 3.11 or 3.12 if something fails",
+        "use Python 3.11 to 3.13 if something fails",
     ),
 )
 

@@ -73,7 +73,7 @@ class NonFinite:
     kind: str
 
 
-class _Watch:
+class Watch:
     """Sees every operation's outputs and keeps those that are not finite."""
 
     def __init__(self) -> None:
@@ -209,7 +209,7 @@ def validate(
     chosen = choose_backend(backend)
     decoder = build_decoder(weights)
     network = None if encoder is None or latents else build_encoder(encoder)
-    way, watch = passage(record.recipe, weights), _Watch()
+    way, watch = passage(record.recipe, weights), Watch()
     results: list[CaseResult] = []
     for function, size in artifact.functions_and_sizes():
         if not results or results[-1].function != function:  # one runner for all its sizes

@@ -183,7 +183,7 @@ def test_edges_of_the_known_troubles(package: str, version: str, status: str) ->
 
 @pytest.mark.parametrize(
     ("python", "status"),
-    [((3, 10, 14), "missing"), ((3, 11, 0), "ok"), ((3, 12, 9), "ok"), ((3, 13, 0), "warn")],
+    [((3, 10, 14), "missing"), ((3, 11, 0), "ok"), ((3, 13, 0), "ok"), ((3, 14, 0), "warn")],
 )
 def test_edges_of_the_python_range(python: tuple[int, ...], status: str) -> None:
     assert findings(replace(host(), python=python))["Python"].status == status

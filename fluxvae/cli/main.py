@@ -33,6 +33,9 @@ COMMANDS = {
     "plan": ("fluxvae.cli.plan", "Say which operation runs where (macOS)."),
     "drift": ("fluxvae.cli.drift", "Say whether a model gives the same bits every time."),
     "mac-report": ("fluxvae.cli.mac_report", "On a Mac: all of this for a list of models."),
+    "matrix": ("fluxvae.cli.matrix", "Measure a matrix of artifacts: resumable, verifiable."),
+    "publish": ("fluxvae.cli.publish", "Publish measured models on the Hugging Face Hub."),
+    "power": ("fluxvae.cli.power", "On a Mac: say whether energy can be measured."),
     "doctor": ("fluxvae.cli.doctor", "Say what this machine can and cannot do."),
 }
 

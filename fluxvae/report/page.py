@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from fluxvae.report.attribution import attributions
 from fluxvae.report.embed import LIMIT, Embedded, embed
@@ -28,21 +21,11 @@ from fluxvae.report.figures import (
     size_words,
     with_unit,
 )
-from fluxvae.report.plot import FRONT, INK, OTHER, PALE, plot_svg, title
+from fluxvae.report.page_parts import Entry, dump_page, sortable, themed
+from fluxvae.report.plot import plot_svg, title
 from fluxvae.roundtrip_record import Metric, Picture
 
 CASES = 20  # rows of the table of cases before "show all"
-# Colours of the plot that follow the page's, light or dark.
-THEME = {INK: "ink", PALE: "line", FRONT: "accent", OTHER: "muted", "#ffffff": "paper"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure in a table: what is shown, and what it sorts by (None: always last)."""
-
-    text: str
-    sort: str | None
-    note: str = ""
 
 
 def write_page(report: Report, path: Path, plot: str, limit: int = LIMIT) -> None:
@@ -54,22 +37,15 @@ def write_page(report: Report, path: Path, plot: str, limit: int = LIMIT) -> Non
     or damaged.
     """
     embedded, left_out = embed(report, limit)
-    script = _file("page.js")
-    environment = Environment(
-        loader=FunctionLoader(_file),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    stream = environment.get_template("page.html").stream(
+    dump_page(
+        path,
+        "page.html",
+        styles=("base.css", "page.css"),
+        scripts=("tables.js", "page.js"),
         report=report,
         record=report.record,
         against=AGAINST,
         title=title(report),
-        css=_file("page.css"),
-        script=script,
-        script_hash=_digest(script),
         wide=themed(plot),
         narrow=themed(plot_svg(report, narrow=True)),
         view=viewer_data(report, embedded),
@@ -87,25 +63,6 @@ def write_page(report: Report, path: Path, plot: str, limit: int = LIMIT) -> Non
         size_words=size_words,
         missing=MISSING,
     )
-    stream.enable_buffering(64)
-    stream.dump(str(path), encoding="utf-8")
-
-
-def _file(name: str) -> str:
-    return resources.files("fluxvae.report").joinpath(name).read_text("utf-8")
-
-
-def _digest(script: str) -> str:
-    """The hash by which the page's policy allows this script and no other."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def themed(svg: str) -> str:
-    """An SVG to stand in the page: no XML header, its colours the page's."""
-    inner = svg[svg.index("<svg") :]
-    for colour, name in THEME.items():
-        inner = inner.replace(colour, f"var(--{name})")
-    return inner
 
 
 def viewer_data(report: Report, embedded: tuple[Embedded, ...]) -> dict[str, Any]:
@@ -187,7 +144,7 @@ def _variant_rows(report: Report) -> list[dict[str, Any]]:
         {
             "variant": v,
             "front": front.get(v.label, False),
-            "bytes": Cell(size_words(v.bytes), None if v.bytes is None else str(v.bytes),
+            "bytes": Entry(size_words(v.bytes), None if v.bytes is None else str(v.bytes),
                           "" if v.fraction is None else f"{v.fraction:.1%} of fp16"),
             **{against: [_spread_cell(report, v.label, m, against) for m in report.metrics]
                for against in AGAINST},
@@ -197,21 +154,21 @@ def _variant_rows(report: Report) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _spread_cell(report: Report, label: str, metric: Metric, against: Against) -> Cell:
+def _spread_cell(report: Report, label: str, metric: Metric, against: Against) -> Entry:
     spread = report.spread(label, metric, against)
     if spread is None:
-        return Cell(MISSING, None)
+        return Entry(MISSING, None)
     note = f"{number(spread.p10, metric)}{DASH}{number(spread.p90, metric)}"
-    return Cell(number(spread.median, metric), _sortable(spread.median), note)
+    return Entry(number(spread.median, metric), sortable(spread.median), note)
 
 
-def _worst_cell(report: Report, label: str, against: Against) -> Cell:
+def _worst_cell(report: Report, label: str, against: Against) -> Entry:
     main = report.main
     spread = None if main is None else report.spread(label, main, against)
     if main is None or spread is None:
-        return Cell(MISSING, None)
-    value = _sortable(badness(spread.worst_value, main))
-    return Cell(shorten(spread.worst, 60), value, with_unit(spread.worst_value, main))
+        return Entry(MISSING, None)
+    value = sortable(badness(spread.worst_value, main))
+    return Entry(shorten(spread.worst, 60), value, with_unit(spread.worst_value, main))
 
 
 def _case_rows(report: Report) -> list[dict[str, Any]]:
@@ -225,7 +182,7 @@ def _case_rows(report: Report) -> list[dict[str, Any]]:
             "side": indices[variant.label],
             **{
                 against: [
-                    Cell(number(value, m), None if value is None else _sortable(value))
+                    Entry(number(value, m), None if value is None else sortable(value))
                     for m in report.metrics
                     for value in [report.value(picture.name, variant.label, m, against)]
                 ]
@@ -234,8 +191,3 @@ def _case_rows(report: Report) -> list[dict[str, Any]]:
         }
         for picture, variant in report.cases()
     ]
-
-
-def _sortable(value: float) -> str:
-    """A number as JavaScript reads it."""
-    return ("" if value > 0 else "-") + "Infinity" if math.isinf(value) else repr(value)

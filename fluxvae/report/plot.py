@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fluxvae.report.drawing import (
+    BELOW,
+    FRONT,
+    INK,
+    OTHER,
+    PALE,
+    PLACES,
+    SETTINGS,
+    front_boxes,
+    new_drawing,
+    place_label,
+    point_boxes,
+    svg_text,
+)
 from fluxvae.report.figures import (
     AGAINST,
     INFINITY,
@@ -21,26 +33,6 @@ from fluxvae.roundtrip_record import REFERENCE, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-INK, PALE, FRONT, OTHER = "#1c1d20", "#d9dbe0", "#0b57d0", "#767b84"
-SETTINGS: Any = {
-    "svg.hashsalt": "fluxvae",  # ids of the file, random otherwise
-    "svg.fonttype": "none",  # text stays text: selectable, and readable to a screen reader
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-# Places of a label around its point, in points: the first that hits nothing is taken. Above and to
-# the left of the front there is nothing, so its labels look there first; others below.
-PLACES = ((-6, 5), (7, -5), (7, 0), (7, 5), (-7, 0), (-6, -5), (0, 9), (0, -9),
-          (-6, 18), (7, -18), (7, 18), (-6, -18), (0, 21), (0, -21))  # fmt: skip
-BELOW = ((7, -5), *PLACES[2:], PLACES[0])
 
 
 @dataclass(frozen=True)
@@ -59,13 +51,10 @@ def plot_svg(report: Report, *, narrow: bool = False) -> str:
     The same record gives the same text. ``narrow``: one panel above the other, for a phone.
     """
     import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
     with mpl.rc_context(SETTINGS):
         inches, grid = ((3.6, 6.4), (2, 1)) if narrow else ((9.6, 3.9), (1, 2))
-        drawing = Figure(figsize=inches, layout="constrained")
-        canvas = FigureCanvasSVG(drawing)
+        drawing = new_drawing(inches)
         axes = drawing.subplots(*grid)
         for place, against in zip(axes, AGAINST, strict=True):
             _panel(place, report, against)
@@ -73,9 +62,7 @@ def plot_svg(report: Report, *, narrow: bool = False) -> str:
         for place, against in zip(axes, AGAINST, strict=True):
             _labels(place, points(report, against), _reference(report, against))
         drawing.set_layout_engine("none")
-        text = io.StringIO()
-        canvas.print_svg(text, metadata={"Date": None, "Title": title(report)})
-    return text.getvalue()
+        return svg_text(drawing, title(report))
 
 
 def title(report: Report) -> str:
@@ -158,58 +145,13 @@ def _labels(axes: Axes, shown: tuple[Point, ...], reference: float | None) -> No
     frame = axes.get_window_extent()
     top = _ceiling([p.quality for p in shown if math.isfinite(p.quality)])
     spots = [axes.transData.transform((p.size, _height(p, top))) for p in shown]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in spots]
-    taken += _front_boxes([s for s, p in zip(spots, shown, strict=True) if p.front])
+    taken = point_boxes(spots)
+    taken += front_boxes([s for s, p in zip(spots, shown, strict=True) if p.front])
     if reference is not None:
         _, y = axes.transData.transform((0, reference))
         taken += [Bbox.from_extents(frame.x0, y - 1, frame.x1, y + 1),
                   Bbox.from_bounds(frame.x0, y, 80, 14)]  # fmt: skip
-    points_to_pixels = axes.figure.dpi / 72
     for point in sorted(shown, key=lambda p: (not p.front, p.size)):
         name = shorten(point.label, 22) + ("" if math.isfinite(point.quality) else f" ({INFINITY})")
-        at = (point.size, _height(point, top))
-        text = axes.annotate(name, at, (0, 0), textcoords="offset points", fontsize=8.5,
-                             parse_math=False)  # fmt: skip
-        size = text.get_window_extent()
-        spot = axes.transData.transform(at)
         order = PLACES if point.front else BELOW
-        boxes = [_box(spot, place, points_to_pixels, size) for place in order]
-        costs = [_cost(box, taken, frame) for box in boxes]
-        best = costs.index(min(costs))
-        text.set(position=order[best], ha=_side(order[best][0], "right", "left"),
-                 va=_side(order[best][1], "top", "bottom"))  # fmt: skip
-        taken.append(boxes[best])
-
-
-def _side(offset: int, before: str, after: str) -> str:
-    """Alignment of a text that lies before (left, below) or after its point."""
-    return "center" if offset == 0 else before if offset < 0 else after
-
-
-def _box(spot: Any, place: tuple[int, int], scale: float, size: Any) -> Any:
-    """Where a text of the extent ``size`` lies, in pixels, when its label has this place."""
-    from matplotlib.transforms import Bbox
-
-    lengths = (size.width, size.height)
-    left, bottom = (
-        at + offset * scale - length * (0.5 if offset == 0 else offset < 0)
-        for at, offset, length in zip(spot, place, lengths, strict=True)
-    )
-    return Bbox.from_bounds(left, bottom, size.width, size.height)
-
-
-def _cost(box: Any, taken: list[Any], frame: Any) -> int:
-    """How much a label there would hide, or lie outside."""
-    inside = box.x0 >= frame.x0 and box.x1 <= frame.x1 + 12 and frame.y0 < box.y0 < frame.y1
-    return int(box.count_overlaps(taken)) + (0 if inside else 3)
-
-
-def _front_boxes(spots: list[Any]) -> list[Any]:
-    """The front's steps, as thin boxes that labels keep off."""
-    from matplotlib.transforms import Bbox
-
-    boxes = []
-    for (x0, y0), (x1, y1) in pairwise(sorted(map(tuple, spots))):
-        boxes.append(Bbox.from_extents(x0, y0 - 1, x1, y0 + 1))
-        boxes.append(Bbox.from_extents(x1 - 1, min(y0, y1), x1 + 1, max(y0, y1)))
-    return boxes
+        place_label(axes, name, (point.size, _height(point, top)), taken, order)

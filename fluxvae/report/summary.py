@@ -55,7 +55,7 @@ def escape(text: str) -> str:
     return _ACTIVE.sub(r"\\\1", " ".join(text.split()))
 
 
-def _table(head: Iterable[str], body: Iterable[Iterable[str]], left: int = 1) -> Iterator[str]:
+def table(head: Iterable[str], body: Iterable[Iterable[str]], left: int = 1) -> Iterator[str]:
     """A Markdown table: ``left`` columns of text, the rest numbers; a blank line after it."""
     names = list(head)
     yield f"| {' | '.join(names)} |"
@@ -69,7 +69,7 @@ def _variants(report: Report) -> Iterator[str]:
     front = on_front(report)
     yield "## Variants"
     yield ""
-    yield from _table(
+    yield from table(
         ("variant", "what it is", "evidence", "Pareto front", "weights, bytes", "of fp16"),
         (
             (
@@ -96,7 +96,7 @@ def _spreads(report: Report, against: Against) -> Iterator[str]:
     yield ""
     yield READING
     yield ""
-    yield from _table(
+    yield from table(
         ("variant", *map(heading, report.metrics), f"worst picture ({escape(main.label)})"),
         (
             (
@@ -134,7 +134,7 @@ def _worst(report: Report) -> Iterator[str]:
         return
     yield f"## Worst picture by each metric, against {AGAINST['loss']}"
     yield ""
-    yield from _table(
+    yield from table(
         ("variant", *(escape(m.label) for m in report.metrics)),
         (
             (
@@ -152,7 +152,7 @@ def _ablation(report: Report, attribution: Attribution) -> Iterator[str]:
     yield ""
     yield f"Medians against {AGAINST['loss']}, each part changed alone. {SUMS}"
     yield ""
-    yield from _table(
+    yield from table(
         ("part", *map(heading, report.metrics)),
         (
             (escape(row.name), *(number(row.medians[m.name], m) for m in report.metrics))

@@ -1,0 +1,234 @@
+"""``fluxvae matrix``."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fluxvae.cli.interrupt import CtrlC
+from fluxvae.cli.matrix_text import TEMPLATE, duration, size, status_table
+from fluxvae.cli.options import json_option, offline_option, overwrite_option, print_json, say
+from fluxvae.errors import UsageError
+
+if TYPE_CHECKING:
+    from fluxvae.matrix_file import Matrix
+    from fluxvae.matrix_plan import Abilities
+    from fluxvae.matrix_record import Result
+    from fluxvae.matrix_run import MakePool
+
+ASK_FROM = 200  # cells
+FILE = click.Path(path_type=Path)
+
+
+@click.group("matrix")
+def command() -> None:
+    """Measure a matrix of artifacts: axes in a TOML file, one folder a cell, resumable.
+
+    \b
+    Examples:
+      fluxvae matrix init my.toml
+      fluxvae matrix run my.toml --out runs/today --workers 2
+      fluxvae matrix run my.toml --out runs/today --only 'flux2-nhwc-*'
+      fluxvae matrix run my.toml --out runs/today --scheduler tcp://10.0.0.5:8786
+      fluxvae matrix verify runs/today
+    """
+
+
+@command.command("init")
+@click.argument("file", type=FILE)
+@overwrite_option
+def init(file: Path, overwrite: bool) -> None:
+    """Write a commented matrix to FILE, to be edited."""
+    from fluxvae.output import write_file
+
+    write_file(file, lambda draft: draft.write_text(TEMPLATE, "utf-8"), overwrite=overwrite)
+    click.echo(str(file))
+
+
+@command.command("run")
+@click.argument("file", type=FILE)
+@click.option("--out", type=FILE, metavar="FOLDER",
+              help="Where the cells go; one half-done goes on. [default: runs/NAME]")  # fmt: skip
+@click.option("--only", multiple=True, metavar="PATTERN",
+              help="Cells whose label fits, such as 'flux2-nhwc-*'; repeatable.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), metavar="N",
+              help="Processes of this machine. [default: 1]")  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS",
+              help="A Dask scheduler, tcp://host:8786, whose workers do it; their versions must be "
+              "these.")  # fmt: skip
+@click.option("--yes", is_flag=True, help=f"Do not ask before {ASK_FROM} cells or more.")
+@click.option("--harness", type=FILE, envvar="FLUXVAE_HARNESS", show_envvar=True,
+              help="A built fluxvae-harness, for cells with driver swift.")  # fmt: skip
+@offline_option
+@json_option
+def run(
+    file: Path,
+    out: Path | None,
+    only: tuple[str, ...],
+    workers: int | None,
+    scheduler: str | None,
+    yes: bool,
+    harness: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> int:
+    """Do every cell of FILE that is not done yet; then write the summary and the page.
+
+    A cell that fails is recorded and does not stop the rest; the next run tries it again.
+    Exit code 3 when an artifact is outside its limits, 1 when a cell failed.
+    """
+    if workers is not None and scheduler is not None:
+        raise UsageError("--workers starts processes here, --scheduler uses those of others: "
+                         "choose one")  # fmt: skip
+    from fluxvae.matrix_file import read_matrix
+    from fluxvae.matrix_run import choose_cells, run_matrix
+
+    matrix = read_matrix(file)
+    if matrix.merged:
+        say(f"note: {matrix.merged} cells are in {file.name} more than once; each is done once")
+    folder = out or Path("runs") / matrix.name
+    _check_size(matrix, folder, choose_cells(matrix.cells, only), workers or 1, yes)
+    _check_quiet(matrix, workers, scheduler)
+    ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
+    outcome = run_matrix(
+        matrix,
+        folder,
+        abilities=_abilities(matrix, harness, scheduler),
+        make_pool=_pool(matrix, workers, scheduler),
+        harness=None if harness is None else harness.absolute(),
+        only=only,
+        offline=offline,
+        say=say,
+        check=ctrl_c.check,
+    )
+    verdict = _verdict(outcome.results)
+    pages = [str(page) for page in outcome.pages]
+    counts = outcome.counts
+    if as_json:
+        print_json({"folder": str(folder), "verdict": verdict, "computed": outcome.computed,
+                    "cells": len(matrix.cells), "counts": counts, "pages": pages})  # fmt: skip
+    else:
+        click.echo(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+        for page in pages:
+            click.echo(page)
+    return {"pass": 0, "incomplete": 1, "fail": 3}[verdict]
+
+
+@command.command("status")
+@click.argument("folder", type=FILE)
+@json_option
+def status(folder: Path, as_json: bool) -> None:
+    """Say what is done in FOLDER, cell by cell."""
+    from fluxvae.matrix_status import read_status, status_json
+
+    found = read_status(folder)
+    if as_json:
+        print_json(status_json(found))
+    else:
+        click.echo(status_table(found))
+
+
+@command.command("verify")
+@click.argument("folder", type=FILE)
+@json_option
+def verify(folder: Path, as_json: bool) -> int:
+    """Hold FOLDER against itself: digests, keys, one set of weights, inputs, tools and hosts.
+
+    Every figure of the summary is derived again from the samples. Exit code 3 when something is
+    wrong, one line each.
+    """
+    from fluxvae.matrix_verify import verify as find
+
+    findings = find(folder)
+    if as_json:
+        print_json({"folder": str(folder), "findings": findings})
+    else:
+        for line in findings or ["nothing wrong"]:
+            click.echo(line)
+    return 3 if findings else 0
+
+
+@command.command("report")
+@click.argument("folder", type=FILE)
+def report(folder: Path) -> None:
+    """Write the summary and the page of FOLDER again, from its cells alone."""
+    from fluxvae.matrix_folder import write_report
+    from fluxvae.matrix_status import require_folder
+
+    require_folder(folder)
+    for path in write_report(folder):
+        click.echo(str(path))
+
+
+def _check_size(matrix: Matrix, folder: Path, cells: list[Any], workers: int, yes: bool) -> None:
+    """Ask before many cells are begun. Raises UsageError where nobody can be asked."""
+    there = {p.parent.name[17:] for p in folder.glob("cells/*/result.json")}
+    todo = [cell for cell in cells if cell.label() not in there]
+    if len(todo) < ASK_FROM or yes:
+        return
+    from fluxvae.matrix_plan import estimate
+
+    seconds, taken = estimate(todo, matrix.settings)
+    text = (
+        f"{len(todo)} cells to do: roughly {duration(seconds / workers)} with {workers} "
+        f"worker{'s' if workers > 1 else ''}, and {size(taken)} of files"
+    )
+    if not sys.stdin.isatty():
+        raise UsageError(f"{text}: pass --yes to do them, or choose some with --only")
+    if not click.confirm(f"{text}. Go on?", err=True):
+        raise click.exceptions.Exit(1)
+
+
+def _check_quiet(matrix: Matrix, workers: int | None, scheduler: str | None) -> None:
+    if "QUIET" in matrix.settings.measure_needs and (workers or 1) > 1 and scheduler is None:
+        raise UsageError(
+            "measure_needs asks for a QUIET host, and several workers on this one disturb each "
+            "other: use --workers 1, or a scheduler with a worker of its own for measuring"
+        )
+
+
+def _abilities(matrix: Matrix, harness: Path | None, scheduler: str | None) -> Abilities:
+    from fluxvae.matrix_plan import MAC_UNITS, Abilities
+
+    mac = sys.platform == "darwin"
+    if scheduler is not None and any(c.compute_unit in MAC_UNITS for c in matrix.cells):
+        from fluxvae.matrix_dask import connect, resources
+
+        with connect(scheduler) as client:
+            mac = "MAC" in resources(client)
+    if harness is not None and not harness.is_file():
+        from fluxvae.errors import ToolError
+
+        raise ToolError(f"{harness} does not exist; expected a built fluxvae-harness")
+    return Abilities(mac=mac, harness=harness is not None)
+
+
+def _pool(matrix: Matrix, workers: int | None, scheduler: str | None) -> MakePool | None:
+    """Who does the cells; None for this process. Dask is only needed for several."""
+    if scheduler is None and (workers or 1) == 1:
+        return None
+    import importlib.util
+
+    if importlib.util.find_spec("distributed") is None:
+        raise UsageError(
+            "--workers 2 or more and --scheduler need Dask's distributed: install "
+            "fluxvae[matrix], or use --workers 1"
+        )
+    from fluxvae.matrix_dask import local_cluster, remote_cluster
+
+    if scheduler is not None:
+        settings = matrix.settings
+        return partial(
+            remote_cluster, scheduler, frozenset(settings.make_needs + settings.measure_needs)
+        )
+    return partial(local_cluster, workers or 1)
+
+
+def _verdict(results: tuple[Result, ...]) -> str:
+    if any(r.verdict == "fail" for r in results):
+        return "fail"
+    return "incomplete" if any(r.status == "failed" for r in results) else "pass"
