@@ -4,15 +4,8 @@ coremltools does the translation, from ``torch.export``: it needs no forward pas
 takes about a second. One default pass is left out (``_left_out``).
 """
 
-import contextlib
-import errno
-import io
-import logging
-import os
-import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +14,12 @@ import torch
 from torch import nn
 
 from fluxvae.catalog import find_decoder
+from fluxvae.converter import (
+    coremltools,
+    in_own_words,
+    no_garbage_collection,
+    temporary_files_in,
+)
 from fluxvae.errors import ConvertError
 from fluxvae.laps import lap
 from fluxvae.recipes import Recipe, Size, latent_shape
@@ -69,7 +68,8 @@ def write_program(
     A part that gives the image (``output`` is ``image``) does so as the recipe wants it.
     Raises ConvertError when coremltools refuses, OSError when the disk does.
     """
-    with coremltools(verbose) as ct, _in_own_words(recipe, path.parent):
+    own_words = in_own_words(recipe, path.parent)
+    with coremltools(verbose) as ct, own_words, no_garbage_collection():
         import numpy as np
 
         with lap("capture"):
@@ -82,7 +82,7 @@ def write_program(
             made = ct.ImageType(name=output, color_layout=ct.colorlayout.RGB)
         else:
             made = ct.TensorType(name=output, dtype=getattr(np, dtype))
-        with _temporary_files_in(path.parent):
+        with temporary_files_in(path.parent):
             _run_converter(ct, program, recipe, features, made).save(str(path))
 
 
@@ -95,7 +95,7 @@ def join_functions(
         for name, part in functions.items():
             joined.add_function(str(part), MAIN, name)
         joined.default_function_name = next(iter(functions))
-        with _temporary_files_in(path.parent), _in_own_words(recipe, path.parent):
+        with temporary_files_in(path.parent), in_own_words(recipe, path.parent):
             ct.utils.save_multifunction(joined, str(path))
 
 
@@ -198,9 +198,10 @@ def _write_one(
 ) -> None:
     network = interface(decoder, recipe, sizes[0]).eval()
     shapes = [latent_shape(recipe, s, channels) for s in sizes]
-    with _in_own_words(recipe, path.parent), lap("capture"):
+    with in_own_words(recipe, path.parent), no_garbage_collection(), lap("capture"):
         program = _export(network, shapes)
-    with _temporary_files_in(path.parent), _in_own_words(recipe, path.parent):
+    own_words = in_own_words(recipe, path.parent)
+    with temporary_files_in(path.parent), own_words, no_garbage_collection():
         model = _convert(ct, program, recipe, shapes, keep.get(sizes[0], frozenset()))
         if recipe.output == "image" and len(sizes) > 1:
             model = _with_image_sizes(ct, model, sizes)
@@ -280,46 +281,6 @@ def _precision(ct: Any, keep: frozenset[str], unseen: set[str]) -> Any:
     return ct.transform.FP16ComputePrecision(op_selector=to_float16)
 
 
-@contextlib.contextmanager
-def _in_own_words(recipe: Recipe, folder: Path) -> Iterator[None]:
-    """coremltools' errors as ConvertError, and those of its C++ file code as OSError.
-
-    coremltools 9.0 says "[MIL FileWriter]: Unknown error" of a full disk when it writes weights,
-    and "filesystem error: cannot copy: Input/output error" when it copies them; neither has a
-    number. ``folder`` is on the disk where it was writing; what it wrote must still be there.
-    """
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:  # many kinds, all from coremltools' own depths
-        text = str(error)
-        if "[MIL FileWriter]" in text or text.startswith("filesystem error"):
-            full = "FileWriter" in text or shutil.disk_usage(folder).free < 1 << 20
-            number = errno.ENOSPC if full else errno.EIO
-            raise OSError(number, os.strerror(number), str(folder)) from error
-        raise ConvertError(
-            f"coremltools could not convert {recipe.name()}: {_first_line(error)} "
-            "(-v shows its messages)"
-        ) from error
-
-
-@contextlib.contextmanager
-def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Let coremltools 9.0 put its temporary packages into ``folder``, and remove them.
-
-    It leaves them behind when it fails half-way or is interrupted. torch must not see this: it
-    would remember the place as its cache (TORCHINDUCTOR_CACHE_DIR).
-    """
-    before = tempfile.tempdir
-    with tempfile.TemporaryDirectory(prefix=".coremltools-", dir=folder) as place:
-        tempfile.tempdir = place
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
-
-
 def _left_out(recipe: Recipe) -> set[str]:
     """Default passes of coremltools 9.0 that must not run.
 
@@ -386,36 +347,3 @@ def _with_image_sizes(ct: Any, model: Any, sizes: tuple[Size, ...]) -> Any:
         entry = image.enumeratedSizes.sizes.add()
         entry.height, entry.width = size.height, size.width
     return ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True)
-
-
-@contextlib.contextmanager
-def coremltools(verbose: bool) -> Iterator[Any]:
-    """coremltools, with its notices, warnings and progress bars out of sight unless verbose.
-
-    On import it logs missing macOS frameworks and untested torch versions; while converting it
-    draws four progress bars and warns of renamed outputs.
-    """
-    if verbose:
-        import coremltools as ct
-
-        yield ct
-        return
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stderr(io.StringIO()),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            import coremltools as ct
-
-            yield ct
-        finally:
-            logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

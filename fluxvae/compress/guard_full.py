@@ -41,11 +41,12 @@ def _wanted(network: nn.Module, precision: str) -> Iterator[_Layer]:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             bias = None if module.bias is None else as_stored(module.bias.numpy(), precision)
-            yield name, as_stored(module.weight.numpy(), precision), bias
+            yield name, module.weight.numpy(), bias
 
 
-def _digest(weight: np.ndarray) -> bytes:
-    return hashlib.sha256(weight.tobytes()).digest()
+def _digest(weight: np.ndarray, precision: str) -> bytes:
+    """Of the values as ``precision`` stores them. BLAKE2b: these are hundreds of megabytes."""
+    return hashlib.blake2b(np.ascontiguousarray(weight, precision).data).digest()
 
 
 def _found(program: Program, function: Function, precision: str) -> _Found:
@@ -55,7 +56,7 @@ def _found(program: Program, function: Function, precision: str) -> _Found:
     for op in function.ops:
         if op.kind in LAYERS and (weight := argument(op, "weight", stored)) is not None:
             bias = argument(op, "bias", stored)  # of a mixed program perhaps float32
-            found[_digest(as_stored(weight, precision))].append(
+            found[_digest(weight, precision)].append(
                 None if bias is None else as_stored(bias, precision)
             )
     return found
@@ -65,7 +66,7 @@ def _check(function: str, found: _Found, network: nn.Module, precision: str) -> 
     count, asked = sum(map(len, found.values())), 0
     for name, weight, bias in _wanted(network, precision):
         asked += 1
-        rest = found.get(_digest(weight), [])
+        rest = found.get(_digest(weight, precision), [])
         place = next((i for i, other in enumerate(rest) if same_bias(other, bias)), None)
         if place is None:
             what = "bias" if rest else "weight"
