@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fluxvae.catalog import KL_CATALOG, Decoder, find_decoder
 from fluxvae.weights import Weights, load_entry
+from fluxvae.weights.kl_keys import RESNETS
 
 KINDS = tuple(sorted(KL_CATALOG))  # (variant, kind)
 NARROW = (32, 64, 128, 128)
@@ -44,12 +45,15 @@ def diffusers_names(*parts: Weights) -> dict[str, Tensor]:
 
 
 def autoencoder(entry: Decoder, *parts: Weights) -> nn.Module:
-    """diffusers' own class in the entry's form, with these weights where they are given."""
+    """diffusers' own class in the entry's form, with these weights where they are given.
+
+    Its stages are as long as ours (``tests.kl_hot.short_stages``).
+    """
     form = entry.kl
     assert form is not None
     common: dict[str, Any] = {
         "block_out_channels": form.encoder_widths,
-        "layers_per_block": 2,
+        "layers_per_block": RESNETS["decoder"] - 1,  # diffusers' decoders have one more
         "latent_channels": entry.contract.channels,
         "norm_num_groups": form.groups,
         "down_block_types": ("DownEncoderBlock2D",) * 4,

@@ -202,6 +202,14 @@ def test_program_of_kl_tiles_does_the_same(kl: tuple[Weights, Path]) -> None:
     assert 30 < compare(image, whole, peak=2).psnr_db < 60  # small maps: 24 x 28 latent pixels
 
 
+@pytest.mark.full
+def test_program_of_kl_tiles_with_exact_statistics_is_the_whole_decode(tmp_path: Path) -> None:
+    weights, path = tiled(replace(KL, tile_statistics="whole"), tmp_path)
+    latent = kl_photo_latent(KL.sizes[0])
+    image = open_artifact(path).runner(None, "reference")(latent)
+    assert compare(image, torch_image(weights, latent), peak=2).psnr_db >= WHOLE_DB
+
+
 def test_validate_knows_what_strided_statistics_can_do(kl: tuple[Weights, Path]) -> None:
     weights, path = kl
     latent = Latent("coffee", kl_photo_latent(KL.sizes[0]))
