@@ -10,6 +10,7 @@ import logging
 import shutil
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -113,7 +114,7 @@ class DaskPool:
             job_json(replace(job, files=files)),
             blobs,
             str(self.work_folder) if self.shares_files else None,
-            key=f"{job.name}-{job.kind}-{len(self.running)}",
+            key=f"{job.name}-{job.kind}-{uuid.uuid4()}",  # other runs may use this scheduler
             priority=10 if job.kind in ("solve", "stage") else 0,
             resources=dict.fromkeys(self._needs(job), 1) if self.splits else None,
             retries=0,
@@ -121,7 +122,7 @@ class DaskPool:
         )
         self.running[future.key] = job
         if self.done is None:
-            self.done = as_completed([future])
+            self.done = as_completed([future], loop=self.client.loop)
         else:
             self.done.add(future)
 
@@ -179,8 +180,9 @@ def local_cluster(workers: int, work_folder: Path) -> Iterator[DaskPool]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # a page of its health, and no dashboard
             worker_dashboard_address=None,
+            scheduler_kwargs={"dashboard": False},
             local_directory=str(work_folder / "dask"),
             memory_limit=0,  # the jobs' own processes have one
             silence_logs=logging.CRITICAL,

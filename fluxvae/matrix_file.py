@@ -53,8 +53,8 @@ class Settings:
     """How every cell is done. Times in seconds, memory in bytes.
 
     ``threads`` of every computation, since sums in another order give other bits. ``time_limit_s``
-    and ``memory_limit`` (0: none) are each process's of a cell; ``make_needs`` and
-    ``measure_needs`` name resources of a Dask worker.
+    is of a cell as a whole, ``memory_limit`` (0: none) of the process that converts and judges;
+    ``make_needs`` and ``measure_needs`` name resources of a Dask worker.
     """
 
     iterations: int = 10

@@ -19,11 +19,11 @@ from fluxvae.matrix_plan import folder_name
 from fluxvae.matrix_record import RESULT, Cell, Result, read_result, read_results
 from fluxvae.matrix_summary import summarize, summary_json
 from fluxvae.output import disk_trouble, write_file
-from fluxvae.package import publish
 
 DIGEST = "result.sha256"
 WORK = ".work"  # everything unfinished
 MATRIX = "matrix.toml"
+PAGES = ("summary.json", "index.html", "summary.md")
 
 
 @contextmanager
@@ -108,11 +108,16 @@ def place_cell(folder: Path, job: Job, out: Path) -> Result:
     """Give a finished cell its place. Raises MatrixError or OutputError; then nothing changed."""
     result = check_arrival(job, out)
     write_digest(out)
-    place = folder / "cells" / job.name
+    place, aside = folder / "cells" / job.name, out.parent / "before"
     try:
-        publish(out, place)
+        if place.exists():  # a failed one; a folder cannot be replaced in one step
+            place.rename(aside)
+        out.rename(place)
     except OSError as error:
         raise OutputError(disk_trouble(error, place)) from error
+    finally:
+        if aside.exists() and not place.exists():
+            aside.rename(place)
     return result
 
 
@@ -134,10 +139,24 @@ def foreign(folder: Path, names: Iterable[str]) -> list[Path]:
     return [p for p in sorted((folder / "cells").glob("[!.]*")) if p.name not in known]
 
 
+def is_reported(folder: Path) -> bool:
+    """Whether the pages are there and are of the cells as they are."""
+    try:
+        written = (folder / "summary.json").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    current = written == summary_json(summarize(read_results(folder)))
+    return current and all((folder / page).exists() for page in PAGES)
+
+
 def write_report(folder: Path) -> tuple[Path, ...]:
-    """``summary.json``, ``summary.md`` and ``index.html``, from the cells alone."""
-    summary = summarize(read_results(folder))
-    text = summary_json(summary)
+    """``summary.json``, ``summary.md`` and ``index.html``, from the cells alone.
+
+    Raises MatrixError when a cell is damaged or there is none, OutputError when the disk is full.
+    """
+    from fluxvae.report.matrix_report import write_matrix_report  # matplotlib, jinja2
+
+    text = summary_json(summarize(read_results(folder)))
     path = folder / "summary.json"
     write_file(path, lambda draft: draft.write_text(text, "utf-8"), overwrite=True)
-    return (path,)
+    return (path, *write_matrix_report(folder))

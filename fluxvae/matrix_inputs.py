@@ -117,7 +117,7 @@ def keep_inputs(
 
     The file comes before the page: killed in between, the page still tells of what it knew.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     file = folder / "inputs" / LATENTS
     tensors = dict(old.tensors) if old is not None else {}
@@ -125,7 +125,7 @@ def keep_inputs(
     for name, (kind, values) in new.items():
         arrays[name] = np.ascontiguousarray(values, np.float32)
         tensors[name] = Tensor(kind, values.shape, array_sha256(arrays[name]))
-    write_file(file, lambda draft: save_file(arrays, draft), overwrite=True)
+    write_file(file, lambda draft: draft.write_bytes(save(arrays)), overwrite=True)
     inputs = Inputs(INPUTS_FORMAT, VERSION, tensors)
     _write_json(folder / "inputs" / "inputs.json", asdict(inputs))
     return inputs

@@ -51,7 +51,7 @@ _INFO = "fluxvae"  # the one entry of a supply's metadata
 
 def save_supply(weights: Weights, path: Path) -> None:
     """Weights as one file that any worker can read, wherever they came from."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     about = {
         "variant": weights.variant,
@@ -62,7 +62,7 @@ def save_supply(weights: Weights, path: Path) -> None:
         "digest": weights.digest,
     }
     tensors = {name: tensor.contiguous() for name, tensor in weights.tensors.items()}
-    save_file(tensors, path, {_INFO: json.dumps(about)})
+    path.write_bytes(save(tensors, {_INFO: json.dumps(about)}))  # an OSError for a full disk
 
 
 def load_supply(job: Job) -> Weights:

@@ -1,92 +1,44 @@
-"""Doing a matrix: which cells are to be done, in which order, and what becomes of each.
-
-The loop is the same for one process after the other here and for a Dask cluster: a pool takes jobs
-and gives finished folders back. What several cells need (compressed weights, stages of the error
-budget) is a job of its own, done before them and kept in ``solved``.
-"""
+"""Doing a matrix: which cells are there already, which are to be done, and the pages after it."""
 
 import fnmatch
-import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+
+import numpy as np
 
 from fluxvae.errors import UsageError
 from fluxvae.matrix_file import Matrix
 from fluxvae.matrix_folder import (
     MATRIX,
+    PAGES,
     WORK,
-    check_arrival,
     foreign,
+    is_reported,
     kept,
     locked,
-    place_cell,
     set_aside,
     write_digest,
     write_report,
 )
-from fluxvae.matrix_inputs import Tensor
-from fluxvae.matrix_job import (
-    OUT,
-    SOLVED,
-    STAGE,
-    Job,
-    cell_toml,
-    empty_result,
-    failed,
-    write_result,
-)
+from fluxvae.matrix_job import write_result
 from fluxvae.matrix_plan import (
     Abilities,
     cell_key,
     decoder_name,
     flags_of,
-    folder_name,
     reason_not,
-    recipe_of,
-    solve_key,
-    stage_key,
-    stage_recipes,
     tool_versions,
 )
-from fluxvae.matrix_process import FAILED, perform
+from fluxvae.matrix_queue import Planned, Pool, Queue, Say, Serial
 from fluxvae.matrix_record import Cell, Result
 from fluxvae.matrix_sources import Sources, find_sources
 from fluxvae.matrix_summary import run_medians, worst_psnr
 from fluxvae.output import write_file
 
-SHARED = "solved"
-Say = Callable[[str], None]
-
-
-class Pool(Protocol):
-    """Who does jobs. ``next`` blocks until one is done and gives its ``out`` folder."""
-
-    splits: bool  # whether making and measuring may need different machines
-
-    def submit(self, job: Job) -> None: ...
-
-    def next(self) -> tuple[Job, Path]: ...
-
-
 MakePool = Callable[[Path], AbstractContextManager[Pool]]
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One cell to be. ``reason``: why it is n/a, None when it can be done."""
-
-    cell: Cell
-    key: str
-    reason: str | None
-
-    @property
-    def name(self) -> str:
-        return folder_name(self.key, self.cell)
 
 
 @dataclass(frozen=True)
@@ -100,22 +52,6 @@ class Outcome:
     @property
     def counts(self) -> dict[str, int]:
         return dict(Counter(r.status for r in self.results))
-
-
-@dataclass
-class Serial:
-    """One process after the other, in this one's care."""
-
-    work: Path
-    splits: bool = False
-    queue: list[Job] = field(default_factory=list)
-
-    def submit(self, job: Job) -> None:
-        self.queue.append(job)
-
-    def next(self) -> tuple[Job, Path]:
-        job = self.queue.pop(0)
-        return job, perform(job, self.work / job.name)
 
 
 def plan_cells(
@@ -183,30 +119,37 @@ def run_matrix(
         sources = find_sources(folder, matrix, offline=offline, say=say)
         versions = tool_versions()
         planned = plan_cells(matrix.cells, sources, versions, abilities)
-        strangers = set_aside(folder, foreign(folder, [p.name for p in planned]))
-        if strangers:
-            say(f"{strangers} cells are not of this matrix any more: moved to {folder / 'old'}")
-        results: dict[str, Result] = {}
-        todo: list[Planned] = []
-        for item in planned:
-            found = kept(folder, item.key, item.cell)
-            if found is not None and _is_finished(found, item):
-                results[item.key] = _flagged(folder, found, item, matrix)
-            elif item.cell in chosen:
-                todo.append(item)
+        results = _finished(folder, planned, matrix, say)
+        todo = [p for p in planned if p.key not in results and p.cell in chosen]
         say(f"{len(results)} of {len(planned)} cells are done; to do: {len(todo)}")
         if todo:
-            run = _Run(folder, matrix, sources, versions, harness, say, check)
+            queue = Queue(folder, matrix, sources, versions, harness, say, check)
             with (make_pool or _serial)(folder / WORK) as pool:
-                results |= run.do(todo, pool)
-        pages = write_report(folder)
+                results |= queue.do(todo, pool)
+        pages = tuple(folder / page for page in PAGES)
+        if todo or not is_reported(folder):
+            say("writing the pages")
+            pages = write_report(folder)
     ordered = tuple(results[p.key] for p in planned if p.key in results)
     return Outcome(ordered, len(todo), pages)
 
 
-def _serial(work: Path) -> AbstractContextManager[Pool]:
-    from contextlib import nullcontext
+def _finished(
+    folder: Path, planned: Sequence[Planned], matrix: Matrix, say: Say
+) -> dict[str, Result]:
+    """Cells that are done and whole, by key; what is of no use any more is set aside."""
+    strangers = set_aside(folder, foreign(folder, [p.name for p in planned]))
+    if strangers:
+        say(f"{strangers} cells are not of this matrix any more: moved to {folder / 'old'}")
+    results = {}
+    for item in planned:
+        found = kept(folder, item.key, item.cell)
+        if found is not None and _is_finished(found, item):
+            results[item.key] = _flagged(folder, found, item, matrix)
+    return results
 
+
+def _serial(work: Path) -> AbstractContextManager[Pool]:
     return nullcontext(Serial(work))
 
 
@@ -219,9 +162,9 @@ def _is_finished(result: Result, item: Planned) -> bool:
 
 def _flagged(folder: Path, result: Result, item: Planned, matrix: Matrix) -> Result:
     """The result with the flags of today's thresholds, written again where they are others."""
-    medians = sorted(run_medians(result))
+    medians = run_medians(result)
     limits = matrix.thresholds
-    latency = _median(medians)
+    latency = float(np.median(medians)) if medians else None
     flags = flags_of(worst_psnr(result), latency, limits.psnr_db, limits.latency_ms)
     if flags == result.flags or result.status != "done":
         return result
@@ -230,168 +173,3 @@ def _flagged(folder: Path, result: Result, item: Planned, matrix: Matrix) -> Res
     write_result(place, changed)
     write_digest(place)
     return changed
-
-
-def _median(ordered: Sequence[float]) -> float | None:
-    if not ordered:
-        return None
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
-@dataclass
-class _Run:
-    """One run's state: what waits for what."""
-
-    folder: Path
-    matrix: Matrix
-    sources: Sources
-    versions: dict[str, str]
-    harness: Path | None
-    say: Say
-    check: Callable[[], None]
-    waiting: dict[str, list[str]] = field(default_factory=dict)  # name of a job -> jobs it needs
-    jobs: dict[str, Job] = field(default_factory=dict)
-    results: dict[str, Result] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
-    total: int = 0
-
-    def do(self, todo: Sequence[Planned], pool: Pool) -> dict[str, Result]:
-        self.total = len(todo)
-        for item in todo:
-            if item.reason is None:
-                self._enlist(item, pool.splits)
-            else:
-                job = self._job(item)
-                self._settle(job, self._write(job, empty_result(job, "n/a", item.reason)))
-        started: set[str] = set()
-        while self.waiting:
-            self.check()
-            ready = [n for n, needs in self.waiting.items() if not needs and n not in started]
-            for name in sorted(ready, key=lambda n: self.jobs[n].kind not in ("solve", "stage")):
-                started.add(name)
-                pool.submit(self.jobs[name])
-            job, out = pool.next()
-            self.check()
-            self._finished(job, out)
-        return self.results
-
-    def _enlist(self, item: Planned, splits: bool) -> None:
-        """A cell's job and those that it needs first."""
-        recipe, name = recipe_of(item.cell), decoder_name(item.cell)
-        job, needs = self._job(item), []
-        digest, calibration = job.weights_digest, self.sources.inputs.calibration(name)
-        solving = solve_key(item.cell, digest, calibration, self.versions)
-        if solving is not None:
-            inputs = self._tensors(name, "calibration")
-            needs += self._share("solved", SOLVED, replace(
-                job, kind="solve", key=solving, inputs=inputs), job)  # fmt: skip
-        for stage, made in stage_recipes(recipe).items():
-            size = f"{made.sizes[0].height}x{made.sizes[0].width}"
-            inputs = self._tensors(name, size)
-            seen = self.sources.inputs.digest(name, size)
-            key = stage_key(made, digest, seen, self.versions)
-            needs += self._share(f"stage:{stage}", STAGE, replace(
-                job, kind="stage", key=key, recipe=made.to_dict(), inputs=inputs), job)  # fmt: skip
-        split = splits and bool(self.matrix.settings.measure_needs)
-        self.jobs[job.name] = replace(job, measured=not split)
-        self.waiting[job.name] = needs
-
-    def _share(self, role: str, file: str, job: Job, reader: Job) -> list[str]:
-        """Where a shared result is, or will be, for ``reader``; the job to wait for, if any."""
-        kept_at = self.folder / SHARED / f"{job.key}{Path(file).suffix}"
-        reader.files[role] = str(kept_at.absolute())
-        if kept_at.exists():
-            return []
-        if job.name not in self.jobs:
-            self.jobs[job.name] = replace(job, files=self._files(job))
-            self.waiting[job.name] = []
-        return [job.name]
-
-    def _job(self, item: Planned) -> Job:
-        name = decoder_name(item.cell)
-        inputs: dict[str, Tensor] = {}
-        for size in item.cell.sizes.split(","):
-            inputs |= self._tensors(name, size)
-        job = Job(
-            kind="cell",
-            key=item.key,
-            cell=item.cell,
-            recipe={} if item.reason else recipe_of(item.cell).to_dict(),
-            settings=self.matrix.settings,
-            thresholds=self.matrix.thresholds,
-            weights_digest=self.sources.decoders[name].digest,
-            inputs_digest=self.sources.inputs.digest(name, item.cell.sizes),
-            versions=self.versions,
-            inputs=inputs,
-            files={},
-        )
-        return job if item.reason else replace(job, files=self._files(job))
-
-    def _tensors(self, decoder: str, group: str) -> dict[str, Tensor]:
-        inputs = self.sources.inputs
-        return {name: inputs.tensors[name] for name in inputs.names(decoder, group)}
-
-    def _files(self, job: Job) -> dict[str, str]:
-        supply = self.sources.supply(decoder_name(job.cell), self.folder / WORK)
-        files = {"weights": supply, "latents": self.folder / "inputs" / "latents.safetensors"}
-        if self.harness is not None:
-            files["harness"] = self.harness
-        return {role: str(path.absolute()) for role, path in files.items()}
-
-    def _finished(self, job: Job, out: Path) -> None:
-        del self.waiting[job.name]
-        if job.kind in ("solve", "stage"):
-            self._store(job, out)
-        elif job.kind == "cell" and not job.measured and check_arrival(job, out).status == "done":
-            later = replace(
-                job, kind="measure", measured=True, files={**job.files, "made": str(out)}
-            )
-            self.jobs[job.name], self.waiting[job.name] = later, []
-            return
-        else:
-            self._settle(job, place_cell(self.folder, job, out))
-        if out.parent.exists():
-            shutil.rmtree(out.parent, ignore_errors=True)
-
-    def _store(self, job: Job, out: Path) -> None:
-        """Keep what several cells need; without it they fail for the same reason."""
-        told = out / FAILED
-        if told.exists():
-            what = "compression" if job.kind == "solve" else "the error budget"
-            reason = f"{what}: {told.read_text(encoding='utf-8')}"
-            for name in [n for n, needs in self.waiting.items() if job.name in needs]:
-                del self.waiting[name]
-                reader = self.jobs[name]
-                self._settle(reader, self._write(reader, failed(reader, reason)))
-            return
-        source = out / (SOLVED if job.kind == "solve" else STAGE)
-        target = self.folder / SHARED / f"{job.key}{source.suffix}"
-        target.parent.mkdir(exist_ok=True)
-        source.replace(target)
-        for needs in self.waiting.values():
-            if job.name in needs:
-                needs.remove(job.name)
-        self.say(f"{job.name}: done")
-
-    def _write(self, job: Job, result: Result) -> Result:
-        """A cell's folder without any process: n/a, or failed with what it needs."""
-        out = self.folder / WORK / job.name / OUT
-        out.mkdir(parents=True)
-        (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
-        (out / "log.txt").write_text(f"{result.status}: {result.reason}\n", encoding="utf-8")
-        write_result(out, result)
-        return place_cell(self.folder, job, out)
-
-    def _settle(self, job: Job, result: Result) -> None:
-        self.results[result.key] = result
-        count = len(self.results)
-        per_cell = (time.monotonic() - self.began) / count
-        left = f"about {per_cell * (self.total - count) / 60:.0f} min left"
-        said = result.reason or f"{result.verdict}, {_decibels(result)}"
-        self.say(f"{count}/{self.total} {job.cell.label()}: {result.status} ({said}; {left})")
-
-
-def _decibels(result: Result) -> str:
-    worst = worst_psnr(result)
-    return "no finite PSNR" if worst is None else f"worst {worst:.1f} dB"

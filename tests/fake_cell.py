@@ -2,7 +2,8 @@
 
 ``matrix_process`` starts ``env NAME=VALUE ... python -m fluxvae.matrix_cell FOLDER``; a program
 called ``env`` that comes first on PATH takes its place. ``FAKE_CELL`` names a folder: each start
-leaves a line in ``calls``; ``delay`` holds seconds, ``hang`` and ``fail`` parts of ``kind-label``.
+leaves a line in ``calls``; ``delay`` holds seconds, ``hang`` and ``fail`` parts of ``kind-label``,
+``reason`` the words of a failure.
 """
 
 import hashlib
@@ -50,7 +51,7 @@ def _main(folder: Path) -> int:
         time.sleep(60)
     time.sleep(float(_told("delay") or 0))
     if any(word in whole for word in _told("fail").split()):
-        print("fluxvae: it was told to fail", file=sys.stderr)
+        print(f"fluxvae: {_told('reason') or 'it was told to fail'}", file=sys.stderr)
         return 1
     out = folder / "out"
     out.mkdir(exist_ok=True)

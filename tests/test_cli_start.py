@@ -10,7 +10,7 @@ from fluxvae.cli.main import COMMANDS
 
 HEAVY = (
     *("torch", "coremltools", "numpy", "skimage", "scipy", "huggingface_hub", "safetensors"),
-    *("google.protobuf", "PIL", "jinja2", "matplotlib"),
+    *("google.protobuf", "PIL", "jinja2", "matplotlib", "distributed", "dask"),
 )
 CODE = """
 import json, sys
@@ -42,6 +42,7 @@ def test_import_brings_nothing_heavy() -> None:
 HELPS = [
     *([], *([name] for name in COMMANDS)),
     *(["weights", name] for name in ("list", "fetch", "show")),
+    *(["matrix", name] for name in ("init", "run", "status", "verify", "report")),
 ]
 
 

@@ -15,7 +15,7 @@ from fluxvae.errors import MatrixError, OutputError, UsageError
 from fluxvae.matrix_file import Matrix, parse_matrix
 from fluxvae.matrix_folder import check_arrival, locked, write_report
 from fluxvae.matrix_plan import Abilities
-from fluxvae.matrix_record import Result, read_results
+from fluxvae.matrix_record import Result, read_result, read_results
 from fluxvae.matrix_run import Outcome, run_matrix
 from fluxvae.matrix_status import read_status
 from fluxvae.matrix_verify import verify
@@ -297,7 +297,7 @@ def test_what_arrives_is_held_against_its_digests(small: tuple[Path, str], fake:
     broken = type(delivery)(delivery.archive[:-5000] + bytes(5000), delivery.sha256[::-1])
     with pytest.raises(MatrixError, match="arrived damaged"):
         unpack(broken, folder / "there2")
-    result = read_results(folder)[0]
+    result = read_result(place / "result.json")
     job = Job(
         "cell", result.key, result.cell, {}, matrix_of(text).settings, matrix_of(text).thresholds,
         result.weights_digest, result.inputs_digest, result.versions, {}, {},

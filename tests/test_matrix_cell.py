@@ -1,0 +1,180 @@
+"""A cell's own process: what it makes, its limits, and that it never outlives who waits for it."""
+
+import json
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from fluxvae.laps import lap, timed
+from fluxvae.matrix_dask import local_cluster
+from fluxvae.matrix_file import parse_matrix
+from fluxvae.matrix_plan import Abilities
+from fluxvae.matrix_record import Result, parse_result, read_results
+from fluxvae.matrix_run import run_matrix
+from fluxvae.matrix_verify import verify
+from fluxvae.validate import validate
+from fluxvae.weights import load_weights
+
+SCHEMA = Path(__file__).parents[1] / "docs" / "matrix.schema.json"
+FULL = pytest.mark.full
+TEXT = """
+[matrix]
+runs = 1
+iterations = 2
+[matrix.weights]
+flux2 = "demo"
+[axes]
+variant = ["flux2"]
+sizes = ["64"]
+precision = ["float32"]
+"""
+# The watch alone, in a process group of its own, without what a cell has to import.
+WATCH = """
+import sys, threading, time
+from pathlib import Path
+from fluxvae.matrix_cell import _watch
+threading.Thread(target=_watch, args=(Path(sys.argv[1]), int(sys.argv[2])), daemon=True).start()
+held = bytearray(int(sys.argv[3]))
+time.sleep(60)
+"""
+
+
+def watched(folder: Path, limit: int, held: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", WATCH, str(folder), str(limit), str(held)],
+        stdin=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def figures(results: tuple[Result, ...]) -> list[object]:
+    """What has to be equal wherever and whenever it is computed: no times."""
+    return [(r.key, r.cell, r.errors, r.budget, r.bytes, r.verdict) for r in results]
+
+
+def run(folder: Path, text: str, workers: int = 1) -> tuple[Result, ...]:
+    pool = partial(local_cluster, workers) if workers > 1 else None
+    run_matrix(parse_matrix(text), folder, abilities=Abilities(False, False), make_pool=pool)
+    return read_results(folder)
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One real cell: demo weights, 64 px, float32."""
+    folder = tmp_path_factory.mktemp("matrix") / "serial"
+    run(folder, TEXT)
+    return folder
+
+
+def test_a_cell_is_made_judged_and_measured(serial: Path) -> None:
+    (result,) = read_results(serial)
+    assert (result.status, result.verdict, result.reason) == ("done", "pass", None)
+    assert [e.input for e in result.errors] == [
+        *("chelsea", "coffee", "normal", "saturated", "constant", "zero")
+    ]
+    assert set(result.seconds) == {"capture", "convert", "compress", "save", "validate", "measure"}
+    assert all(seconds > 0 for step, seconds in result.seconds.items() if step != "compress")
+    (latency,) = result.runs
+    assert len(latency.samples_ms) == 2
+    assert all(sample > 0 for sample in latency.samples_ms)
+    assert (latency.peak_memory_bytes or 0) > 5e7
+    assert set(result.budget) == {"conversion"}
+    jsonschema.validate(json.loads((next(serial.glob("cells/*")) / "result.json").read_text()),
+                        json.loads(SCHEMA.read_text()))  # fmt: skip
+    assert verify(serial) == []
+
+
+def test_its_errors_are_those_of_validate(serial: Path) -> None:
+    (result,) = read_results(serial)
+    package = next(serial.glob(f"cells/*/{result.artifact}"))
+    weights, encoder = (load_weights("flux2", "demo", part=p) for p in ("decoder", "encoder"))
+    report = validate(package, weights, encoder=encoder)
+    found = [(c.case, c.metrics.max_abs, str(c.limit), c.passed) for c in report.cases]
+    # threads of torch may differ here, and with them the last bits
+    assert [(e.input, pytest.approx(e.max_abs, rel=0.2), e.limit, e.passed)
+            for e in result.errors] == found  # fmt: skip
+
+
+def test_a_worker_s_cell_has_the_same_bits(serial: Path, tmp_path: Path) -> None:
+    spread = run(tmp_path / "spread", TEXT, workers=2)
+    assert figures(spread) == figures(read_results(serial))
+
+
+@FULL
+def test_compressed_cells_have_the_same_bits_on_workers(tmp_path: Path) -> None:
+    text = TEXT.replace('"float32"]', '"float16", "float32"]\nlayout = ["nchw", "nhwc"]')
+    text += 'compression = ["none", "pal4-plain", "int8"]\n'
+    serial, spread = run(tmp_path / "one", text), run(tmp_path / "two", text, workers=2)
+    assert len(serial) == 12
+    assert {r.status for r in serial} == {"done"}
+    assert figures(serial) == figures(spread)
+    budget = {r.cell.label(): r.budget for r in serial}["flux2-nchw-float16-pal4-plain-64"]
+    assert budget["conversion"] > budget["precision"] > budget["compression"]
+
+
+def test_it_ends_with_who_started_it(tmp_path: Path) -> None:
+    process = watched(tmp_path, 0, 10)
+    assert process.stdin is not None
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.stdin.close()
+    assert process.wait(20) == -9
+
+
+def test_it_ends_when_it_takes_too_much_memory(tmp_path: Path) -> None:
+    process = watched(tmp_path, 300_000_000, 10)
+    time.sleep(2)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    # bytearray's zeros are pages that are held: calloc'd ones would not be; so it is filled
+    script = WATCH.replace("bytearray(int(sys.argv[3]))", "b'x' * int(sys.argv[3])")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path), "300000000", "400000000"],
+        stdin=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.wait(30) == -9
+    assert (tmp_path / "stopped.txt").read_text() == (
+        "it took more memory than the limit of 0.3 GB"
+    )
+
+
+def test_peak_memory_is_a_process_s_own() -> None:
+    """getrusage's figure on Linux is at least that of the process which started this one."""
+    held = b"x" * 300_000_000
+    script = "from fluxvae.host import peak_memory; print(peak_memory())"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) < len(held) // 2
+
+
+def test_laps_add_up_and_cost_nobody_else_anything() -> None:
+    with lap("outside"):
+        pass
+    with timed() as laps:
+        for _ in range(3):
+            with lap("step"):
+                time.sleep(0.01)
+    assert set(laps) == {"step"}
+    assert laps["step"] >= 0.03
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": "fluxvae-bench"}, "expected format"),
+        ({"version": 2}, "expected format"),
+        ({"status": "perhaps"}, "status should be one of"),
+        ({"runs": [{}]}, "lacks"),
+        ({"more": 1}, "unknown keys"),
+    ],
+)
+def test_a_damaged_result_is_told(serial: Path, change: dict[str, object], words: str) -> None:
+    data = json.loads((next(serial.glob("cells/*")) / "result.json").read_text())
+    with pytest.raises(ValueError, match=words):
+        parse_result(json.dumps(data | change))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data | change, json.loads(SCHEMA.read_text()))
