@@ -132,7 +132,7 @@ def _scatter(
                   gid=f"{prefix}-{p.item.index}")  # fmt: skip
     if any(math.isinf(p.y) for p in shown):
         axes.axhline(top, color=OTHER, linewidth=0.8, linestyle=":")
-        axes.annotate("equal images", (0.01, top), (0, 3), fontsize=8.5,
+        axes.annotate("equal images", (0.01, top), (0, 6), fontsize=8.5,
                       xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
     axes.margins(x=0.1, y=0.14)
     _scale(axes.set_xscale, axes.xaxis, [p.x for p in shown], narrow)
@@ -173,8 +173,11 @@ def _labels(axes: Axes, group: Group, shown: Sequence[Point], top: float, narrow
     taken = point_boxes(spots)
     taken += front_boxes([s for s, p in zip(spots, shown, strict=True) if p.front])
     if any(math.isinf(p.y) for p in shown):
-        left, (_, y) = axes.get_window_extent().x0, axes.transData.transform((0, top))
-        taken.append(Bbox.from_bounds(left, y, 80, 14))  # "equal images"
+        frame, (_, y) = axes.get_window_extent(), axes.transData.transform((0, top))
+        taken += [
+            Bbox.from_extents(frame.x0, y - 1, frame.x1, y + 1),
+            Bbox.from_bounds(frame.x0, y, 80, 18),
+        ]  # the line of equal images, and its name
     order = (*PLACES, *BELOW)
     for point in sorted((p for p in shown if p.front), key=lambda p: p.x):
         name = shorten(group.name(point.item), 26 if narrow else 34)
