@@ -199,7 +199,9 @@ def remote_cluster(address: str, needs: frozenset[str], work_folder: Path) -> It
     Raises MatrixError when none answers, when it has no workers, or none with what is needed.
     """
     import dask
+    import distributed  # first, since its defaults would go away again with our settings
 
+    del distributed
     _quiet()
     with dask.config.set(_SETTINGS), connect(address) as client:
         offered = resources(client)

@@ -94,6 +94,7 @@ class Queue:
     check: Callable[[], None]
     waiting: dict[str, list[str]] = field(default_factory=dict)  # name of a job -> jobs it needs
     jobs: dict[str, Job] = field(default_factory=dict)
+    started: set[str] = field(default_factory=set)
     results: dict[str, Result] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     total: int = 0
@@ -107,12 +108,11 @@ class Queue:
             else:
                 job = self._job(item)
                 self._settle(job, self._write(job, empty_result(job, "n/a", item.reason)))
-        started: set[str] = set()
         while self.waiting:
             self.check()
-            ready = [n for n, needs in self.waiting.items() if not needs and n not in started]
+            ready = [n for n, needs in self.waiting.items() if not needs and n not in self.started]
             for name in sorted(ready, key=lambda n: self.jobs[n].kind not in ("solve", "stage")):
-                started.add(name)
+                self.started.add(name)
                 pool.submit(self.jobs[name])
             job, out = pool.next()
             self.check()
@@ -191,11 +191,12 @@ class Queue:
                 job, kind="measure", measured=True, files={**job.files, "made": str(out)}
             )
             self.jobs[job.name], self.waiting[job.name] = later, []
+            self.started.discard(job.name)
             return
         else:
             self._settle(job, place_cell(self.folder, job, out))
-        if out.parent.exists():
-            shutil.rmtree(out.parent, ignore_errors=True)
+        for place in (out, Path(job.files.get("made", out))):
+            shutil.rmtree(place.parent, ignore_errors=True)
 
     def _store(self, job: Job, out: Path) -> None:
         """Keep what several cells need; without it they fail for the same reason."""

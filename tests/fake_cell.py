@@ -9,8 +9,8 @@ leaves a line in ``calls``; ``delay`` holds seconds, ``hang`` and ``fail`` parts
 import hashlib
 import json
 import os
+import select
 import sys
-import time
 from pathlib import Path
 
 
@@ -37,6 +37,13 @@ def _told(name: str) -> str:
     return path.read_text() if path.exists() else ""
 
 
+def _wait(seconds: float) -> None:
+    """Sleep; end when who started this is gone, as real cells do."""
+    readable, _, _ = select.select([sys.stdin], [], [], seconds)
+    if readable:
+        os._exit(1)
+
+
 def _label(cell: dict[str, str]) -> str:
     return f"{cell['layout']}-{cell['precision']}-{cell['compression']}"
 
@@ -48,8 +55,8 @@ def _main(folder: Path) -> int:
         file.write(f"{job['kind']} {label}\n")
     whole = f"{job['kind']}-{label}"
     if any(word in whole for word in _told("hang").split()):
-        time.sleep(60)
-    time.sleep(float(_told("delay") or 0))
+        _wait(60)
+    _wait(float(_told("delay") or 0))
     if any(word in whole for word in _told("fail").split()):
         print(f"fluxvae: {_told('reason') or 'it was told to fail'}", file=sys.stderr)
         return 1
@@ -68,7 +75,7 @@ def _cell(job: dict, out: Path) -> None:
     for role, path in job["files"].items():
         assert Path(path).exists(), (role, path)
     package = out / "model.mlpackage" / "Data"
-    package.mkdir(parents=True)
+    package.mkdir(parents=True, exist_ok=True)  # it is there for `measure`
     (package / "weights.bin").write_text(job["key"] * 10)
     digest = hashlib.sha256((package / "weights.bin").read_bytes()).hexdigest()
     (out / "cell.toml").write_text(
@@ -89,7 +96,7 @@ def _cell(job: dict, out: Path) -> None:
         "versions": job["versions"], "host": host, "seconds": {"convert": 1.0},
         "bytes": (package / "weights.bin").stat().st_size, "artifact": "model.mlpackage",
         "artifact_sha256": {"model.mlpackage/Data/weights.bin": digest}, "errors": [error],
-        "budget": {"conversion": 90.0}, "runs": [run] * job["settings"]["runs"], "placement": {},
+        "budget": {"conversion": 90.0}, "runs": [run] * (job["settings"]["runs"] * job["measured"]), "placement": {},
         "energy": None, "flags": [],
     }  # fmt: skip
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")

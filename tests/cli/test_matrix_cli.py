@@ -81,7 +81,7 @@ def test_a_matrix_from_its_first_line_to_its_verdict(
     assert again.json["verdict"] == "pass"
     assert len(calls(fake)) == 2
     status = run(capsys, "matrix", "status", out)
-    assert status.out.splitlines()[0] == "small: 2 done"
+    assert status.out.splitlines()[0] == "run: 2 done"
     assert status.widest <= 100
     cells = run(capsys, "matrix", "status", out, "--json").json["cells"]
     assert [cell["status"] for cell in cells] == ["done", "done"]
