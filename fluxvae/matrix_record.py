@@ -193,7 +193,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Compounding:
-    """A cell that differs in several axes at once, beside the sum of the single changes."""
+    """A cell that differs in several axes at once, beside the sum of the single changes.
+
+    ``sum_psnr_db`` is the change if the single changes' squared errors added up.
+    """
 
     together: Change
     sum_psnr_db: float | None

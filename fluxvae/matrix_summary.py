@@ -148,7 +148,7 @@ def _compounding(changes: Sequence[Change], single: Sequence[Change]) -> Iterato
             sizes = _sum(part.bytes for part in known)
             yield Compounding(
                 together=change,
-                sum_psnr_db=_sum(part.psnr_db for part in known),
+                sum_psnr_db=_sum_psnr(part.psnr_db for part in known),
                 sum_latency_ms=_sum(part.latency_ms for part in known),
                 sum_bytes=None if sizes is None else int(sizes),
             )
@@ -161,6 +161,18 @@ def _difference(own: float | None, other: float | None) -> float | None:
 def _sum(values: Iterable[float | None]) -> float | None:
     known = list(values)
     return None if any(v is None for v in known) else math.fsum(v for v in known if v is not None)
+
+
+def _sum_psnr(changes: Iterable[float | None]) -> float | None:
+    """The change of PSNR, in dB, if the squared errors of single changes add up: decibels do not.
+
+    By the base's squared error: 1, plus what each change adds to it. None when nothing is left.
+    """
+    known = list(changes)
+    if any(v is None for v in known):
+        return None
+    total = 1 + math.fsum(10 ** (-v / 10) - 1 for v in known if v is not None)
+    return -10 * math.log10(total) if total > 0 else None
 
 
 def _provenance(results: Sequence[Result]) -> Provenance:
