@@ -22,8 +22,7 @@ MAC_UNITS = ("cpuAndGPU", "cpuAndNeuralEngine")
 
 @dataclass(frozen=True)
 class Abilities:
-    """What the machines at hand can do: Core ML at all; Swift's harness; photo latents of a
-    decoder (``encoders``: the decoders that have an encoder)."""
+    """What the machines at hand have: Core ML; Swift's harness."""
 
     mac: bool
     harness: bool

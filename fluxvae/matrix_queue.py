@@ -97,7 +97,8 @@ class Queue:
     started: set[str] = field(default_factory=set)
     results: dict[str, Result] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
-    total: int = 0
+    total: int = 0  # cells
+    ended: int = 0  # jobs, of cells or shared by some
 
     def do(self, todo: Sequence[Planned], pool: Pool) -> dict[str, Result]:
         """Results by key. Raises OutputError when the disk is full, and what the pool raises."""
@@ -184,6 +185,7 @@ class Queue:
 
     def _finished(self, job: Job, out: Path) -> None:
         del self.waiting[job.name]
+        self.ended += 1
         if job.kind in ("solve", "stage"):
             self._store(job, out)
         elif job.kind == "cell" and not job.measured and check_arrival(job, out).status == "done":
@@ -216,7 +218,7 @@ class Queue:
         for needs in self.waiting.values():
             if job.name in needs:
                 needs.remove(job.name)
-        self.say(f"{job.name}: done")
+        self.say(f"{_title(job)}: done ({self._left()})")
 
     def _write(self, job: Job, result: Result) -> Result:
         """A cell's folder without any process: n/a, or failed with what it needs."""
@@ -230,10 +232,23 @@ class Queue:
     def _settle(self, job: Job, result: Result) -> None:
         self.results[result.key] = result
         count = len(self.results)
-        per_cell = (time.monotonic() - self.began) / count
-        left = f"about {per_cell * (self.total - count) / 60:.0f} min left"
         said = result.reason or f"{result.verdict}, {_decibels(result)}"
-        self.say(f"{count}/{self.total} {job.cell.label()}: {result.status} ({said}; {left})")
+        label = f"{count}/{self.total} {job.cell.label()}"
+        self.say(f"{label}: {result.status} ({said}; {self._left()})")
+
+    def _left(self) -> str:
+        """As long for each job as those that ended took."""
+        if not self.ended:
+            return "time left not known yet"
+        seconds = (time.monotonic() - self.began) / self.ended * len(self.waiting)
+        return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
+
+
+def _title(job: Job) -> str:
+    """A shared job, for people."""
+    if job.kind == "solve":
+        return f"compressing {job.cell.variant} as {job.cell.compression} for {job.cell.precision}"
+    return f"error budget of {job.cell.variant} {job.recipe['layout']} {job.recipe['precision']}"
 
 
 def _decibels(result: Result) -> str:

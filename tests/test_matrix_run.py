@@ -6,6 +6,7 @@ ones.
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -35,6 +36,21 @@ layout = ["nchw", "nhwc"]
 precision = ["float16", "float32"]
 compression = ["none", "pal4-plain", "int8-plain"]
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pages() -> Iterator[None]:
+    """The pages have tests of their own, and take seconds."""
+
+    def write(folder: Path) -> tuple[Path, ...]:
+        pages = (folder / "index.html", folder / "summary.md")
+        for page in pages:
+            page.write_text("a page")
+        return pages
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fluxvae.report.matrix_report.write_matrix_report", write)
+        yield
 
 
 @pytest.fixture
