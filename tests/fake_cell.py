@@ -96,7 +96,8 @@ def _cell(job: dict, out: Path) -> None:
         "versions": job["versions"], "host": host, "seconds": {"convert": 1.0},
         "bytes": (package / "weights.bin").stat().st_size, "artifact": "model.mlpackage",
         "artifact_sha256": {"model.mlpackage/Data/weights.bin": digest}, "errors": [error],
-        "budget": {"conversion": 90.0}, "runs": [run] * (job["settings"]["runs"] * job["measured"]), "placement": {},
+        "budget": {"conversion": 90.0}, "runs": [run] * (job["settings"]["runs"] * job["measured"]),
+        "placement": {},
         "energy": None, "flags": [],
     }  # fmt: skip
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
