@@ -223,6 +223,7 @@ def _errors(job: Job, artifact: Artifact, weights: Weights) -> Iterator[ErrorFig
             finite = watch.take() is None and not (metrics.nan or metrics.inf)
             yield ErrorFigures(
                 input=f"{case.name}@{size}" if several else case.name,
+                kind=case.kind,
                 psnr_db=_finite(metrics.psnr_db),
                 max_abs=_finite(metrics.max_abs),
                 ssim=_ssim(image, reference, record.contract, case, metrics),

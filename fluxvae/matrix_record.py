@@ -84,13 +84,14 @@ class Latency:
 
 @dataclass(frozen=True)
 class ErrorFigures:
-    """One input against the float32 torch decoder.
+    """One input against the float32 torch decoder; ``kind``: photo, normal (noise) or nasty.
 
     ``psnr_db`` None: the images are equal, and ``max_abs`` is 0; or the image is not finite, and
     ``max_abs`` is None too. ``ssim`` is of images, None for noise. ``limit``: validate's, in words.
     """
 
     input: str
+    kind: str
     psnr_db: float | None
     max_abs: float | None
     ssim: float | None
@@ -155,8 +156,8 @@ class Row:
     ``latency_ms``, p10 and p90 are of the runs' medians, which ``runs_ms`` holds; ``outliers``:
     numbers of the runs, from 1, that stand apart. Loads are medians over the runs; memory is the
     largest. ``fraction``: bytes of those of the float16 cell without compression that is otherwise
-    nearest; ``psnr_db``: the worst input's, None when infinite or not finite. ``energy_mj``: of all
-    engines together.
+    nearest; ``psnr_db``: the worst photo's (the worst input's where there is no photo), None when
+    infinite or when any image is not finite. ``energy_mj``: of all engines together.
     """
 
     key: str

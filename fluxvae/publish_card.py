@@ -12,8 +12,8 @@ from huggingface_hub import ModelCardData
 from fluxvae import __version__
 from fluxvae.catalog import KNOWN_FILES, Decoder, find_decoder
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME
-from fluxvae.matrix_record import Result, Row
-from fluxvae.matrix_summary import summarize
+from fluxvae.matrix_record import ErrorFigures, Result, Row
+from fluxvae.matrix_summary import judged, summarize
 from fluxvae.publish_models import Model
 from fluxvae.recipes import MAC_TARGETS, Recipe, latent_shape
 
@@ -176,8 +176,8 @@ def _measured(models: Sequence[Model], rows: Sequence[Row], results: Sequence[Re
         [
             (
                 f"{row.label} (`{names[row.key]}`)",
-                _photos_psnr(by_key[row.key]),
-                "equal" if row.psnr_db is None else f"{row.psnr_db:.1f} dB",
+                _worst(judged(by_key[row.key])),
+                _worst(by_key[row.key].errors),
                 _latency(row),
                 "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:.0f} MB",
                 "" if row.energy_mj is None else f"{row.energy_mj:.1f} mJ",
@@ -189,11 +189,10 @@ def _measured(models: Sequence[Model], rows: Sequence[Row], results: Sequence[Re
     return "\n\n".join([table, "\n".join([*_words(results), *flags])])
 
 
-def _photos_psnr(result: Result) -> str:
-    photos = [error for error in result.errors if error.ssim is not None]
-    worst = min((e.psnr_db for e in photos if e.psnr_db is not None), default=None)
+def _worst(errors: Sequence[ErrorFigures]) -> str:
+    worst = min((e.psnr_db for e in errors if e.psnr_db is not None), default=None)
     if worst is None:
-        return "equal" if photos else ""
+        return "equal" if errors else ""
     return f"{worst:.1f} dB"
 
 

@@ -60,9 +60,9 @@ def result(artifact: Path | None, cell: Cell = CELL, **fields: Any) -> Result:
         artifact=artifact.name if artifact else None,
         artifact_sha256={},
         errors=(
-            ErrorFigures("chelsea", 40.25, 0.01, 0.99, "30 dB", True),
-            ErrorFigures("coffee", 31.5, 0.02, 0.98, "30 dB", True),
-            ErrorFigures("normal", 28.75, 0.03, None, "20 dB", True),
+            ErrorFigures("chelsea", "photo", 40.25, 0.01, 0.99, "30 dB", True),
+            ErrorFigures("coffee", "photo", 31.5, 0.02, 0.98, "30 dB", True),
+            ErrorFigures("normal", "normal", 28.75, 0.03, None, "20 dB", True),
         ),
         budget={"conversion": 90.0},
         runs=runs,

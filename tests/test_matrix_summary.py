@@ -33,8 +33,9 @@ def result(
         cell=cell, status="done", reason=None, verdict="pass", weights_digest="a" * 64,
         inputs_digest="b" * 64, versions={"fluxvae": "0.1.0", "torch": "2.13.0"}, host=LINUX,
         seconds={}, bytes=size, artifact="m.mlpackage", artifact_sha256={},
-        errors=(ErrorFigures("chelsea", 80.0, 0.1, 0.9, ">= 20 dB", True),
-                ErrorFigures("coffee", psnr, 0.0 if psnr is None else 0.2, 0.9, ">= 20 dB", True)),
+        errors=(ErrorFigures("chelsea", "photo", 80.0, 0.1, 0.9, ">= 20 dB", True),
+                ErrorFigures("coffee", "photo", psnr, 0.0 if psnr is None else 0.2, 0.9,
+                             ">= 20 dB", True)),
         budget={}, runs=runs, placement={}, energy=None, flags=(),
     )  # fmt: skip
     return replace(made, **more)
@@ -72,7 +73,7 @@ def test_without_runs_or_errors_there_are_no_figures() -> None:
 
 
 def test_what_is_not_finite_has_no_worst_psnr() -> None:
-    broken = ErrorFigures("coffee", None, None, None, ">= 20 dB", False)
+    broken = ErrorFigures("coffee", "photo", None, None, None, ">= 20 dB", False)
     row = summarize([replace(CELLS[0], errors=(*CELLS[0].errors, broken))]).rows[0]
     assert row.psnr_db is None
 

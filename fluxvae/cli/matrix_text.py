@@ -31,7 +31,7 @@ memory_limit_gb = 0  # the same for resident memory; 0: no limit
 
 # What counts as equivalent. Crossing one flags a cell and drops nothing.
 [matrix.thresholds]
-psnr_db = 40.0       # the worst input's, at least
+psnr_db = 40.0       # the worst photo's, at least
 # latency_ms = 50.0  # at most
 
 # Where weights are from, by decoder (flux2, flux2-full, ...): a file or folder, "demo", "random".

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fluxvae.errors import MatrixError
 from fluxvae.matrix_record import NONE, Cell, Host, Result, Row, Summary, read_results
-from fluxvae.matrix_summary import AXES, summarize
+from fluxvae.matrix_summary import AXES, judged, summarize
 from fluxvae.report.figures import DASH, INFINITY, MISSING, size_words
 
 # Worst first. A cell is in the first state that holds for it.
@@ -38,8 +38,8 @@ class Item:
 
     @cached_property
     def quality(self) -> float | None:
-        """The worst input's PSNR in dB; infinite when all images are equal, None when unknown."""
-        errors = self.result.errors
+        """The worst photo's PSNR in dB; infinite when all images are equal, None when unknown."""
+        errors = judged(self.result)
         if self.row.psnr_db is not None or not errors:
             return self.row.psnr_db
         return math.inf if all(e.max_abs == 0 for e in errors) else None

@@ -47,7 +47,7 @@ def _cells(matrix: Matrix) -> Iterator[str]:
     yield ""
     yield (
         "Worst first. Latency is the median of the runs' medians, with their 10th to 90th "
-        "percentile in brackets; PSNR is the worst input's against the float32 decoder."
+        "percentile in brackets; PSNR is the worst photo's against the float32 decoder."
     )
     yield ""
     yield from table(

@@ -60,9 +60,12 @@ def result(cell: Cell) -> Result:
     size = int((2.45e6 if half else 4.9e6) * SHARES.get(cell.compression, 0.4))
     errors = tuple(
         ErrorFigures(
-            name, psnr + more, 10 ** (-psnr / 30), ssim, "PSNR at least 39.2 dB", psnr > 39.2
+            name, kind, psnr + more, 10 ** (-psnr / 30), ssim, "PSNR at least 39.2 dB", psnr > 39.2
         )
-        for name, more, ssim in (("photo", 0.0, 1 - 10 ** (-psnr / 12)), ("noise", 1.25, None))
+        for name, kind, more, ssim in (
+            ("coffee", "photo", 0.0, 1 - 10 ** (-psnr / 12)),
+            ("normal", "normal", 1.25, None),
+        )
     )
     return Result(
         format=FORMAT,
