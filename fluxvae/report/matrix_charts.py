@@ -9,6 +9,7 @@ from fluxvae.report.figures import pareto
 from fluxvae.report.matrix_figures import Group, Item, short_value, values_of
 
 MOST_COLOURS, MOST_MARKS = 8, 6
+MOST_POINTS = 400  # in a chart; more are a smear, and slow to draw
 _MEGA = 1e6
 
 
@@ -85,7 +86,7 @@ BYTES = Measure(
 ENERGY = Measure(
     "energy", "energy, mJ per decode (lower is better)", "lower", lambda i: i.row.energy_mj,
     "no cell here has its energy: that is measured on macOS alone, with administrator rights "
-    "(see `fluxvae power probe`)",
+    "(ask fluxvae power probe)",
 )  # fmt: skip
 CHARTS = (
     Chart("latency-error", "Latency against error", LATENCY, ERROR),
@@ -118,11 +119,20 @@ def missing_words(group: Group, chart: Chart, shown: Sequence[Point]) -> str:
             return f"Left out: {measure.reason}."
     if not shown:
         return f"Left out: no cell has both {chart.x.words} and {chart.y.words}."
-    lacking = count - len(shown)
-    if not lacking:
-        return ""
-    return f"{lacking} of {count} cells are not drawn: they have no {chart.x.words} or " \
-           f"no {chart.y.words}."  # fmt: skip
+    lacking, crowd = count - len(shown), len(shown) - len(drawn(shown))
+    words = []
+    if lacking:
+        words.append(f"{lacking} of {count} cells are not drawn: they have no {chart.x.words} or "
+                     f"no {chart.y.words}.")  # fmt: skip
+    if crowd:
+        words.append(f"{crowd} of {count} cells, none on the front, are left out for room.")
+    return " ".join(words)
+
+
+def drawn(shown: Sequence[Point]) -> tuple[Point, ...]:
+    """At most ``MOST_POINTS``: those on the front before others."""
+    kept = sorted(shown, key=lambda p: not p.front)[:MOST_POINTS]
+    return tuple(kept) if len(kept) < len(shown) else tuple(shown)
 
 
 def front_names(group: Group, chart: Chart) -> list[str]:

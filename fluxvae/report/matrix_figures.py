@@ -62,7 +62,9 @@ class Item:
         row, found = self.row, []
         if row.reason is not None:
             found.append(row.reason)
-        found += [f"{e.input}: limit not met ({e.limit})" for e in self.result.errors if not e.passed]
+        found += [
+            f"{e.input}: limit not met ({e.limit})" for e in self.result.errors if not e.passed
+        ]
         if self.quality is None and self.result.errors:
             found.append("the image is not finite")
         found += row.flags

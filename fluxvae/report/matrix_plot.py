@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fluxvae.report.drawing import (
     BELOW,
     FRONT,
@@ -21,7 +23,7 @@ from fluxvae.report.drawing import (
     svg_text,
 )
 from fluxvae.report.figures import shorten
-from fluxvae.report.matrix_charts import Chart, Look, Point, look, points
+from fluxvae.report.matrix_charts import Chart, Look, Point, drawn, look, points
 from fluxvae.report.matrix_figures import Group, Item
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def chart_svg(group: Group, chart: Chart, *, narrow: bool = False) -> str:
     with mpl.rc_context(SETTINGS | {"svg.hashsalt": f"{group.title} {chart.id} {kind}"}):
         drawing = new_drawing((3.4, 3.5) if narrow else (5.6, 4.1))
         axes = drawing.subplots()
-        shown = points(group, chart)
+        shown = drawn(points(group, chart))
         top = _ceiling([p.y for p in shown])
         _scatter(axes, shown, chart, look(group), top, f"{kind}{chart.id}", narrow)
         drawing.draw_without_rendering()  # the layout settles before labels look for room
@@ -87,15 +89,17 @@ def runs_svg(group: Group, *, narrow: bool = False) -> str:
 
 def _runs(axes: Axes, place: int, item: Item, colour: str, gid: str) -> None:
     row = item.row
-    axes.plot([row.latency_p10_ms, row.latency_p90_ms], [place, place], color=colour, linewidth=5,
-              alpha=0.3, solid_capstyle="butt")  # fmt: skip
-    axes.plot(row.latency_ms, place, "|", color=INK, markersize=9, markeredgewidth=1.6, gid=gid)
+    p10, middle, p90 = np.percentile(row.runs_ms, (10, 50, 90))
+    axes.plot([p10, p90], [place, place], color=colour, linewidth=5, alpha=0.3,
+              solid_capstyle="butt")  # fmt: skip
+    axes.plot(middle, place, "|", color=INK, markersize=9, markeredgewidth=1.6, gid=gid)
     apart = {n - 1 for n in row.outliers}
-    for number, ms in enumerate(row.runs_ms):
-        if number in apart:
-            axes.plot(ms, place, "x", color=INK, markersize=5.5, markeredgewidth=1.3)
-        else:
-            axes.plot(ms, place, "o", color=colour, markersize=3.4)
+    usual = [ms for number, ms in enumerate(row.runs_ms) if number not in apart]
+    crossed = [row.runs_ms[number] for number in sorted(apart)]
+    axes.plot(usual, [place] * len(usual), "o", color=colour, markersize=3.4)
+    if crossed:
+        axes.plot(crossed, [place] * len(crossed), "x", color=INK, markersize=5.5,
+                  markeredgewidth=1.3)  # fmt: skip
 
 
 def _scatter(
@@ -128,7 +132,7 @@ def _scatter(
                   gid=f"{prefix}-{p.item.index}")  # fmt: skip
     if any(math.isinf(p.y) for p in shown):
         axes.axhline(top, color=OTHER, linewidth=0.8, linestyle=":")
-        axes.annotate("equal images", (1, top), (0, 3), fontsize=8.5, ha="right",
+        axes.annotate("equal images", (0.01, top), (0, 6), fontsize=8.5,
                       xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
     axes.margins(x=0.1, y=0.14)
     _scale(axes.set_xscale, axes.xaxis, [p.x for p in shown], narrow)
@@ -163,10 +167,18 @@ def _height(point: Point, top: float) -> float:
 
 def _labels(axes: Axes, group: Group, shown: Sequence[Point], top: float, narrow: bool) -> None:
     """Names of the cells on the front, as far as there is room; the table names all."""
+    from matplotlib.transforms import Bbox
+
     spots = [axes.transData.transform((p.x, _height(p, top))) for p in shown]
     taken = point_boxes(spots)
     taken += front_boxes([s for s, p in zip(spots, shown, strict=True) if p.front])
+    if any(math.isinf(p.y) for p in shown):
+        frame, (_, y) = axes.get_window_extent(), axes.transData.transform((0, top))
+        taken += [
+            Bbox.from_extents(frame.x0, y - 1, frame.x1, y + 1),
+            Bbox.from_bounds(frame.x0, y, 80, 18),
+        ]  # the line of equal images, and its name
     order = (*PLACES, *BELOW)
     for point in sorted((p for p in shown if p.front), key=lambda p: p.x):
-        name = shorten(group.name(point.item), 20 if narrow else 26)
+        name = shorten(group.name(point.item), 26 if narrow else 34)
         place_label(axes, name, (point.x, _height(point, top)), taken, order, crowded=False)

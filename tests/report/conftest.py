@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fluxvae.report import write_report
-from tests.report import sample
+from fluxvae.report.matrix_report import write_matrix_report
+from tests.report import matrix_sample, sample
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -31,6 +32,14 @@ def own(made: Path, tmp_path: Path) -> Path:
     for page in ("index.html", "sheet.png", "plot.svg", "summary.md"):
         (folder / page).unlink()
     return folder / "record.json"
+
+
+@pytest.fixture(scope="session")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a matrix with its pages. Shared: make another to change it."""
+    folder = matrix_sample.write(tmp_path_factory.mktemp("matrix"), matrix_sample.sample())
+    write_matrix_report(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,9 @@ def result(cell: Cell) -> Result:
     runs = tuple(_run(middle * (1 + step)) for step in steps)
     size = int((2.45e6 if half else 4.9e6) * SHARES.get(cell.compression, 0.4))
     errors = tuple(
-        ErrorFigures(name, psnr + more, 10 ** (-psnr / 30), ssim, "PSNR at least 39.2 dB", psnr > 39.2)
+        ErrorFigures(
+            name, psnr + more, 10 ** (-psnr / 30), ssim, "PSNR at least 39.2 dB", psnr > 39.2
+        )
         for name, more, ssim in (("photo", 0.0, 1 - 10 ** (-psnr / 12)), ("noise", 1.25, None))
     )
     return Result(
@@ -121,7 +123,11 @@ def without(found: Result, status: str, reason: str) -> Result:
 def write(folder: Path, results: Iterable[Result]) -> Path:
     """The results as ``fluxvae matrix run`` leaves them in ``folder``."""
     for found in results:
-        place = folder / "cells" / f"{found.key[:16]}-{found.cell.label()}"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / RESULT).write_text(json.dumps(asdict(found)), "utf-8")
+        write_one(folder / "cells" / f"{found.key[:16]}-{found.cell.label()}", found)
     return folder
+
+
+def write_one(place: Path, found: Result) -> None:
+    """A cell's folder."""
+    place.mkdir(parents=True, exist_ok=True)
+    (place / RESULT).write_text(json.dumps(asdict(found)), "utf-8")

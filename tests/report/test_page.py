@@ -14,6 +14,7 @@ from fluxvae.report import write_report
 from fluxvae.report.figures import MISSING, read_report
 from fluxvae.roundtrip_record import Roundtrip, read_record
 from tests.report import sample
+from tests.report.contrast import contrast, luminance
 
 Visit = Callable[..., Any]
 HOSTILE = '</script><img src=x onerror="alert(1)"> "quoted"\nline & more'
@@ -285,18 +286,6 @@ def test_page_fits_its_window_with_good_contrast(made: Path, visit: Visit, width
         for under in ("page", "paper", "soft"):
             assert contrast(colours[text], colours[under]) >= 4.5, (text, under)
     assert contrast(colours["on-accent"], colours["accent"]) >= 4.5
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of #rrggbb, by WCAG 2.2."""
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-
-def contrast(a: str, b: str) -> float:
-    low, high = sorted((luminance(a), luminance(b)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_hostile_names_are_only_text(own: Path, visit: Visit):
