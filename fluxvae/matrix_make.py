@@ -29,8 +29,10 @@ from fluxvae.compress.pipeline import compress_decoder
 from fluxvae.convert import write_model
 from fluxvae.errors import ArtifactError, MatrixError, ToolError
 from fluxvae.harness import Harness, run_harness
+from fluxvae.host import this_host
 from fluxvae.laps import timed
 from fluxvae.latent_spaces import passage
+from fluxvae.matrix_energy import Decode, cell_energy, ready_decode
 from fluxvae.matrix_inputs import CALIBRATION, Tensor, load_tensors, sha256_of
 from fluxvae.matrix_job import SOLVED, STAGE, Job, host_here
 from fluxvae.matrix_plan import flags_of, last_stage, tool_versions
@@ -175,17 +177,25 @@ def make(job: Job, out: Path) -> Result:
 
 
 def measure(job: Job, out: Path, result: Result, environment: Mapping[str, str]) -> Result:
-    """Latency in fresh processes, loads, peak memory and, on a Mac, placement.
+    """Latency in fresh processes, loads, peak memory and, on a Mac, placement and energy.
 
-    Not run on a Mac yet. Energy is ``fluxvae.power``'s, which needs administrator rights.
+    Not run on a Mac yet.
     """
     if not job.settings.runs:
         return result
     began = time.monotonic()
-    runs, placement = _measure(job, out / str(result.artifact), environment)
+    package = out / str(result.artifact)
+    runs, placement = _measure(job, package, environment)
+
+    def prepare() -> Decode:
+        case = next(_cases(job, parse_sizes(job.cell.sizes)[0]))
+        return ready_decode(job, package, case.latent)
+
+    energy = cell_energy(this_host(), prepare, print)
     seconds = {**result.seconds, "measure": time.monotonic() - began}
     host = host_here(job.versions["python"])
-    return flagged(replace(result, runs=runs, placement=placement, seconds=seconds, host=host), job)
+    measured = replace(result, runs=runs, placement=placement, energy=energy)
+    return flagged(replace(measured, seconds=seconds, host=host), job)
 
 
 def flagged(result: Result, job: Job) -> Result:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from fluxvae.errors import PowerError, UsageError
-from fluxvae.host import Answer, Host
+from fluxvae.host import Answer, Host, this_host
+from fluxvae.matrix_energy import cell_energy
 from fluxvae.power import Window, command, energy, measure_energy, record, wait_for_quiet
 from fluxvae.power_host import check_host, require_host
 from fluxvae.power_plist import ENGINES, Recording, Sample, parse_recording
@@ -329,3 +330,25 @@ def test_unfit_host_is_refused_before_anything_runs() -> None:
     with pytest.raises(PowerError, match="plug the Mac in"):
         measure_energy(host, Window(), lambda: pytest.fail("decoded"))
     assert QUIET["pmset -g batt"].startswith("Now drawing from 'AC Power'")
+
+
+def test_cell_has_the_energy_of_what_it_decodes() -> None:
+    idle = [sample(0.1, cpu=120, gpu=10) for _ in range(40)]
+    busy = [sample(0.1, cpu=620, gpu=10, ane=900) for _ in range(40)]
+    run = Rehearsal(printed(idle), printed(busy))
+    found = cell_energy(mac(run.powermetrics), lambda: run.decode, pytest.fail)
+    assert found is not None
+    assert found.engines_mj["cpu"] == pytest.approx(500 * found.seconds / found.decodes)
+    assert found.engines_mj["ane"] == pytest.approx(900 * found.seconds / found.decodes)
+
+
+def test_cell_goes_on_where_energy_cannot_be_measured() -> None:
+    said: list[str] = []
+    host = mac(**{"pmset -g batt": "Now drawing from 'Battery Power'"})
+    assert cell_energy(host, lambda: lambda: None, said.append) is None
+    assert "plug the Mac in" in said[0]
+
+
+@pytest.mark.skipif(this_host().system == "Darwin", reason="on a Mac energy is measured")
+def test_other_systems_are_passed_over() -> None:
+    assert cell_energy(this_host(), lambda: pytest.fail("prepared"), pytest.fail) is None
