@@ -276,6 +276,9 @@ def _metadata(metadata: Metadata) -> dict[str, Any]:
 def main() -> None:
     """Serve stdin and stdout. Whatever libraries print goes to stderr, not between frames."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, whose end is ours
+    # What the client had open when it started us, among it perhaps the writing end of a pipe that
+    # somebody reads to its end: Foundation's Pipe is not closed on exec.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     replies = os.dup(1)
     os.dup2(2, 1)
     with os.fdopen(0, "rb") as source, os.fdopen(replies, "wb") as sink:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -317,3 +318,24 @@ def test_requests_sent_ahead_are_answered_in_order(demo_package: Path, latent: n
         module.serve(source, sink)
     feeder.join()
     assert [h["id"] for h, _ in replies(sink.getvalue())] == [1, *range(100, 120)]
+
+
+def test_pipes_of_the_client_are_not_held_open() -> None:
+    """Or who reads one to its end would wait for as long as the engine runs."""
+    reading, writing = os.pipe()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fluxvae.mil.serve"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=(writing,),
+        cwd=Path(__file__).parents[2],
+    )
+    os.close(writing)
+    try:
+        ended, _, _ = select.select([reading], [], [], 60)
+        assert ended
+        assert os.read(reading, 1) == b""
+        assert child.poll() is None
+    finally:
+        os.close(reading)
+        child.communicate()
