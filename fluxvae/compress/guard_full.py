@@ -4,7 +4,6 @@
 that of its modules, so here every stored weight must be found among the modules' and the reverse.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,8 @@ from fluxvae.errors import CompressionError
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Function, Program
 
-_Found = dict[bytes, list[np.ndarray | None]]
+_Key = tuple[tuple[int, ...], bytes]
+_Found = dict[_Key, list[tuple[np.ndarray, np.ndarray | None]]]  # candidates: weight, bias
 _Layer = tuple[str, np.ndarray, np.ndarray | None]  # name, weight, bias
 
 
@@ -44,20 +44,24 @@ def _wanted(network: nn.Module, precision: str) -> Iterator[_Layer]:
             yield name, as_stored(module.weight.numpy(), precision), bias
 
 
-def _digest(weight: np.ndarray) -> bytes:
-    return hashlib.sha256(weight.tobytes()).digest()
+def _key(weight: np.ndarray) -> _Key:
+    """What layers are sorted by before whole weights are compared: shape and first values."""
+    return weight.shape, weight.ravel()[:64].tobytes()
 
 
 def _found(program: Program, function: Function, precision: str) -> _Found:
-    """The layers of a saved function: {digest of the weight: the biases that go with it}."""
+    """The layers of a saved function, by ``_key`` of their weights."""
     stored = expanded(program, function)
     found: _Found = defaultdict(list)
     for op in function.ops:
         if op.kind in LAYERS and (weight := argument(op, "weight", stored)) is not None:
             bias = argument(op, "bias", stored)  # of a mixed program perhaps float32
-            found[_digest(as_stored(weight, precision))].append(
-                None if bias is None else as_stored(bias, precision)
+            weight, bias = (
+                None if values is None else as_stored(values, precision)
+                for values in (weight, bias)
             )
+            assert weight is not None
+            found[_key(weight)].append((weight, bias))
     return found
 
 
@@ -65,10 +69,11 @@ def _check(function: str, found: _Found, network: nn.Module, precision: str) -> 
     count, asked = sum(map(len, found.values())), 0
     for name, weight, bias in _wanted(network, precision):
         asked += 1
-        rest = found.get(_digest(weight), [])
-        place = next((i for i, other in enumerate(rest) if same_bias(other, bias)), None)
+        rest = found.get(_key(weight), [])
+        same = [i for i, (other, _) in enumerate(rest) if np.array_equal(other, weight)]
+        place = next((i for i in same if same_bias(rest[i][1], bias)), None)
         if place is None:
-            what = "bias" if rest else "weight"
+            what = "bias" if same else "weight"
             raise CompressionError(
                 f"the saved function {function!r} has no layer with the {what} of {name}: {WAY_OUT}"
             )
