@@ -7,7 +7,6 @@ runs the model through Core ML (not yet run on one); elsewhere our executor runs
 
 import contextlib
 import json
-import math
 import os
 import platform
 import subprocess
@@ -43,9 +42,8 @@ from fluxvae.iobundle import read_bundle
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature as MilFeature
 from fluxvae.mil.program import Program
-from fluxvae.package import read_record
+from fluxvae.package import Record, read_record
 from fluxvae.recipes import SCALE, Size, parse_sizes
-from fluxvae.recipes.latents import PATCH
 from fluxvae.structure import build
 from fluxvae.whole import open_artifact, refuse_parts
 
@@ -97,7 +95,7 @@ def measure(request: Request) -> HarnessReport:
     program = programs[0]
     name = _function(program, request)
     latent, _ = single_input(program.signatures[name])
-    array, fed = _input(request, latent)
+    array, fed = _input(request, latent, read_record(program))
 
     def load() -> tuple[Callable[[np.ndarray], np.ndarray], float]:
         began = time.perf_counter_ns()
@@ -172,7 +170,7 @@ def _size(text: str) -> Size:
     return sizes[0]
 
 
-def _input(request: Request, latent: MilFeature) -> tuple[np.ndarray, Input]:
+def _input(request: Request, latent: MilFeature, record: Record | None) -> tuple[np.ndarray, Input]:
     """The latent in the model's own layout and dtype."""
     dtype = np.float16 if latent.dtype == "fp16" else np.float32
     if request.io is not None:
@@ -180,23 +178,27 @@ def _input(request: Request, latent: MilFeature) -> tuple[np.ndarray, Input]:
         array = bundle.latent.astype(dtype)
         fed = Input("io", request.io, bundle.manifest.case, None, array.shape)
     else:
-        shape = _shape(request, latent)
+        shape = _shape(request, latent, record)
         noise = np.random.Generator(np.random.PCG64(0)).standard_normal(shape, np.float32)
         array = noise.astype(dtype)
         fed = Input("generated", None, None, 0, shape)
     return np.ascontiguousarray(array), fed
 
 
-def _shape(request: Request, latent: MilFeature) -> tuple[int, ...]:
+def _shape(request: Request, latent: MilFeature, record: Record | None) -> tuple[int, ...]:
     shapes = latent.shapes or (latent.shape,)
     if request.size is None:
         return latent.shape
     size = _size(request.size)
+    sides = (size.height // SCALE, size.width // SCALE)
     for shape in shapes:
-        for scale in (SCALE, SCALE * PATCH):
-            sides = (size.height // scale, size.width // scale)
-            if sides in (shape[2:], shape[1:3]) or shape[1:2] == (math.prod(sides),):
-                return shape
+        if record is None:  # made by others: NCHW or NHWC
+            fits = sides in (shape[2:], shape[1:3])
+        else:
+            wanted = record.contract.shape(size.height, size.width, record.recipe.layout)
+            fits = shape == wanted
+        if fits:
+            return shape
     raise UsageError(f"the model takes {[list(s) for s in shapes]}, none of which is --size {size}")
 
 

@@ -240,7 +240,7 @@ def stamp(path: Path, record: Record) -> None:
     for described in list(model.description.functions) or [model.description]:
         for feature in (*described.input, *described.output):
             feature.shortDescription = _sentence(feature.name, record)
-    file.write_bytes(model.SerializeToString())
+    file.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _author(decoder: Decoder, record: Record) -> str:

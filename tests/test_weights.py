@@ -269,7 +269,7 @@ def test_file_of_another_model_shows_its_keys(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({f"text_model.layer{i}.weight": torch.zeros(1) for i in range(5)}, path)
     message = refusal(path)
-    assert "no TAEF weights in it" in message
+    assert "no FLUX VAE's weights in it" in message
     assert "text_model.layer0.weight" in message
     assert "and 2 more" in message
 
