@@ -30,8 +30,6 @@ from fluxvae.weights import Weights, load_weights
 from tests.kl import KINDS, autoencoder, latent, narrow_entry, narrow_weights
 from tests.kl_hot import short_stages, small_weights
 
-pytestmark = pytest.mark.full  # 60 to 100 CPU seconds a file: `make test` is near its limit
-
 SIZE = "64x96"  # pixels: the op set does not depend on it, and a swapped axis shows
 # The bars; measured here: 3.3e-6 and less (float32), 65.4 dB and more (float16).
 FP32_MAX_ABS = 5e-6

@@ -25,8 +25,6 @@ from fluxvae.matrix_verify import verify
 from tests.fake_cell import calls, install
 from tests.test_matrix_run import FEW, matrix_of
 
-pytestmark = pytest.mark.full  # kills processes for half a minute: `make test` is near its limit
-
 LINUX = Abilities(mac=False, harness=False)
 ROOT = Path(__file__).resolve().parents[1]
 # A scheduler of one worker that offers QUIET, as a process that can be killed.

@@ -30,8 +30,6 @@ from tests.cli.run import run
 from tests.kl_hot import kl_decoder
 from tests.tiles import KL, TINY, kl_photo_latent, photo_latent, tiled, torch_image, whole_image
 
-pytestmark = pytest.mark.full  # 60 to 100 CPU seconds a file: `make test` is near its limit
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Weights, Path]:
