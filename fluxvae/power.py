@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from fluxvae.errors import PowerError, UsageError
 from fluxvae.host import Answer, Host
-from fluxvae.matrix_record import Energy
+from fluxvae.matrix.record import Energy
 from fluxvae.power_host import check_host, require_host
 from fluxvae.power_plist import ENGINES, Recording, parse_recording
 

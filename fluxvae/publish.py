@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fluxvae.errors import OutputError
-from fluxvae.matrix_inputs import sha256_of
-from fluxvae.matrix_record import read_results
+from fluxvae.matrix.inputs import sha256_of
+from fluxvae.matrix.record import read_results
 from fluxvae.package import publish as move_into_place
 from fluxvae.package import staging
 from fluxvae.publish_card import FORMAT, VERSION, card_text, config_text

@@ -12,8 +12,8 @@ from huggingface_hub import ModelCardData
 from fluxvae import __version__
 from fluxvae.catalog import KNOWN_FILES, Decoder, find_decoder
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME
-from fluxvae.matrix_record import ErrorFigures, Result, Row
-from fluxvae.matrix_summary import judged, summarize
+from fluxvae.matrix.record import ErrorFigures, Result, Row
+from fluxvae.matrix.summary import judged, summarize
 from fluxvae.publish_models import Model
 from fluxvae.recipes import MAC_TARGETS, Recipe, latent_shape
 

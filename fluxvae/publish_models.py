@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from fluxvae.compiler import SUFFIX
 from fluxvae.errors import PublishError, UsageError
-from fluxvae.matrix_folder import recorded_digest
-from fluxvae.matrix_inputs import sha256_of
-from fluxvae.matrix_plan import folder_name
-from fluxvae.matrix_record import RESULT, Result
+from fluxvae.matrix.folder import recorded_digest
+from fluxvae.matrix.inputs import sha256_of
+from fluxvae.matrix.plan import folder_name
+from fluxvae.matrix.record import RESULT, Result
 from fluxvae.mil.package import read_package
 from fluxvae.package import Record, read_record
 

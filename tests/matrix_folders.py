@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fluxvae.matrix_folder import write_digest
-from fluxvae.matrix_inputs import sha256_of
-from fluxvae.matrix_plan import folder_name
-from fluxvae.matrix_record import (
+from fluxvae.matrix.folder import write_digest
+from fluxvae.matrix.inputs import sha256_of
+from fluxvae.matrix.plan import folder_name
+from fluxvae.matrix.record import (
     FORMAT,
     VERSION,
     Cell,

@@ -11,12 +11,12 @@ import jsonschema
 import pytest
 
 from fluxvae.laps import lap, timed
-from fluxvae.matrix_dask import local_cluster
-from fluxvae.matrix_file import parse_matrix
-from fluxvae.matrix_plan import Abilities
-from fluxvae.matrix_record import Result, parse_result, read_results
-from fluxvae.matrix_run import run_matrix
-from fluxvae.matrix_verify import verify
+from fluxvae.matrix.dask import local_cluster
+from fluxvae.matrix.file import parse_matrix
+from fluxvae.matrix.plan import Abilities
+from fluxvae.matrix.record import Result, parse_result, read_results
+from fluxvae.matrix.run import run_matrix
+from fluxvae.matrix.verify import verify
 from fluxvae.validate import validate
 from fluxvae.weights import load_weights
 
@@ -37,7 +37,7 @@ precision = ["float32"]
 WATCH = """
 import sys, threading, time
 from pathlib import Path
-from fluxvae.matrix_cell import _watch
+from fluxvae.matrix.cell import _watch
 threading.Thread(target=_watch, args=(Path(sys.argv[1]), int(sys.argv[2])), daemon=True).start()
 held = bytearray(int(sys.argv[3]))
 time.sleep(60)

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from fluxvae.errors import MatrixError, UsageError
-from fluxvae.matrix_dask import connect, local_cluster, remote_cluster
-from fluxvae.matrix_plan import Abilities
-from fluxvae.matrix_record import Result, read_results
-from fluxvae.matrix_run import run_matrix
-from fluxvae.matrix_verify import verify
+from fluxvae.matrix.dask import connect, local_cluster, remote_cluster
+from fluxvae.matrix.plan import Abilities
+from fluxvae.matrix.record import Result, read_results
+from fluxvae.matrix.run import run_matrix
+from fluxvae.matrix.verify import verify
 from tests.fake_cell import calls, install
 from tests.test_matrix_run import FEW, matrix_of
 

@@ -4,9 +4,9 @@ import pytest
 
 from fluxvae.cli.matrix_text import TEMPLATE
 from fluxvae.errors import UsageError
-from fluxvae.matrix_file import parse_matrix
-from fluxvae.matrix_plan import Abilities, estimate, reason_not
-from fluxvae.matrix_record import Cell
+from fluxvae.matrix.file import parse_matrix
+from fluxvae.matrix.plan import Abilities, estimate, reason_not
+from fluxvae.matrix.record import Cell
 
 LINUX = Abilities(mac=False, harness=False)
 

@@ -13,13 +13,13 @@ import jsonschema
 import pytest
 
 from fluxvae.errors import MatrixError, OutputError, UsageError
-from fluxvae.matrix_file import Matrix, parse_matrix
-from fluxvae.matrix_folder import check_arrival, locked, write_report
-from fluxvae.matrix_plan import Abilities
-from fluxvae.matrix_record import Result, read_result, read_results
-from fluxvae.matrix_run import Outcome, run_matrix
-from fluxvae.matrix_status import read_status
-from fluxvae.matrix_verify import verify
+from fluxvae.matrix.file import Matrix, parse_matrix
+from fluxvae.matrix.folder import check_arrival, locked, write_report
+from fluxvae.matrix.plan import Abilities
+from fluxvae.matrix.record import Result, read_result, read_results
+from fluxvae.matrix.run import Outcome, run_matrix
+from fluxvae.matrix.status import read_status
+from fluxvae.matrix.verify import verify
 from tests.fake_cell import calls, install
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "matrix.schema.json"
@@ -302,8 +302,8 @@ def test_interrupting_keeps_what_is_done(tmp_path: Path, fake: Path) -> None:
 
 
 def test_what_arrives_is_held_against_its_digests(small: tuple[Path, str], fake: Path) -> None:
-    from fluxvae.matrix_dask import pack, unpack
-    from fluxvae.matrix_job import Job
+    from fluxvae.matrix.dask import pack, unpack
+    from fluxvae.matrix.job import Job
 
     folder, text = small
     place = next(folder.glob("cells/*none*"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fluxvae.matrix_record import (
+from fluxvae.matrix.record import (
     FORMAT,
     VERSION,
     Cell,
@@ -18,7 +18,7 @@ from fluxvae.matrix_record import (
     Result,
     Summary,
 )
-from fluxvae.matrix_summary import NOT_A_MAC, summarize, summary_json
+from fluxvae.matrix.summary import NOT_A_MAC, summarize, summary_json
 from fluxvae.structure import build, parse_json
 
 LINUX = Host("Linux", "6.1", "6.1", "x86_64", None, 8_000_000_000, "3.11.7")

@@ -10,7 +10,7 @@ import pytest
 
 from fluxvae.errors import PowerError, UsageError
 from fluxvae.host import Answer, Host, this_host
-from fluxvae.matrix_energy import cell_energy
+from fluxvae.matrix.energy import cell_energy
 from fluxvae.power import Window, command, energy, measure_energy, record, wait_for_quiet
 from fluxvae.power_host import check_host, require_host
 from fluxvae.power_plist import ENGINES, Recording, Sample, parse_recording

@@ -15,8 +15,8 @@ import yaml
 
 from fluxvae.catalog import CATALOG
 from fluxvae.errors import FluxVAEError, MatrixError, OutputError, PublishError, UsageError
-from fluxvae.matrix_folder import write_digest
-from fluxvae.matrix_record import read_results
+from fluxvae.matrix.folder import write_digest
+from fluxvae.matrix.record import read_results
 from fluxvae.publish import HubFolder, make_folder
 from fluxvae.publish_card import card_text, minimum_os
 from fluxvae.publish_models import choose

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fluxvae.matrix_record import Ablation, Change, Compounding
+from fluxvae.matrix.record import Ablation, Change, Compounding
 from fluxvae.report.matrix_figures import (
     Matrix,
     decibels,

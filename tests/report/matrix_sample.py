@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
-from fluxvae.matrix_record import (
+from fluxvae.matrix.record import (
     FORMAT,
     NONE,
     RESULT,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from fluxvae.errors import MatrixError
-from fluxvae.matrix_record import RESULT, Ablation, Change, Compounding, Result
-from fluxvae.matrix_summary import summarize
+from fluxvae.matrix.record import RESULT, Ablation, Change, Compounding, Result
+from fluxvae.matrix.summary import summarize
 from fluxvae.report.figures import DASH, INFINITY, MISSING
 from fluxvae.report.matrix_ablation import tables
 from fluxvae.report.matrix_charts import (

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from fluxvae.matrix_file import Matrix
-from fluxvae.matrix_folder import WORK, check_arrival, place_cell
-from fluxvae.matrix_inputs import CALIBRATION, LATENTS, Tensor
-from fluxvae.matrix_job import (
+from fluxvae.matrix.file import Matrix
+from fluxvae.matrix.folder import WORK, check_arrival, place_cell
+from fluxvae.matrix.inputs import CALIBRATION, LATENTS, Tensor
+from fluxvae.matrix.job import (
     OUT,
     SOLVED,
     STAGE,
@@ -25,7 +25,7 @@ from fluxvae.matrix_job import (
     failed,
     write_result,
 )
-from fluxvae.matrix_plan import (
+from fluxvae.matrix.plan import (
     decoder_name,
     folder_name,
     recipe_of,
@@ -33,10 +33,10 @@ from fluxvae.matrix_plan import (
     stage_key,
     stage_recipes,
 )
-from fluxvae.matrix_process import FAILED, perform
-from fluxvae.matrix_record import Cell, Result
-from fluxvae.matrix_sources import Sources
-from fluxvae.matrix_summary import worst_psnr
+from fluxvae.matrix.process import FAILED, perform
+from fluxvae.matrix.record import Cell, Result
+from fluxvae.matrix.sources import Sources
+from fluxvae.matrix.summary import worst_psnr
 
 SHARED = "solved"
 Say = Callable[[str], None]

@@ -231,7 +231,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Summary:
-    """All that a page shows. Made by ``matrix_summary.summarize`` from results alone."""
+    """All that a page shows. Made by ``matrix.summary.summarize`` from results alone."""
 
     rows: tuple[Row, ...]
     ablation: tuple[Ablation, ...]

@@ -13,11 +13,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fluxvae.errors import MatrixError, OutputError
-from fluxvae.matrix_inputs import sha256_of
-from fluxvae.matrix_job import Job
-from fluxvae.matrix_plan import folder_name
-from fluxvae.matrix_record import RESULT, Cell, Result, read_result, read_results
-from fluxvae.matrix_summary import summarize, summary_json
+from fluxvae.matrix.inputs import sha256_of
+from fluxvae.matrix.job import Job
+from fluxvae.matrix.plan import folder_name
+from fluxvae.matrix.record import RESULT, Cell, Result, read_result, read_results
+from fluxvae.matrix.summary import summarize, summary_json
 from fluxvae.output import disk_trouble, write_file
 
 DIGEST = "result.sha256"

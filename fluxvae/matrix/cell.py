@@ -1,4 +1,4 @@
-"""``python -m fluxvae.matrix_cell FOLDER``: one job of a matrix, in a process of its own.
+"""``python -m fluxvae.matrix.cell FOLDER``: one job of a matrix, in a process of its own.
 
 FOLDER holds ``job.json``; what is made goes below ``FOLDER/out``, a cell's ``result.json`` last.
 The process ends, with all that it started, when the one that started it goes away (its stdin is a
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     """Do the job. 0 when ``out`` is complete, a failed cell's too; 1 with one line on stderr."""
     # light imports come first: the watch must be there before torch takes its seconds
     from fluxvae.errors import FluxVAEError
-    from fluxvae.matrix_job import parse_job
+    from fluxvae.matrix.job import parse_job
 
     folder = Path(arguments[0])
     try:
@@ -42,9 +42,9 @@ def main(arguments: list[str]) -> int:
 def _do(folder: Path) -> None:
     import torch
 
-    from fluxvae.matrix_job import OUT, cell_toml, parse_job, write_result
-    from fluxvae.matrix_make import check_tools, make, measure, solve, stage
-    from fluxvae.matrix_record import RESULT, read_result
+    from fluxvae.matrix.job import OUT, cell_toml, parse_job, write_result
+    from fluxvae.matrix.make import check_tools, make, measure, solve, stage
+    from fluxvae.matrix.record import RESULT, read_result
 
     job = parse_job((folder / "job.json").read_text(encoding="utf-8"))
     torch.set_num_threads(job.settings.threads)

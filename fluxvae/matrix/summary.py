@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 import numpy as np
 
 from fluxvae.bench import outliers
-from fluxvae.matrix_record import (
+from fluxvae.matrix.record import (
     NONE,
     Ablation,
     Cell,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.errors import OutputError
-from fluxvae.matrix_cell import STOPPED
-from fluxvae.matrix_job import OUT, Job, cell_toml, failed, job_json, write_result
-from fluxvae.matrix_record import RESULT
+from fluxvae.matrix.cell import STOPPED
+from fluxvae.matrix.job import OUT, Job, cell_toml, failed, job_json, write_result
+from fluxvae.matrix.record import RESULT
 from fluxvae.output import disk_trouble
 
 LOG = "log.txt"
@@ -64,7 +64,7 @@ def run_process(job: Job, folder: Path) -> Ended:
     with (folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             # `env` sets what must be there before numpy is loaded, and inherits the rest
-            ["env", *threads, sys.executable, "-m", "fluxvae.matrix_cell", str(folder)],
+            ["env", *threads, sys.executable, "-m", "fluxvae.matrix.cell", str(folder)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

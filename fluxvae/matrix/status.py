@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from fluxvae.errors import MatrixError
-from fluxvae.matrix_file import parse_matrix
-from fluxvae.matrix_folder import MATRIX
-from fluxvae.matrix_record import RESULT, Result, Row, read_result
-from fluxvae.matrix_summary import summarize
+from fluxvae.matrix.file import parse_matrix
+from fluxvae.matrix.folder import MATRIX
+from fluxvae.matrix.record import RESULT, Result, Row, read_result
+from fluxvae.matrix.summary import summarize
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.errors import FluxVAEError, MatrixError
-from fluxvae.matrix_file import Matrix, read_matrix
-from fluxvae.matrix_folder import MATRIX, recorded_digest
-from fluxvae.matrix_inputs import Inputs, WeightsRecord, read_inputs, read_weights, sha256_of
-from fluxvae.matrix_job import cell_toml
-from fluxvae.matrix_plan import cell_key, decoder_name, flags_of, folder_name
-from fluxvae.matrix_record import RESULT, Cell, Result, read_result
-from fluxvae.matrix_status import require_folder
-from fluxvae.matrix_summary import run_medians, summarize, summary_json, worst_psnr
+from fluxvae.matrix.file import Matrix, read_matrix
+from fluxvae.matrix.folder import MATRIX, recorded_digest
+from fluxvae.matrix.inputs import Inputs, WeightsRecord, read_inputs, read_weights, sha256_of
+from fluxvae.matrix.job import cell_toml
+from fluxvae.matrix.plan import cell_key, decoder_name, flags_of, folder_name
+from fluxvae.matrix.record import RESULT, Cell, Result, read_result
+from fluxvae.matrix.status import require_folder
+from fluxvae.matrix.summary import run_medians, summarize, summary_json, worst_psnr
 
 
 @dataclass(frozen=True)

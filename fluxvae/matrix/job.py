@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxvae.host import chip, os_build, this_host
-from fluxvae.matrix_file import Settings, Thresholds
-from fluxvae.matrix_inputs import Tensor
-from fluxvae.matrix_plan import folder_name
-from fluxvae.matrix_record import FORMAT, RESULT, VERSION, Cell, Host, Result
+from fluxvae.matrix.file import Settings, Thresholds
+from fluxvae.matrix.inputs import Tensor
+from fluxvae.matrix.plan import folder_name
+from fluxvae.matrix.record import FORMAT, RESULT, VERSION, Cell, Host, Result
 from fluxvae.output import write_file
 from fluxvae.structure import build, parse_json
 

@@ -8,8 +8,8 @@ import numpy as np
 from fluxvae.backends import choose_backend, to_model
 from fluxvae.errors import PowerError
 from fluxvae.host import Host
-from fluxvae.matrix_job import Job
-from fluxvae.matrix_record import Energy
+from fluxvae.matrix.job import Job
+from fluxvae.matrix.record import Energy
 from fluxvae.power import Window, measure_energy
 from fluxvae.recipes import parse_sizes
 from fluxvae.whole import open_artifact

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from fluxvae.errors import MatrixError, OutputError, UsageError
-from fluxvae.matrix_job import OUT, Job, job_json, parse_job
-from fluxvae.matrix_plan import MAC_UNITS
-from fluxvae.matrix_process import give_up, perform
+from fluxvae.matrix.job import OUT, Job, job_json, parse_job
+from fluxvae.matrix.plan import MAC_UNITS
+from fluxvae.matrix.process import give_up, perform
 
 TIMEOUT_S = 5.0  # for a scheduler to answer
 RETRIES = 3  # workers that may die on one job

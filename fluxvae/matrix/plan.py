@@ -13,8 +13,8 @@ from typing import Any
 
 from fluxvae import __version__
 from fluxvae.errors import UsageError
-from fluxvae.matrix_file import Settings
-from fluxvae.matrix_record import NONE, Cell
+from fluxvae.matrix.file import Settings
+from fluxvae.matrix.record import NONE, Cell
 from fluxvae.recipes import Recipe, parse_label, parse_sizes
 
 MAC_UNITS = ("cpuAndGPU", "cpuAndNeuralEngine")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.errors import UsageError
-from fluxvae.matrix_file import Matrix
-from fluxvae.matrix_folder import (
+from fluxvae.matrix.file import Matrix
+from fluxvae.matrix.folder import (
     MATRIX,
     PAGES,
     WORK,
@@ -23,8 +23,8 @@ from fluxvae.matrix_folder import (
     write_digest,
     write_report,
 )
-from fluxvae.matrix_job import write_result
-from fluxvae.matrix_plan import (
+from fluxvae.matrix.job import write_result
+from fluxvae.matrix.plan import (
     Abilities,
     cell_key,
     decoder_name,
@@ -32,10 +32,10 @@ from fluxvae.matrix_plan import (
     reason_not,
     tool_versions,
 )
-from fluxvae.matrix_queue import Planned, Pool, Queue, Say, Serial
-from fluxvae.matrix_record import Cell, Result
-from fluxvae.matrix_sources import Sources, find_sources
-from fluxvae.matrix_summary import run_medians, worst_psnr
+from fluxvae.matrix.queue import Planned, Pool, Queue, Say, Serial
+from fluxvae.matrix.record import Cell, Result
+from fluxvae.matrix.sources import Sources, find_sources
+from fluxvae.matrix.summary import run_medians, worst_psnr
 from fluxvae.output import write_file
 
 MakePool = Callable[[Path], AbstractContextManager[Pool]]

@@ -14,7 +14,7 @@ from typing import Any
 
 from fluxvae.catalog import CATALOG, DECODERS
 from fluxvae.errors import MatrixError, UsageError
-from fluxvae.matrix_record import NONE, Cell
+from fluxvae.matrix.record import NONE, Cell
 from fluxvae.recipes import (
     ATTENTION,
     LAYOUTS,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fluxvae.matrix_file import Matrix
-from fluxvae.matrix_inputs import (
+from fluxvae.matrix.file import Matrix
+from fluxvae.matrix.inputs import (
     CALIBRATION,
     INPUTS_FORMAT,
     VERSION,
@@ -26,8 +26,8 @@ from fluxvae.matrix_inputs import (
     unchanged,
     write_weights,
 )
-from fluxvae.matrix_plan import decoder_name, needs_calibration
-from fluxvae.matrix_record import Cell
+from fluxvae.matrix.plan import decoder_name, needs_calibration
+from fluxvae.matrix.record import Cell
 
 if TYPE_CHECKING:
     from fluxvae.weights import Weights
@@ -61,7 +61,7 @@ class Sources:
 
     def supply(self, name: str, folder: Path) -> Path:
         """The weights as a file that a worker reads, made at most once."""
-        from fluxvae.matrix_make import save_supply
+        from fluxvae.matrix.make import save_supply
 
         path = folder / f"weights-{name}.safetensors"
         if not path.exists():

@@ -32,12 +32,12 @@ from fluxvae.harness import Harness, run_harness
 from fluxvae.host import this_host
 from fluxvae.laps import timed
 from fluxvae.latent_spaces import passage
-from fluxvae.matrix_energy import Decode, cell_energy, ready_decode
-from fluxvae.matrix_inputs import CALIBRATION, Tensor, load_tensors, sha256_of
-from fluxvae.matrix_job import SOLVED, STAGE, Job, host_here
-from fluxvae.matrix_plan import flags_of, last_stage, tool_versions
-from fluxvae.matrix_record import FORMAT, VERSION, ErrorFigures, Latency, Result
-from fluxvae.matrix_summary import run_medians, worst_psnr
+from fluxvae.matrix.energy import Decode, cell_energy, ready_decode
+from fluxvae.matrix.inputs import CALIBRATION, Tensor, load_tensors, sha256_of
+from fluxvae.matrix.job import SOLVED, STAGE, Job, host_here
+from fluxvae.matrix.plan import flags_of, last_stage, tool_versions
+from fluxvae.matrix.record import FORMAT, VERSION, ErrorFigures, Latency, Result
+from fluxvae.matrix.summary import run_medians, worst_psnr
 from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.package import read_package
 from fluxvae.models.build import build_decoder, build_tiny_decoder

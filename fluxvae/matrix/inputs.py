@@ -16,7 +16,7 @@ import numpy as np
 
 from fluxvae import __version__
 from fluxvae.errors import MatrixError
-from fluxvae.matrix_plan import digest_of
+from fluxvae.matrix.plan import digest_of
 from fluxvae.output import write_file
 from fluxvae.structure import StructureError, build, parse_json
 

@@ -1,0 +1,1 @@
+"""Many cells at once: a matrix file, a run folder, every cell in a process of its own."""
