@@ -35,9 +35,9 @@ from fluxvae.latent_spaces import passage
 from fluxvae.matrix.energy import Decode, cell_energy, ready_decode
 from fluxvae.matrix.inputs import CALIBRATION, Tensor, load_tensors, sha256_of
 from fluxvae.matrix.job import SOLVED, STAGE, Job, host_here
-from fluxvae.matrix.plan import flags_of, last_stage, tool_versions
+from fluxvae.matrix.plan import last_stage, tool_versions
 from fluxvae.matrix.record import FORMAT, VERSION, ErrorFigures, Latency, Result
-from fluxvae.matrix.summary import run_medians, worst_psnr
+from fluxvae.matrix.verdict import flags_of, verdict_of
 from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.package import read_package
 from fluxvae.models.build import build_decoder, build_tiny_decoder
@@ -151,7 +151,7 @@ def make(job: Job, out: Path) -> Result:
         cell=job.cell,
         status="done",
         reason=None,
-        verdict="pass" if errors and all(e.passed for e in errors) else "fail",
+        verdict=verdict_of(errors),
         weights_digest=job.weights_digest,
         inputs_digest=job.inputs_digest,
         versions=job.versions,
@@ -173,7 +173,7 @@ def make(job: Job, out: Path) -> Result:
         energy=None,
         flags=(),
     )
-    return flagged(result, job)
+    return replace(result, flags=flags_of(result, job.thresholds))
 
 
 def measure(job: Job, out: Path, result: Result, environment: Mapping[str, str]) -> Result:
@@ -194,18 +194,10 @@ def measure(job: Job, out: Path, result: Result, environment: Mapping[str, str])
     energy = cell_energy(this_host(), prepare, print)
     seconds = {**result.seconds, "measure": time.monotonic() - began}
     host = host_here(job.versions["python"])
-    measured = replace(result, runs=runs, placement=placement, energy=energy)
-    return flagged(replace(measured, seconds=seconds, host=host), job)
-
-
-def flagged(result: Result, job: Job) -> Result:
-    """The result with the flags that the thresholds give it."""
-    medians = run_medians(result)
-    latency = float(np.median(medians)) if medians else None
-    limits = job.thresholds
-    return replace(
-        result, flags=flags_of(worst_psnr(result), latency, limits.psnr_db, limits.latency_ms)
+    measured = replace(
+        result, runs=runs, placement=placement, energy=energy, seconds=seconds, host=host
     )
+    return replace(measured, flags=flags_of(measured, job.thresholds))
 
 
 def _solved(job: Job, weights: Weights, recipe: Recipe) -> tuple[CompressedDecoder | None, float]:

@@ -184,18 +184,6 @@ def folder_name(key: str, cell: Cell) -> str:
     return f"{key[:16]}-{cell.label()}"
 
 
-def flags_of(
-    psnr_db: float | None, latency_ms: float | None, floor: float | None, most: float | None
-) -> tuple[str, ...]:
-    """Thresholds crossed, in words; a figure that is not there crosses none."""
-    flags = []
-    if floor is not None and psnr_db is not None and psnr_db < floor:
-        flags.append(f"worst PSNR {psnr_db:.2f} dB is below {floor:g} dB")
-    if most is not None and latency_ms is not None and latency_ms > most:
-        flags.append(f"latency {latency_ms:.3f} ms is above {most:g} ms")
-    return tuple(flags)
-
-
 def estimate(cells: Sequence[Cell], settings: Settings) -> tuple[float, float]:
     """Seconds on one core and bytes on the disk that ``cells`` may take: a rough guess.
 

@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from fluxvae.errors import UsageError
 from fluxvae.matrix.file import Matrix
 from fluxvae.matrix.folder import (
@@ -28,14 +26,13 @@ from fluxvae.matrix.plan import (
     Abilities,
     cell_key,
     decoder_name,
-    flags_of,
     reason_not,
     tool_versions,
 )
 from fluxvae.matrix.queue import Planned, Pool, Queue, Say, Serial
 from fluxvae.matrix.record import Cell, Result
 from fluxvae.matrix.sources import Sources, find_sources
-from fluxvae.matrix.summary import run_medians, worst_psnr
+from fluxvae.matrix.verdict import flags_of
 from fluxvae.output import write_file
 
 MakePool = Callable[[Path], AbstractContextManager[Pool]]
@@ -162,10 +159,7 @@ def _is_finished(result: Result, item: Planned) -> bool:
 
 def _flagged(folder: Path, result: Result, item: Planned, matrix: Matrix) -> Result:
     """The result with the flags of today's thresholds, written again where they are others."""
-    medians = run_medians(result)
-    limits = matrix.thresholds
-    latency = float(np.median(medians)) if medians else None
-    flags = flags_of(worst_psnr(result), latency, limits.psnr_db, limits.latency_ms)
+    flags = flags_of(result, matrix.thresholds)
     if flags == result.flags or result.status != "done":
         return result
     changed = replace(result, flags=flags)

@@ -8,17 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from fluxvae.errors import FluxVAEError, MatrixError
 from fluxvae.matrix.file import Matrix, read_matrix
 from fluxvae.matrix.folder import MATRIX, recorded_digest
 from fluxvae.matrix.inputs import Inputs, WeightsRecord, read_inputs, read_weights, sha256_of
 from fluxvae.matrix.job import cell_toml
-from fluxvae.matrix.plan import cell_key, decoder_name, flags_of, folder_name
+from fluxvae.matrix.plan import cell_key, decoder_name, folder_name
 from fluxvae.matrix.record import RESULT, Cell, Result, read_result
 from fluxvae.matrix.status import require_folder
-from fluxvae.matrix.summary import run_medians, summarize, summary_json, worst_psnr
+from fluxvae.matrix.summary import summarize, summary_json
+from fluxvae.matrix.verdict import flags_of, verdict_of
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,10 @@ def _figures(result: Result, matrix: Matrix) -> Iterator[str]:
     """What a result says of its own samples."""
     if result.status != "done":
         return
-    verdict = "pass" if result.errors and all(e.passed for e in result.errors) else "fail"
+    verdict = verdict_of(result.errors)
     if result.verdict != verdict:
         yield f"its verdict is {result.verdict}, and its inputs make it {verdict}"
-    medians = run_medians(result)
-    latency = float(np.median(medians)) if medians else None
-    limits = matrix.thresholds
-    if result.flags != flags_of(worst_psnr(result), latency, limits.psnr_db, limits.latency_ms):
+    if result.flags != flags_of(result, matrix.thresholds):
         yield "its flags do not follow from its samples and the thresholds"
 
 
