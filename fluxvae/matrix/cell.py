@@ -43,7 +43,8 @@ def _do(folder: Path) -> None:
     import torch
 
     from fluxvae.matrix.job import OUT, cell_toml, parse_job, write_result
-    from fluxvae.matrix.make import check_tools, make, measure, solve, stage
+    from fluxvae.matrix.make import check_tools, make, solve, stage
+    from fluxvae.matrix.measure import measure
     from fluxvae.matrix.record import RESULT, read_result
 
     job = parse_job((folder / "job.json").read_text(encoding="utf-8"))

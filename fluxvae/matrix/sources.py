@@ -61,7 +61,7 @@ class Sources:
 
     def supply(self, name: str, folder: Path) -> Path:
         """The weights as a file that a worker reads, made at most once."""
-        from fluxvae.matrix.make import save_supply
+        from fluxvae.matrix.supply import save_supply
 
         path = folder / f"weights-{name}.safetensors"
         if not path.exists():
