@@ -13,21 +13,18 @@ from fluxvae.recipes.parts import HALO, TILE_STATISTICS, artifact_paths, check_t
 from fluxvae.recipes.recipe import (
     FORMATS,
     FP16_SAFETY,
-    LARGEST_SIDE,
     LATENTS,
     LAYOUTS,
     MAC_TARGETS,
     OUTPUTS,
     PRECISIONS,
-    SCALE,
     SHAPES,
     TARGETS,
     Recipe,
-    Size,
     artifact_name,
     latent_shape,
-    parse_sizes,
 )
+from fluxvae.recipes.sizes import LARGEST_SIDE, SCALE, Size, parse_sizes
 
 __all__ = [
     "ACTIVATIONS",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxvae.errors import UsageError
+from fluxvae.recipes.sizes import LARGEST_SIDE, SCALE
 
 if TYPE_CHECKING:
     from fluxvae.recipes.recipe import Recipe
@@ -14,8 +15,6 @@ TILE_STATISTICS = ("strided", "whole")
 # Latent pixels that reach into a tile from each side, from where the front hands over; exact from
 # the graph: fluxvae.rewrite.cut.reach computes them, and its tests hold these against it.
 HALO = {"tiny": 9, "full": 7, "small": 7}
-_SCALE = 8
-_LARGEST = 4096
 
 
 def check_parts(recipe: Recipe) -> None:
@@ -48,16 +47,16 @@ def check_parts(recipe: Recipe) -> None:
 
 def check_tile(tile: int, decoder: str) -> None:
     """Raise UsageError for tiles that cannot be: no multiple of 8, or nothing but halo."""
-    halo = HALO[decoder] * _SCALE
-    if tile % _SCALE or not 0 < tile <= _LARGEST:
+    halo = HALO[decoder] * SCALE
+    if tile % SCALE or not 0 < tile <= LARGEST_SIDE:
         raise UsageError(
-            f"--tile {tile} is not possible: expected a multiple of {_SCALE} up to {_LARGEST}, "
+            f"--tile {tile} is not possible: expected a multiple of {SCALE} up to {LARGEST_SIDE}, "
             "such as 512"
         )
     if tile <= halo:
         raise UsageError(
             f"--tile {tile} is smaller than its halo: {halo} px of the picture around a tile "
-            f"reach into it, and nothing would be left; expected {halo + _SCALE} or more, "
+            f"reach into it, and nothing would be left; expected {halo + SCALE} or more, "
             "such as 512"
         )
 
@@ -83,11 +82,11 @@ def best_tile(height: int, width: int, side: int, halo: int) -> tuple[int, int]:
 
 
 def _check_sizes(recipe: Recipe) -> None:
-    odd = [s for s in recipe.sizes if s.height % (2 * _SCALE) or s.width % (2 * _SCALE)]
+    odd = [s for s in recipe.sizes if s.height % (2 * SCALE) or s.width % (2 * SCALE)]
     if odd and recipe.decoder != "tiny" and recipe.tile_statistics == "strided":
         raise UsageError(
             f"--tile-statistics strided takes every second latent pixel: expected multiples of "
-            f"{2 * _SCALE} px, got --size {odd[0]}"
+            f"{2 * SCALE} px, got --size {odd[0]}"
         )
 
 

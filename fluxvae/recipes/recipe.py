@@ -4,15 +4,16 @@ Standard library only. A recipe says everything about an artifact except its wei
 the artifact's file name.
 """
 
-import re
 from dataclasses import asdict, dataclass, fields, replace
 
 from fluxvae.catalog import DECODERS, find_decoder
 from fluxvae.errors import UsageError
 from fluxvae.recipes.attention import choose_attention, parse_attention
+from fluxvae.recipes.checks import check_format, check_full, check_safety, check_shapes
 from fluxvae.recipes.compression import Compression
 from fluxvae.recipes.latents import artifact_contract, check_latents, native_form
 from fluxvae.recipes.parts import HALO, TILE_STATISTICS, best_tile, check_parts
+from fluxvae.recipes.sizes import SCALE, Size, parse_sizes
 
 PRECISIONS = ("float16", "float32")
 LAYOUTS = ("nchw", "nhwc")
@@ -30,55 +31,6 @@ MAC_TARGETS = {
 }
 LATENTS = ("vae", "sampler", "packed")
 FP16_SAFETY = ("report", "rescale", "mixed", "off")
-SCALE = 8  # image pixels per latent pixel of every FLUX decoder
-LARGEST_SIDE = 4096  # 16384 is the Neural Engine's limit for a map; memory ends long before
-
-
-@dataclass(frozen=True, order=True)
-class Size:
-    """Height and width of an image in pixels, multiples of 8."""
-
-    height: int
-    width: int
-
-    def __post_init__(self) -> None:
-        for side in (self.height, self.width):
-            if side % SCALE or not 64 <= side <= LARGEST_SIDE:
-                raise UsageError(
-                    f"size {self} is not possible: height and width must be multiples of "
-                    f"{SCALE} between 64 and {LARGEST_SIDE}, for example 768, 1024 or 768x1344"
-                )
-
-    def __str__(self) -> str:
-        side = self.height == self.width
-        return str(self.height) if side else f"{self.height}x{self.width}"
-
-    @property
-    def function(self) -> str:
-        """Name of this size's function in a multifunction package: ``hw768``, ``h768w1344``."""
-        if self.height == self.width:
-            return f"hw{self.height}"
-        return f"h{self.height}w{self.width}"
-
-
-def parse_sizes(text: str) -> tuple[Size, ...]:
-    """``768``, ``768,1024`` or ``768x1344`` (height x width) to sizes, in the given order.
-
-    Raises UsageError for anything else, for sides that are no multiple of 8 and for repetitions.
-    """
-    sizes = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,6})(?:\s*x\s*(\d{1,6}))?\s*", part, re.IGNORECASE)
-        if not match:
-            raise UsageError(
-                f"size {part.strip()!r} is not understood: give pixels, such as 768, "
-                "768,1024 or 768x1344 (height x width)"
-            )
-        height = int(match[1])
-        sizes.append(Size(height, int(match[2] or height)))
-    if len(set(sizes)) != len(sizes):
-        raise UsageError(f"a size is given twice in {text!r}")
-    return tuple(sizes)
 
 
 @dataclass(frozen=True)
@@ -138,15 +90,15 @@ class Recipe:
                 raise UsageError(f"{field} {value!r} is none of {[a for a in allowed if a]}")
         if self.latents == native_form(self.decoder):
             object.__setattr__(self, "latents", None)  # one recipe, one name
-        self._check_shapes()
-        self._check_format()
-        self._check_safety()
+        check_shapes(self)
+        check_format(self)
+        check_safety(self)
         check_latents(self)
         if self.chunks != 1 or self.tile is not None:
             check_parts(self)
         parse_attention(self.attention)
         if self.decoder != "tiny":
-            self._check_full()
+            check_full(self)
         elif self.attention != "auto":
             raise UsageError(
                 "the tiny decoders have no attention: --attention needs --decoder full or small"
@@ -156,35 +108,6 @@ class Recipe:
                 f"target {self.target} is too old: {self._target_reason()} "
                 f"needs {self._least_target()} or newer{self._target_way_out()}"
             )
-
-    def _check_shapes(self) -> None:
-        if self.shapes == "fixed" and len(self.sizes) != 1:
-            raise UsageError(
-                "several sizes need --shapes multifunction (one function per size, one weight "
-                "file) or --shapes enumerated"
-            )
-        if self.shapes != "fixed" and len(self.sizes) < 2:
-            raise UsageError(f"--shapes {self.shapes} needs two sizes or more, such as 768,1024")
-        if self.nhwc_model and self.layout != "nhwc":
-            raise UsageError("--nhwc-model takes and gives NHWC: use it with --layout nhwc")
-
-    def _check_format(self) -> None:
-        if self.format != "neuralnetwork":
-            return
-        for wrong, why in (
-            (self.precision != "float32", "has no compute precision: use --precision float32"),
-            (self.io_precision == "float16", "has float32 input and output only"),
-            (self.shapes == "multifunction", "has one function: use --shapes enumerated"),
-            (
-                self.output == "image" and self.shapes == "enumerated",
-                "has no image output of several sizes (coremltools 9.0): use --output tensor, "
-                "or --format mlprogram",
-            ),
-            (self.compression is not None, "cannot be compressed here: use --format mlprogram"),
-            (self.target is not None, "runs from iOS 13 / macOS 10.15 on: leave --target out"),
-        ):
-            if wrong:
-                raise UsageError(f"the neuralnetwork format {why}")
 
     @property
     def halo(self) -> int:
@@ -205,33 +128,6 @@ class Recipe:
     def tile_shape(self, size: Size) -> tuple[int, int]:
         """Rows and columns in latent pixels of the tiles that suit images of ``size`` best."""
         return best_tile(size.height // SCALE, size.width // SCALE, self.tile_input, self.halo)
-
-    def _check_full(self) -> None:
-        for wrong, why in (
-            (self.format == "neuralnetwork", "has no neuralnetwork form: use --format mlprogram"),
-            (self.nhwc_model, "has no NHWC graph: --layout nhwc alone gives NHWC in and out"),
-            (self.compression is not None, "cannot be compressed: that is for --decoder tiny"),
-            (
-                self.shapes == "enumerated",
-                "has an attention of one size: use --shapes multifunction",
-            ),
-        ):
-            if wrong:
-                raise UsageError(f"the {self.decoder} decoder {why}")
-
-    def _check_safety(self) -> None:
-        if self.fp16_safety not in ("rescale", "mixed"):
-            return
-        for wrong, why in (
-            (self.precision != "float16", "is for --precision float16; float32 does not overflow"),
-            (self.compression is not None, "is for decoders that are not compressed"),
-            (
-                self.fp16_safety == "rescale" and self.decoder == "tiny",
-                "is for the KL decoders, --decoder full or small; mixed is for all",
-            ),
-        ):
-            if wrong:
-                raise UsageError(f"--fp16-safety {self.fp16_safety} {why}")
 
     def auto_attention(self) -> tuple[str, str]:
         """What ``--attention auto`` gives for the largest size, and why."""
