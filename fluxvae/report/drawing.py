@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,26 @@ def svg_text(drawing: Figure, title: str) -> str:
     return text.getvalue()
 
 
+def pale_grid(axes: Axes) -> None:
+    """Thin lines behind all that is drawn."""
+    axes.grid(color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def front_line(axes: Axes, front: Sequence[tuple[float, float]]) -> None:
+    """Steps through the points of a front, given from left to right."""
+    axes.plot([x for x, _ in front], [y for _, y in front], color=FRONT, linewidth=1.4,
+              drawstyle="steps-post", alpha=0.6)  # fmt: skip
+
+
+def ceiling(values: Sequence[float]) -> float:
+    """Where infinity is drawn: above everything finite."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return 100.0
+    return max(finite) + max(0.25 * (max(finite) - min(finite)), 3.0)
+
+
 def place_label(
     axes: Axes,
     name: str,
@@ -82,11 +104,23 @@ def place_label(
     return True
 
 
-def point_boxes(spots: list[Any]) -> list[Any]:
-    """Boxes around points, in pixels."""
+def taken_boxes(spots: Sequence[Any], on_front: Sequence[bool]) -> list[Any]:
+    """What labels keep off, in pixels: boxes around points, and the steps of the front."""
     from matplotlib.transforms import Bbox
 
-    return [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in spots]
+    points = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in spots]
+    return points + _front_boxes([s for s, on in zip(spots, on_front, strict=True) if on])
+
+
+def line_boxes(axes: Axes, height: float, name: float) -> list[Any]:
+    """The same for a level line at ``height``, and its name of so many pixels above its start."""
+    from matplotlib.transforms import Bbox
+
+    frame, (_, y) = axes.get_window_extent(), axes.transData.transform((0, height))
+    return [
+        Bbox.from_extents(frame.x0, y - 1, frame.x1, y + 1),
+        Bbox.from_bounds(frame.x0, y, 80, name),
+    ]
 
 
 def _side(offset: int, before: str, after: str) -> str:
@@ -112,7 +146,7 @@ def _cost(box: Any, taken: list[Any], frame: Any) -> int:
     return int(box.count_overlaps(taken)) + (0 if inside else 3)
 
 
-def front_boxes(spots: list[Any]) -> list[Any]:
+def _front_boxes(spots: list[Any]) -> list[Any]:
     """Steps of a front through ``spots`` (pixels), as thin boxes that labels keep off."""
     from matplotlib.transforms import Bbox
 

@@ -10,17 +10,18 @@ import numpy as np
 
 from fluxvae.report.drawing import (
     BELOW,
-    FRONT,
     INK,
     OTHER,
-    PALE,
     PLACES,
     SETTINGS,
-    front_boxes,
+    ceiling,
+    front_line,
+    line_boxes,
     new_drawing,
+    pale_grid,
     place_label,
-    point_boxes,
     svg_text,
+    taken_boxes,
 )
 from fluxvae.report.figures import shorten
 from fluxvae.report.matrix_charts import Chart, Look, Point, drawn, look, points
@@ -51,7 +52,7 @@ def chart_svg(group: Group, chart: Chart, *, narrow: bool = False) -> str:
         drawing = new_drawing((3.4, 3.5) if narrow else (5.6, 4.1))
         axes = drawing.subplots()
         shown = drawn(points(group, chart))
-        top = _ceiling([p.y for p in shown])
+        top = ceiling([p.y for p in shown])
         _scatter(axes, shown, chart, look(group), top, f"{kind}{chart.id}", narrow)
         drawing.draw_without_rendering()  # the layout settles before labels look for room
         _labels(axes, group, shown, top, narrow)
@@ -80,8 +81,7 @@ def runs_svg(group: Group, *, narrow: bool = False) -> str:
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.grid(color=PALE, linewidth=0.6)
-        axes.set_axisbelow(True)
+        pale_grid(axes)
         _scale(axes.set_xscale, axes.xaxis, [ms for i in shown for ms in i.row.runs_ms], narrow)
         axes.set_xlabel("median latency of a run, ms")
         return svg_text(drawing, "Every run of every cell")
@@ -113,11 +113,9 @@ def _scatter(
 ) -> None:
     axes.set_xlabel(chart.x.axis)
     axes.set_ylabel(chart.y.axis)
-    axes.grid(color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
+    pale_grid(axes)
     front = sorted((p for p in shown if p.front), key=lambda p: p.x)
-    axes.plot([p.x for p in front], [_height(p, top) for p in front], color=FRONT, linewidth=1.4,
-              drawstyle="steps-post", alpha=0.6)  # fmt: skip
+    front_line(axes, [(p.x, _height(p, top)) for p in front])
     for p in shown:
         y, colour = _height(p, top), COLOURS[style.colour(p.item)]
         if p.low < p.high:
@@ -153,31 +151,16 @@ def _scale(
         axis.set_major_locator(MaxNLocator(4 if narrow else 6))
 
 
-def _ceiling(values: Sequence[float]) -> float:
-    """Where infinity is drawn: above everything finite."""
-    finite = [v for v in values if math.isfinite(v)]
-    if not finite:
-        return 100.0
-    return max(finite) + max(0.25 * (max(finite) - min(finite)), 3.0)
-
-
 def _height(point: Point, top: float) -> float:
     return point.y if math.isfinite(point.y) else top
 
 
 def _labels(axes: Axes, group: Group, shown: Sequence[Point], top: float, narrow: bool) -> None:
     """Names of the cells on the front, as far as there is room; the table names all."""
-    from matplotlib.transforms import Bbox
-
     spots = [axes.transData.transform((p.x, _height(p, top))) for p in shown]
-    taken = point_boxes(spots)
-    taken += front_boxes([s for s, p in zip(spots, shown, strict=True) if p.front])
+    taken = taken_boxes(spots, [p.front for p in shown])
     if any(math.isinf(p.y) for p in shown):
-        frame, (_, y) = axes.get_window_extent(), axes.transData.transform((0, top))
-        taken += [
-            Bbox.from_extents(frame.x0, y - 1, frame.x1, y + 1),
-            Bbox.from_bounds(frame.x0, y, 80, 18),
-        ]  # the line of equal images, and its name
+        taken += line_boxes(axes, top, 18)  # of equal images
     order = (*PLACES, *BELOW)
     for point in sorted((p for p in shown if p.front), key=lambda p: p.x):
         name = shorten(group.name(point.item), 26 if narrow else 34)

@@ -11,14 +11,16 @@ from fluxvae.report.drawing import (
     FRONT,
     INK,
     OTHER,
-    PALE,
     PLACES,
     SETTINGS,
-    front_boxes,
+    ceiling,
+    front_line,
+    line_boxes,
     new_drawing,
+    pale_grid,
     place_label,
-    point_boxes,
     svg_text,
+    taken_boxes,
 )
 from fluxvae.report.figures import (
     AGAINST,
@@ -92,13 +94,11 @@ def _panel(axes: Axes, report: Report, against: Against) -> None:
         axes.set_yticks([])
         return
     axes.set_ylabel(_axis_name(main), parse_math=False)
-    axes.grid(color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
+    pale_grid(axes)
     finite = [p.quality for p in shown if math.isfinite(p.quality)]
-    top = _ceiling(finite)
+    top = ceiling(finite)
     front = sorted((p for p in shown if p.front), key=lambda p: p.size)
-    axes.plot([p.size for p in front], [_height(p, top) for p in front], color=FRONT, linewidth=1.4,
-              drawstyle="steps-post", alpha=0.6)  # fmt: skip
+    front_line(axes, [(p.size, _height(p, top)) for p in front])
     for p in shown:
         axes.plot(p.size, _height(p, top), "o", markersize=7, color=FRONT if p.front else OTHER,
                   markeredgecolor="white", markeredgewidth=0.8)  # fmt: skip
@@ -127,30 +127,17 @@ def _axis_name(metric: Metric) -> str:
     return shorten(f"median {metric.label}{unit}{way}", 48)
 
 
-def _ceiling(finite: list[float]) -> float:
-    """Where infinity is drawn: above everything finite."""
-    if not finite:
-        return 100.0
-    return max(finite) + max(0.25 * (max(finite) - min(finite)), 3.0)
-
-
 def _height(point: Point, top: float) -> float:
     return point.quality if math.isfinite(point.quality) else top
 
 
 def _labels(axes: Axes, shown: tuple[Point, ...], reference: float | None) -> None:
     """Names beside their points, none over another, a point or a line where there is room."""
-    from matplotlib.transforms import Bbox
-
-    frame = axes.get_window_extent()
-    top = _ceiling([p.quality for p in shown if math.isfinite(p.quality)])
+    top = ceiling([p.quality for p in shown])
     spots = [axes.transData.transform((p.size, _height(p, top))) for p in shown]
-    taken = point_boxes(spots)
-    taken += front_boxes([s for s, p in zip(spots, shown, strict=True) if p.front])
+    taken = taken_boxes(spots, [p.front for p in shown])
     if reference is not None:
-        _, y = axes.transData.transform((0, reference))
-        taken += [Bbox.from_extents(frame.x0, y - 1, frame.x1, y + 1),
-                  Bbox.from_bounds(frame.x0, y, 80, 14)]  # fmt: skip
+        taken += line_boxes(axes, reference, 14)
     for point in sorted(shown, key=lambda p: (not p.front, p.size)):
         name = shorten(point.label, 22) + ("" if math.isfinite(point.quality) else f" ({INFINITY})")
         order = PLACES if point.front else BELOW
