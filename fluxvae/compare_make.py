@@ -9,11 +9,11 @@ from fluxvae.calibration import Calibration
 from fluxvae.compress.checkpoint import load_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.pipeline import compress_decoder
+from fluxvae.digest import file_sha256
 from fluxvae.models.build import build_tiny_decoder
 from fluxvae.package import Record, save_artifact
 from fluxvae.recipes import Recipe
 from fluxvae.weights import Weights
-from fluxvae.weights.digest import file_sha256
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ decides its result. A second run takes a cell whose key is its own and does the 
 docs/mac-report.schema.json describes the whole record.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -91,11 +90,6 @@ class MacRecord:
     def cell(self, task: Task) -> Cell | None:
         """The cell of a task, if it is in the record."""
         return next((c for c in self.cells if c.task == task), None)
-
-
-def cell_key(parts: dict[str, Any]) -> str:
-    """sha256 over plain data, in one order of keys."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def cell_path(out: Path, task: Task) -> Path:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fluxvae import __version__
+from fluxvae.digest import data_sha256
 from fluxvae.errors import FluxVAEError
 from fluxvae.harness import UNITS
 from fluxvae.mac_record import (
@@ -28,7 +29,6 @@ from fluxvae.mac_record import (
     MacRecord,
     Status,
     Task,
-    cell_key,
     keep_cell,
     kept_cell,
 )
@@ -193,7 +193,7 @@ def _key(place: Place, task: Task, machine: Machine, rehearsal: bool) -> str:
         "rehearsal": rehearsal,
         "versions": [__version__, version("coremltools"), version("torch")],
     }
-    return cell_key(parts)
+    return data_sha256(parts)
 
 
 def _left(seconds: float | None) -> str:

@@ -21,13 +21,14 @@ from fluxvae import __version__
 from fluxvae.ablation import Part
 from fluxvae.calibration import encode
 from fluxvae.data import as_planes
+from fluxvae.digest import data_sha256
 from fluxvae.errors import ImageError, ReportError
 from fluxvae.image_metrics import Meter
 from fluxvae.images import Pixels, unique_names
 from fluxvae.models.build import build_decoder
 from fluxvae.recipes import Size
 from fluxvae.roundtrip_candidates import Candidate, with_fractions
-from fluxvae.roundtrip_cells import Cell, cell_key, cell_path, kept_cell
+from fluxvae.roundtrip_cells import Cell, cell_path, kept_cell
 from fluxvae.roundtrip_inputs import Input, Source
 from fluxvae.roundtrip_measure import Run, Task, run_here, write_picture
 from fluxvae.roundtrip_record import (
@@ -221,7 +222,7 @@ class _Walk:
         label = REFERENCE if candidate is None else candidate.label
         files = self._files(label)
         digest = None if candidate is None else candidate.digest
-        key = cell_key(
+        key = data_sha256(
             {**self.job.setting, "picture": self.digest, "candidate": digest, "files": files}
         )
         place = cell_path(self.job.out, self.name, unique_names([label])[0])

@@ -4,11 +4,9 @@ A cell is written when one picture went through one candidate and its pictures a
 over everything that decides it. A run takes a cell whose key is its own and does the rest.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from fluxvae.output import write_file
 from fluxvae.roundtrip_record import Figures
@@ -24,11 +22,6 @@ class Cell:
     key: str
     loss: Figures
     total: Figures
-
-
-def cell_key(parts: dict[str, Any]) -> str:
-    """sha256 over plain data, in one order of keys."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def cell_path(out: Path, picture: str, candidate: str) -> Path:

@@ -125,9 +125,9 @@ def command(
 
 def _latent(path: Path, weights: Weights, recipe: Recipe, case: str | None) -> tuple[Latent, str]:
     """The one latent of the file that was asked for, and the file's sha256."""
+    from fluxvae.digest import file_sha256
     from fluxvae.latent_files import read_latents
     from fluxvae.recipes.latents import artifact_contract
-    from fluxvae.weights.digest import file_sha256
 
     contract, size = artifact_contract(recipe, weights.contract), recipe.sizes[0]
     sides = (size.height // contract.scale, size.width // contract.scale)

@@ -111,8 +111,8 @@ def fetch(variants: tuple[str, ...], decoder: str, offline: bool, as_json: bool)
     Example:
       fluxvae weights fetch --variant flux2
     """
+    from fluxvae.digest import file_sha256
     from fluxvae.weights import fetch_weights
-    from fluxvae.weights.digest import file_sha256
 
     files = []
     every = sorted({entry.variant for entry in all_decoders() if entry.kind == decoder})

@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 
 from fluxvae import __version__
+from fluxvae.digest import data_sha256, file_sha256
 from fluxvae.errors import MatrixError
-from fluxvae.matrix.plan import digest_of
 from fluxvae.output import write_file
 from fluxvae.structure import StructureError, build, parse_json
 
@@ -48,12 +48,12 @@ class Inputs:
     def digest(self, decoder: str, sizes: str) -> str:
         """Of what a cell of these sizes is judged on; same latents, same digest."""
         names = [n for s in sizes.split(",") for n in self.names(decoder, s)]
-        return digest_of([[n, self.tensors[n].sha256] for n in names])
+        return data_sha256([[n, self.tensors[n].sha256] for n in names])
 
     def calibration(self, decoder: str) -> str | None:
         """Digest of the latents that compression looks at; None when there are none."""
         names = self.names(decoder, CALIBRATION)
-        return digest_of([[n, self.tensors[n].sha256] for n in names]) if names else None
+        return data_sha256([[n, self.tensors[n].sha256] for n in names]) if names else None
 
     def names(self, decoder: str, group: str) -> list[str]:
         """In the order they are used in: as they were made, which is that of their names' ends."""
@@ -213,8 +213,7 @@ def check_same(name: str, old: DecoderWeights, new: DecoderWeights) -> None:
 def sha256_of(path: Path) -> str:
     """Of a file's bytes. Raises MatrixError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise MatrixError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -3,8 +3,6 @@
 A key is a sha256 over all that decides a cell's figures, so that a finished cell is known again.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -12,6 +10,7 @@ from platform import python_version
 from typing import Any
 
 from fluxvae import __version__
+from fluxvae.digest import data_sha256
 from fluxvae.errors import UsageError
 from fluxvae.matrix.file import Settings
 from fluxvae.matrix.record import NONE, Cell
@@ -93,7 +92,7 @@ def cell_key(
         made: dict[str, Any] = recipe_of(cell).to_dict()
     except UsageError:
         made = asdict(cell)
-    return digest_of(
+    return data_sha256(
         {
             "recipe": made,
             "compute_unit": cell.compute_unit,
@@ -124,7 +123,7 @@ def solve_key(
     recipe = recipe_of(cell)
     if recipe.compression is None:
         return None
-    return digest_of(
+    return data_sha256(
         {
             "compression": asdict(recipe.compression),
             "granularity": recipe.granularity,
@@ -164,7 +163,7 @@ def stage_key(
     recipe: Recipe, weights_digest: str, inputs_digest: str, versions: dict[str, str]
 ) -> str:
     """What cells with this program in their error budget have in common."""
-    return digest_of(
+    return data_sha256(
         {
             "stage": recipe.to_dict(),
             "weights": weights_digest,
@@ -172,11 +171,6 @@ def stage_key(
             "versions": versions,
         }
     )
-
-
-def digest_of(parts: Any) -> str:
-    """sha256 over plain data, in one order of keys."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def folder_name(key: str, cell: Cell) -> str:

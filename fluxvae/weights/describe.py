@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from fluxvae.catalog import KNOWN_FILES, all_decoders
+from fluxvae.digest import file_sha256
 from fluxvae.errors import WeightsError
-from fluxvae.weights.digest import file_sha256
 from fluxvae.weights.files import Header, read_header
 from fluxvae.weights.keys import (
     PARTS,

@@ -1,17 +1,10 @@
-"""Digests: of a file's bytes, and of parameter values whatever file they came in."""
+"""The digest of parameter values, whatever file they came in."""
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of the file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:

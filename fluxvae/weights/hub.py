@@ -17,8 +17,8 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.utils.tqdm import tqdm
 
 from fluxvae.catalog import HubFile, find_decoder
+from fluxvae.digest import file_sha256
 from fluxvae.errors import DownloadError, WeightsError
-from fluxvae.weights.digest import file_sha256
 
 Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
 

@@ -14,8 +14,9 @@ from fluxvae.catalog import (
     find_decoder,
     random_contract,
 )
+from fluxvae.digest import file_sha256
 from fluxvae.errors import UsageError, WeightsError
-from fluxvae.weights.digest import file_sha256, tensor_digest
+from fluxvae.weights.digest import tensor_digest
 from fluxvae.weights.files import SUFFIXES, read_file, read_header
 from fluxvae.weights.hub import Progress, fetch_file
 from fluxvae.weights.keys import (
