@@ -3,10 +3,7 @@
 The address and the token are the caller's; huggingface_hub reads ``HF_HUB_OFFLINE`` itself.
 """
 
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub import errors as hub_errors
 
 from fluxvae.errors import PublishError, UsageError
+from fluxvae.hublog import quiet_hub
 
 # Ours alone: what is left of an earlier publication goes, whatever else is there stays.
 OUR_FOLDERS = ["packages/*", "compiled/*"]
@@ -59,7 +57,7 @@ def upload(folder: Path, target: Target) -> str:
     or refuses, and when ``private`` was asked for and the repository is public.
     """
     api = HfApi(endpoint=target.endpoint, token=target.token)
-    with _quiet():
+    with quiet_hub():
         try:
             url = api.create_repo(target.repo, private=target.private or None, exist_ok=True)
             if target.private and not api.model_info(target.repo).private:
@@ -103,16 +101,3 @@ def _trouble(target: Target, endpoint: str, error: Exception) -> str:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep huggingface_hub's retry warnings off stderr, unless the user asked for its log."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    if logger.getEffectiveLevel() >= logging.WARNING:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

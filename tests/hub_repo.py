@@ -12,9 +12,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.local_http import Quiet, answering
 
 TOKEN = "hf_stand_in"  # not a real one
 REVISION = "main"
@@ -52,29 +54,15 @@ def sha256(data: bytes) -> str:
 
 @contextmanager
 def serving_repo(repo: HubRepo) -> Iterator[HubRepo]:
-    """Run the stand-in on a free local port in a thread."""
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repo))
-    http.daemon_threads = True
-    repo.endpoint = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    """Run the stand-in."""
+    with answering(_handler(repo)) as repo.endpoint:
         yield repo
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
 
 
 def _handler(repo: HubRepo) -> type[BaseHTTPRequestHandler]:
     api, lock = f"/api/models/{repo.name}", threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *args: object) -> None:
-            pass
-
+    class HubHandler(Quiet, BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self._download(body=False)
 
@@ -202,7 +190,7 @@ def _handler(repo: HubRepo) -> type[BaseHTTPRequestHandler]:
             if body:
                 self.wfile.write(data)
 
-    return Handler
+    return HubHandler
 
 
 def _info(repo: HubRepo) -> dict[str, Any]:

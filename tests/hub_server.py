@@ -8,9 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from fluxvae.catalog import HubFile
+from tests.local_http import Quiet, answering
 
 # How the stand-in answers: status and X-Error-Code.
 REFUSALS = {
@@ -48,32 +49,20 @@ class HubServer:
 
 @contextmanager
 def serving(hub: HubFile, content: bytes, mode: str = "serve") -> Iterator[HubServer]:
-    """Run the stand-in on a free local port in a thread."""
+    """Run the stand-in."""
     state = HubServer(hub, content, mode)
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
-    http.daemon_threads = True
-    state.endpoint = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield state
-    finally:
-        state.stopped.set()
-        http.shutdown()
-        http.server_close()
-        thread.join()
+    with answering(_handler(state)) as state.endpoint:
+        try:
+            yield state
+        finally:
+            state.stopped.set()
 
 
 def _handler(state: HubServer) -> type[BaseHTTPRequestHandler]:
     hub = state.hub
     resolve = f"/{hub.repo}/resolve/{hub.revision}/{hub.file}"
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *args: object) -> None:
-            pass
-
+    class HubHandler(Quiet, BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self._answer(body=False)
 
@@ -130,4 +119,4 @@ def _handler(state: HubServer) -> type[BaseHTTPRequestHandler]:
                 state.mode = "serve"
             self.wfile.write(state.content[start:end])
 
-    return Handler
+    return HubHandler

@@ -5,9 +5,7 @@ All through huggingface_hub, which reads ``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_
 that names the way out, and ends within seconds: no failure is retried for long.
 """
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +17,7 @@ from huggingface_hub.utils.tqdm import tqdm
 from fluxvae.catalog import HubFile, find_decoder
 from fluxvae.digest import file_sha256
 from fluxvae.errors import DownloadError, WeightsError
+from fluxvae.hublog import quiet_hub
 
 Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
 
@@ -96,7 +95,7 @@ def _download(
     host = urlsplit(url).netloc
     # huggingface_hub's, httpx's (1.x), httpx2's (2.x) and hf_xet's exceptions all come through
     # here and share no base class.
-    with _quiet():
+    with quiet_hub():
         try:
             # Asked first because hf_hub_download repeats a failed request for half a minute.
             get_hf_file_metadata(url, endpoint=endpoint)
@@ -206,16 +205,3 @@ def _progress_class(hub: HubFile, progress: Progress | None) -> type[tqdm]:
             return None
 
     return Bar
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep huggingface_hub's retry warnings off stderr, unless the user asked for its log."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    if logger.getEffectiveLevel() >= logging.WARNING:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
