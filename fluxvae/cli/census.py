@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.catalog import CATALOG
 from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.full import decoder_option, latent_form_option
-from fluxvae.cli.options import json_option, offline_option, print_json, say, weights_option
-from fluxvae.errors import LatentError, UsageError
-from fluxvae.recipes import Recipe, Size, parse_sizes
+from fluxvae.cli.options import (
+    json_option,
+    offline_option,
+    one_size,
+    print_json,
+    say,
+    variant_option,
+    weights_option,
+)
+from fluxvae.errors import LatentError
+from fluxvae.recipes import Recipe, Size
 
 if TYPE_CHECKING:
     from fluxvae.census import Census, Tap
@@ -24,7 +31,7 @@ _ROWS = 20  # of the table, unless --all
 
 
 @click.command("census")
-@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@variant_option
 @decoder_option
 @weights_option
 @click.option("--encoder", metavar="PATH", help="Encoder that makes the photo latents.")
@@ -66,9 +73,7 @@ def command(
       fluxvae census --variant flux2 --decoder full
       fluxvae census --variant flux1 --decoder full --latents latents.safetensors --size 512
     """
-    sizes = parse_sizes(size)
-    if len(sizes) != 1:
-        raise UsageError(f"a census has one size, got {size}")
+    sizes = one_size(size, "a census")
     recipe = Recipe(variant, precision="float32", sizes=sizes, decoder=decoder, latents=latent_form)
     from fluxvae.census import take_census
     from fluxvae.models.build import build_decoder

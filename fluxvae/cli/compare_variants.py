@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.catalog import CATALOG
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
+    calibration_option,
     json_option,
     offline_option,
+    one_size,
     overwrite_option,
     print_json,
     say,
+    variant_option,
     verbose_option,
     weights_option,
 )
 from fluxvae.cli.text import hanging
 from fluxvae.errors import UsageError
-from fluxvae.recipes import TARGETS, Recipe, parse_sizes
+from fluxvae.recipes import TARGETS, Recipe
 
 if TYPE_CHECKING:
     from fluxvae.compare import Comparison, Row, View
@@ -37,7 +39,7 @@ MEASURE = (
 
 
 @click.command("compare-variants")
-@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@variant_option
 @weights_option
 @click.option("--encoder", metavar="PATH", help="Encoder that makes the pictures' latents.")
 @click.option(
@@ -62,13 +64,7 @@ MEASURE = (
     metavar="photos|DIR",
     help="What to measure on: two held-out photos, or your images.",
 )
-@click.option(
-    "--calibration",
-    default="photos",
-    show_default=True,
-    metavar="photos|DIR",
-    help="What compression may look at: 16 crops of other photos, or your images or latents.",
-)
+@calibration_option("other photos")
 @click.option(
     "--qat",
     "checkpoint",
@@ -125,7 +121,7 @@ def command(
         )
     from fluxvae.compare import parse_recipes
 
-    base = Recipe(variant, sizes=_one_size(size), target=target)
+    base = Recipe(variant, sizes=one_size(size, "a comparison"), target=target)
     wanted = parse_recipes(recipes, base)
     _check_trained(wanted, checkpoint)
     compared = _compare(
@@ -137,13 +133,6 @@ def command(
         click.echo(markdown_table(compared))
     else:
         click.echo(plain_table(compared))
-
-
-def _one_size(text: str) -> tuple[Any, ...]:
-    sizes = parse_sizes(text)
-    if len(sizes) != 1:
-        raise UsageError(f"compare-variants measures at one size; got {text!r}")
-    return sizes
 
 
 def _check_trained(recipes: tuple[Recipe, ...], checkpoint: Path | None) -> None:
@@ -170,12 +159,12 @@ def _compare(
     from fluxvae.calibration import load_calibration
     from fluxvae.compare import compare_variants
     from fluxvae.compare_make import Maker
-    from fluxvae.weights import load_weights
 
     variant = recipes[0].variant
     say(f"loading {spec or 'pinned'} weights of {variant}")
-    weights = load_weights(variant, spec, offline=offline)
-    network = _encoder(variant, spec, encoder, offline)
+    weights, network = load_pair(
+        variant, spec, encoder, offline=offline, purpose="pictures are measured as its latents"
+    )
     views = _views(weights, network, recipes[0], images)
     allowed = None
     if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
@@ -192,18 +181,6 @@ def _compare(
         overwrite=overwrite,
         tell=say,
     )
-
-
-def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights:
-    from fluxvae.errors import WeightsError
-
-    found = choose_encoder(variant, spec, encoder, offline=offline)
-    if found is None:
-        raise WeightsError(
-            "pictures are measured as latents, and no encoder belongs to these weights: "
-            "pass --encoder PATH"
-        )
-    return found
 
 
 def _views(weights: Weights, encoder: Weights, recipe: Recipe, images: str) -> tuple[View, ...]:

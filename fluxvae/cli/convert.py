@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.catalog import CATALOG
 from fluxvae.cli.compression import (
     CompressionRequest,
     compress,
@@ -23,6 +22,7 @@ from fluxvae.cli.options import (
     overwrite_option,
     print_json,
     say,
+    variant_option,
     verbose_option,
     weights_option,
 )
@@ -50,7 +50,7 @@ ENUMERATED_NOTE = (
 
 
 @click.command("convert")
-@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@variant_option
 @weights_option
 @click.option("--encoder", metavar="PATH", help="Encoder for --validate's photo latents.")
 @click.option(

@@ -1,8 +1,10 @@
-"""Which encoder makes the photo latents: the rule that several commands share."""
+"""Weights of a decoder with the encoder that makes its photo latents: what commands share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from fluxvae.errors import WeightsError
 
 if TYPE_CHECKING:
     from fluxvae.weights import Weights
@@ -20,3 +22,22 @@ def choose_encoder(
     if encoder is not None:
         return load_weights(variant, encoder, kind=kind, part="encoder", offline=offline)
     return find_encoder(variant, spec, kind=kind, offline=offline)
+
+
+def load_pair(
+    variant: str, spec: str | None, encoder: str | None, *, offline: bool, purpose: str
+) -> tuple[Weights, Weights]:
+    """A tiny decoder and its encoder, for commands that cannot go without one.
+
+    ``purpose``: what it is needed for, as in "a round trip begins with one". Raises WeightsError
+    when there is none, and as ``load_weights``.
+    """
+    from fluxvae.weights import load_weights
+
+    weights = load_weights(variant, spec, offline=offline)
+    found = choose_encoder(variant, spec, encoder, offline=offline)
+    if found is None:
+        raise WeightsError(
+            f"no encoder belongs to these weights, and {purpose}: pass it with --encoder PATH"
+        )
+    return weights, found

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.catalog import CATALOG
 from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.full import decoder_option, latent_form_option
 from fluxvae.cli.options import (
     json_option,
     offline_option,
+    one_size,
     overwrite_option,
     print_json,
     say,
+    variant_option,
     weights_option,
 )
 from fluxvae.errors import LatentError, UsageError
-from fluxvae.recipes import LAYOUTS, PRECISIONS, Recipe, parse_sizes
+from fluxvae.recipes import LAYOUTS, PRECISIONS, Recipe
 
 if TYPE_CHECKING:
     from fluxvae.latent_files import Latent
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command("export-io")
-@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@variant_option
 @decoder_option
 @weights_option
 @latent_form_option
@@ -86,9 +87,7 @@ def command(
       fluxvae export-io --variant flux2 --layout nhwc --size 768 --out coreml_io/flux2
       fluxvae export-io --variant flux1 --weights demo --size 256 --case coffee --out io
     """
-    parsed = parse_sizes(size)
-    if len(parsed) != 1:
-        raise UsageError(f"an I/O bundle has one size, got {size}: export one for each")
+    parsed = one_size(size, "an I/O bundle")
     from fluxvae.iobundle import NORMAL, Request, check_target, export_bundle
     from fluxvae.weights import load_weights
 

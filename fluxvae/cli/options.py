@@ -1,10 +1,17 @@
 """Options and printing that several commands share."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from fluxvae.catalog import CATALOG
+from fluxvae.errors import UsageError
+from fluxvae.recipes import Size, parse_sizes
+
+ARTIFACT = click.Path(path_type=Path)
 # The units are the keys of fluxvae.backends.COMPUTE_UNITS; help must not wait for its numpy.
 BACKENDS = ("auto", "reference", "coreml")
 UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
@@ -18,6 +25,9 @@ overwrite_option = click.option(
 )
 offline_option = click.option(
     "--offline", is_flag=True, help="Never use the network; take weights from the cache only."
+)
+variant_option = click.option(
+    "--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder."
 )
 weights_option = click.option(
     "--weights",
@@ -47,7 +57,26 @@ compiler_option = click.option(
     help="Xcode's compiler; or ours, for any OS, whose output has not been shown to load on a "
     "real Mac. auto prefers Xcode's.",
 )
-ARTIFACT = click.Path(path_type=Path)
+
+
+def calibration_option(photos: str) -> Callable[[Any], Any]:
+    """``--calibration`` of commands that compress. ``photos``: which ones, in words."""
+    return click.option(
+        "--calibration",
+        default="photos",
+        show_default=True,
+        metavar="photos|DIR",
+        help=f"What compression may look at: 16 crops of {photos}, or your images or latents.",
+    )
+
+
+def one_size(text: str, owner: str) -> tuple[Size, ...]:
+    """``--size`` of a command that takes one, as ``parse_sizes``. ``owner``: what has it, as in
+    "a round trip". Raises UsageError for several."""
+    sizes = parse_sizes(text)
+    if len(sizes) != 1:
+        raise UsageError(f"{owner} has one size, got {text}: run it once for each")
+    return sizes
 
 
 def print_json(data: object) -> None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.catalog import CATALOG
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     json_option,
@@ -20,21 +19,21 @@ from fluxvae.cli.options import (
     overwrite_option,
     print_json,
     say,
+    variant_option,
     weights_option,
 )
-from fluxvae.errors import CompressionError, UsageError
+from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
     from fluxvae.compress.qat import Progress, Trained
     from fluxvae.compress.qat_team import Team
     from fluxvae.recipes import Compression
-    from fluxvae.weights import Weights
 
 SAY_EVERY = 10.0  # seconds between two lines of progress
 
 
 @click.command("qat")
-@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@variant_option
 @weights_option
 @click.option("--encoder", metavar="PATH", help="Encoder that makes latents of the photos.")
 @click.option(
@@ -141,8 +140,10 @@ def command(
     )
     with _team(device) as team:
         first = team.rank == 0
-        decoder, encode = _load(variant, weights, encoder, offline)
-        job = Job(decoder, encode, begin, calibration, images, settings, place, overwrite,
+        decoder, network = load_pair(
+            variant, weights, encoder, offline=offline, purpose="training needs latents of photos"
+        )
+        job = Job(decoder, network, begin, calibration, images, settings, place, overwrite,
                   save_every)  # fmt: skip
         trained = run_job(job, team=team, say=say if first else _quiet, watch=_watcher(first))
         if first:
@@ -163,21 +164,6 @@ def _place(variant: str, spec: str | None, start: Compression | Path) -> Path:
     label = f"_{kind}" if kind in ("demo", "random") else ""
     name = start.stem + "_more" if isinstance(start, Path) else f"{variant}{label}_{start.label()}"
     return Path("coreml_out") / "qat" / f"{name}.safetensors"
-
-
-def _load(
-    variant: str, spec: str | None, encoder: str | None, offline: bool
-) -> tuple[Weights, Weights]:
-    from fluxvae.weights import load_weights
-
-    weights = load_weights(variant, spec, offline=offline)
-    found = choose_encoder(variant, spec, encoder, offline=offline)
-    if found is None:
-        raise CompressionError(
-            "training needs latents of photos, and no encoder belongs to these weights: "
-            "pass it with --encoder PATH"
-        )
-    return weights, found
 
 
 @contextmanager

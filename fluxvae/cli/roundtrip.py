@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.catalog import CATALOG
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
+    calibration_option,
     json_option,
     offline_option,
+    one_size,
     overwrite_option,
     print_json,
     say,
+    variant_option,
     verbose_option,
     weights_option,
 )
-from fluxvae.errors import OutputError, UsageError, WeightsError
-from fluxvae.recipes import Recipe, Size, parse_sizes
+from fluxvae.errors import OutputError
+from fluxvae.recipes import Recipe, Size
 
 if TYPE_CHECKING:
     from fluxvae.compare_make import Maker
@@ -39,7 +41,7 @@ ARTIFACTS = "artifacts"  # what is made, below --out
 
 
 @click.command("roundtrip")
-@click.option("--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder.")
+@variant_option
 @weights_option
 @click.option("--encoder", metavar="PATH", help="Encoder that makes the images' latents.")
 @click.option(
@@ -57,13 +59,7 @@ ARTIFACTS = "artifacts"  # what is made, below --out
     help="Comma-separated: names as compare-variants takes them, or paths of artifacts.",
 )
 @click.option("--size", default="512", show_default=True, help="Image size in pixels.")
-@click.option(
-    "--calibration",
-    default="photos",
-    show_default=True,
-    metavar="photos|DIR",
-    help="What compression may look at: 16 crops of photos, or your images or latents.",
-)
+@calibration_option("photos")
 @click.option(
     "--ablate",
     is_flag=True,
@@ -115,7 +111,7 @@ def command(
     """
     from fluxvae.roundtrip_candidates import parse_variants
 
-    base = Recipe(variant, sizes=_one_size(size))
+    base = Recipe(variant, sizes=one_size(size, "a round trip"))
     wanted = parse_variants(variants, base)
     record, pages = _run(
         base, wanted, weights, encoder, images, calibration, ablate, out,
@@ -131,13 +127,6 @@ def command(
         click.echo(f"record: {out / RECORD}")
         for page in pages:
             click.echo(f"page:   {page}")
-
-
-def _one_size(text: str) -> tuple[Size, ...]:
-    sizes = parse_sizes(text)
-    if len(sizes) != 1:
-        raise UsageError(f"a round trip has one size; got {text!r}")
-    return sizes
 
 
 def _run(
@@ -158,13 +147,13 @@ def _run(
     from fluxvae.roundtrip import run_roundtrip
     from fluxvae.roundtrip_inputs import open_source
     from fluxvae.roundtrip_record import write_record
-    from fluxvae.weights import load_weights
 
     meter = make_meter()
     source = open_source(images, cache_folder())
     say(f"loading {spec or 'pinned'} weights of {base.variant}")
-    weights = load_weights(base.variant, spec, offline=offline)
-    network = _encoder(base.variant, spec, encoder, offline)
+    weights, network = load_pair(
+        base.variant, spec, encoder, offline=offline, purpose="a round trip begins with one"
+    )
     _refuse_foreign(out, weights, base.sizes[0], overwrite)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     maker = _maker(wanted, weights, network, calibration, overwrite, verbose, ctrl_c)
@@ -175,16 +164,6 @@ def _run(
         record = run_roundtrip(job, source, tell=tell, check=ctrl_c.check, run=run)
     write_record(record, out / RECORD)
     return record, _pages(out / RECORD)
-
-
-def _encoder(variant: str, spec: str | None, encoder: str | None, offline: bool) -> Weights:
-    found = choose_encoder(variant, spec, encoder, offline=offline)
-    if found is None:
-        raise WeightsError(
-            "a round trip begins with an encoder, and none belongs to these weights: pass "
-            "--encoder PATH"
-        )
-    return found
 
 
 def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) -> None:

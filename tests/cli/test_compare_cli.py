@@ -95,7 +95,7 @@ def test_artifacts_that_are_there_are_not_made_again(compare: Callable[..., Ran]
         (("--recipes", "pal3", "--target", "iOS17"), "needs iOS18 or newer"),
         (("--recipes", "w8a8-trained"), "pass --qat CHECKPOINT"),
         (("--recipes", "w8a8", "--qat", "x"), "one -trained recipe; got 0"),
-        (("--size", "64,128"), "measures at one size"),
+        (("--size", "64,128"), "has one size"),
     ],
 )
 def test_contradictions_are_usage_errors_before_anything_is_made(
