@@ -11,20 +11,11 @@ from typing import Any
 from fluxvae.matrix.folder import write_digest
 from fluxvae.matrix.inputs import sha256_of
 from fluxvae.matrix.plan import folder_name
-from fluxvae.matrix.record import (
-    FORMAT,
-    VERSION,
-    Cell,
-    Energy,
-    ErrorFigures,
-    Host,
-    Latency,
-    Result,
-)
+from fluxvae.matrix.record import Cell, Energy, ErrorFigures, Host, Latency, Result
 from fluxvae.mil.package import read_package
 from fluxvae.package import read_record
+from tests.matrix_results import done
 
-LINUX = Host("Linux", "6.1", "6.1", "x86_64", "Test CPU", 16 << 30, "3.12.4")
 MAC = Host("Darwin", "15.5", "24F74", "arm64", "Apple M4", 16 << 30, "3.12.4")
 ENERGY = Energy({"cpu": 100.0, "gpu": 20.0, "ane": 3.5}, {"cpu": 50.0}, 10, 4.0, "relative only")
 CELL = Cell("flux2", sizes="64x64")
@@ -43,22 +34,12 @@ def result(artifact: Path | None, cell: Cell = CELL, **fields: Any) -> Result:
     """A cell that passed on Linux: photos 31.5 and 40.25 dB, noise 28.75; 10, 20 and 30 ms."""
     record = read_record(read_package(artifact)) if artifact else None
     runs = tuple(Latency(0.5, 0.1, (m - 1.0, m, m + 1.0), 200_000_000) for m in (10.0, 20.0, 30.0))
-    made = Result(
-        format=FORMAT,
-        version=VERSION,
-        key="",
-        cell=cell,
-        status="done",
-        reason=None,
-        verdict="pass",
+    made = done(
+        cell,
         weights_digest=record.weights_digest if record else "",
-        inputs_digest="i" * 64,
-        versions={"fluxvae": "0.7", "coremltools": "9.0", "torch": "2.13.0", "python": "3.12.4"},
-        host=LINUX,
         seconds={"convert": 1.0},
         bytes=1000,
         artifact=artifact.name if artifact else None,
-        artifact_sha256={},
         errors=(
             ErrorFigures("chelsea", "photo", 40.25, 0.01, 0.99, "30 dB", True),
             ErrorFigures("coffee", "photo", 31.5, 0.02, 0.98, "30 dB", True),
@@ -66,9 +47,6 @@ def result(artifact: Path | None, cell: Cell = CELL, **fields: Any) -> Result:
         ),
         budget={"conversion": 90.0},
         runs=runs,
-        placement={},
-        energy=None,
-        flags=(),
     )
     made = replace(made, **fields)
     text = json.dumps([asdict(cell), made.weights_digest])

@@ -3,42 +3,30 @@
 import json
 import math
 from dataclasses import asdict, replace
-from typing import Any
 
 import pytest
 
 from fluxvae.matrix.record import (
-    FORMAT,
-    VERSION,
     Cell,
     Energy,
     ErrorFigures,
-    Host,
     Latency,
     Result,
     Summary,
 )
 from fluxvae.matrix.summary import NOT_A_MAC, summarize, summary_json
 from fluxvae.structure import build, parse_json
+from tests.matrix_results import LINUX, done
 
-LINUX = Host("Linux", "6.1", "6.1", "x86_64", None, 8_000_000_000, "3.11.7")
 
-
-def result(
-    cell: Cell, psnr: float | None, medians: tuple[float, ...], size: int, **more: Any
-) -> Result:
+def result(cell: Cell, psnr: float | None, medians: tuple[float, ...], size: int) -> Result:
     runs = tuple(Latency(0.4, 0.2, (m - 1, m, m + 5), 10**8 + i) for i, m in enumerate(medians))
-    made = Result(
-        format=FORMAT, version=VERSION, key=cell.label().encode().hex()[:64].ljust(64, "0"),
-        cell=cell, status="done", reason=None, verdict="pass", weights_digest="a" * 64,
-        inputs_digest="b" * 64, versions={"fluxvae": "0.1.0", "torch": "2.13.0"}, host=LINUX,
-        seconds={}, bytes=size, artifact="m.mlpackage", artifact_sha256={},
-        errors=(ErrorFigures("chelsea", "photo", 80.0, 0.1, 0.9, ">= 20 dB", True),
-                ErrorFigures("coffee", "photo", psnr, 0.0 if psnr is None else 0.2, 0.9,
-                             ">= 20 dB", True)),
-        budget={}, runs=runs, placement={}, energy=None, flags=(),
-    )  # fmt: skip
-    return replace(made, **more)
+    errors = (
+        ErrorFigures("chelsea", "photo", 80.0, 0.1, 0.9, ">= 20 dB", True),
+        ErrorFigures("coffee", "photo", psnr, 0.2 if psnr else 0.0, 0.9, ">= 20 dB", True),
+    )
+    versions = {"fluxvae": "0.1.0", "torch": "2.13.0"}
+    return done(cell, errors=errors, runs=runs, bytes=size, versions=versions)
 
 
 BASE = Cell("flux2")

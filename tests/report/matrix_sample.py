@@ -9,10 +9,8 @@ from itertools import product
 from pathlib import Path
 
 from fluxvae.matrix.record import (
-    FORMAT,
     NONE,
     RESULT,
-    VERSION,
     Cell,
     Energy,
     ErrorFigures,
@@ -20,6 +18,7 @@ from fluxvae.matrix.record import (
     Latency,
     Result,
 )
+from tests.matrix_results import done
 
 LINUX = Host("Linux", "6.1.0", None, "x86_64", "Sample CPU", 16_000_000_000, "3.12.1")
 MAC = Host("Darwin", "24.0.0", "24A335", "arm64", "Sample M9", 16_000_000_000, "3.12.1")
@@ -67,16 +66,8 @@ def result(cell: Cell) -> Result:
             ("normal", "normal", 1.25, None),
         )
     )
-    return Result(
-        format=FORMAT,
-        version=VERSION,
-        key=hashlib.sha256(label.encode()).hexdigest(),
-        cell=cell,
-        status="done",
-        reason=None,
-        verdict="pass",
-        weights_digest="a1" * 32,
-        inputs_digest="b2" * 32,
+    return done(
+        cell,
         versions=VERSIONS,
         host=LINUX,
         seconds={"capture": 4.2, "convert": 11.5, "compress": 6.25, "save": 0.5, "validate": 21.0},
@@ -86,9 +77,6 @@ def result(cell: Cell) -> Result:
         errors=errors,
         budget={"conversion": 121.0, "precision": 78.0, "compression": psnr},
         runs=runs,
-        placement={},
-        energy=None,
-        flags=(),
     )
 
 
