@@ -1,8 +1,13 @@
 """Images through an encoder and every variant of a decoder: what people see, and by how much.
 
 original -> encoder -> latent -> float32 torch decode, and the same latent through each artifact by
-the reference executor. One image is in memory at a time. Every result is kept as a file when it is
-there, so that a run that was stopped goes on; its record has the same bytes as an unbroken run's.
+the reference executor. Every result is kept as a file when it is there, so that a run that was
+stopped goes on; its record has the same bytes as an unbroken run's.
+
+Memory does not grow with the number of images. Two are held at a time, each with its latent and its
+float32 decode: the next is decoded while results of the one before it are waited for. With worker
+processes each result under way (at most two for each worker) holds its own decode as well, and one
+more waits for its turn; a worker has copies of the three images that it compares.
 """
 
 import hashlib
