@@ -32,8 +32,8 @@ from fluxvae.harness import (
     Units,
     run_harness,
 )
-from fluxvae.output import write_file
-from fluxvae.structure import StructureError, build, parse_json
+from fluxvae.output import write_text
+from fluxvae.structure import parse_record
 
 FORMAT = "fluxvae-bench"
 VERSION = 1
@@ -283,7 +283,7 @@ def _notes(processes: Sequence[Process]) -> Iterator[str]:
 def write_record(record: Record, path: Path, *, overwrite: bool) -> None:
     """Write a record as JSON, whole or not at all. Raises OutputError."""
     text = json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_file(path, lambda temporary: temporary.write_text(text, "utf-8"), overwrite=overwrite)
+    write_text(path, text, overwrite=overwrite)
 
 
 def read_record(path: Path) -> Record:
@@ -293,11 +293,7 @@ def read_record(path: Path) -> Record:
     its own samples is refused.
     """
     try:
-        data = parse_json(path.read_text(encoding="utf-8"))
-        found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
-        if found != (FORMAT, VERSION):
-            raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")
-        record = build(Record, data)
+        record = parse_record(Record, path.read_text(encoding="utf-8"), FORMAT, VERSION)
     except OSError as error:
         raise BenchError(
             f"{path} cannot be read: {error.strerror}; give a record of `fluxvae bench --out`"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from fluxvae.errors import ArtifactError, ToolError, UsageError
-from fluxvae.structure import StructureError, build, parse_json
+from fluxvae.structure import parse_record
 
 FORMAT = "fluxvae-harness"
 VERSION = 1
@@ -277,11 +277,7 @@ _PART = {"validate": "validation", "bench": "runs", "plan": "plan", "drift": "dr
 def parse_report(text: str) -> HarnessReport:
     """The report in what the harness printed. Raises ToolError when there is none in it."""
     try:
-        data = parse_json(text)
-        found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
-        if found != (FORMAT, VERSION):
-            raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")
-        report = build(HarnessReport, data)
+        report = parse_record(HarnessReport, text, FORMAT, VERSION)
     except ValueError as error:  # of JSON, or a StructureError
         raise ToolError(
             f"fluxvae-harness printed no report that this fluxvae understands ({error}): leave "

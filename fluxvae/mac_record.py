@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxvae.errors import OutputError
-from fluxvae.output import disk_trouble, write_file
-from fluxvae.structure import StructureError, build, parse_json
+from fluxvae.output import disk_trouble, write_text
+from fluxvae.structure import build, parse_json, parse_record
 
 FORMAT = "fluxvae-mac-report"
 VERSION = 1
@@ -100,7 +100,7 @@ def cell_path(out: Path, task: Task) -> Path:
 def keep_cell(out: Path, cell: Cell, key: str) -> None:
     """Write a finished cell. Raises OutputError."""
     text = json.dumps({"key": key, "cell": asdict(cell)}, indent=1, allow_nan=False) + "\n"
-    _write(cell_path(out, cell.task), text)
+    write_text(cell_path(out, cell.task), text, overwrite=True)
 
 
 def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
@@ -115,30 +115,18 @@ def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
 
 def write_record(record: MacRecord, path: Path) -> None:
     """Write the whole record as JSON. Raises OutputError."""
-    _write(path, json.dumps(asdict(record), indent=1, allow_nan=False) + "\n")
+    text = json.dumps(asdict(record), indent=1, allow_nan=False) + "\n"
+    write_text(path, text, overwrite=True)
 
 
 def read_record(path: Path) -> MacRecord:
     """The inverse of ``write_record``. Raises OutputError in one sentence."""
     try:
-        data = parse_json(path.read_text(encoding="utf-8"))
-        found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
-        if found != (FORMAT, VERSION):
-            raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")
-        return build(MacRecord, data)
+        return parse_record(MacRecord, path.read_text(encoding="utf-8"), FORMAT, VERSION)
     except OSError as error:
         raise OutputError(disk_trouble(error, path)) from error
     except ValueError as error:
         raise OutputError(f"{path} is no record of `fluxvae mac-report`: {error}") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all. Raises OutputError."""
-    _write(path, text)
-
-
-def _write(path: Path, text: str) -> None:
-    write_file(path, lambda draft: draft.write_text(text, encoding="utf-8"), overwrite=True)
 
 
 def failures(cells: Sequence[Cell]) -> tuple[Cell, ...]:

@@ -45,6 +45,11 @@ def write_file(path: Path, write: Callable[[Path], object], *, overwrite: bool) 
     return path
 
 
+def write_text(path: Path, text: str, *, overwrite: bool) -> Path:
+    """Text in UTF-8 as a file, whole or not at all. Raises OutputError."""
+    return write_file(path, lambda draft: draft.write_text(text, "utf-8"), overwrite=overwrite)
+
+
 @contextmanager
 def _temporary_file(path: Path) -> Iterator[Path]:
     """An empty hidden file beside ``path``, gone afterwards."""

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fluxvae.output import write_file
+from fluxvae.output import write_text
 from fluxvae.roundtrip_record import Figures
 from fluxvae.structure import StructureError, build, parse_json
 
@@ -32,7 +32,7 @@ def cell_path(out: Path, picture: str, candidate: str) -> Path:
 def keep_cell(path: Path, cell: Cell) -> None:
     """Write a cell, whole or not at all. Raises OutputError."""
     text = json.dumps(asdict(cell), indent=1, allow_nan=False) + "\n"
-    write_file(path, lambda draft: draft.write_text(text, "utf-8"), overwrite=True)
+    write_text(path, text, overwrite=True)
 
 
 def kept_cell(path: Path, key: str) -> Cell | None:

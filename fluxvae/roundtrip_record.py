@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxvae.errors import ReportError
-from fluxvae.output import write_file
+from fluxvae.output import write_text
 from fluxvae.structure import StructureError, build, parse_json
 
 FORMAT = "fluxvae-roundtrip"
@@ -167,4 +167,4 @@ def read_record(path: Path) -> Roundtrip:
 def write_record(record: Roundtrip, path: Path) -> Path:
     """The record as JSON with sorted keys, whole or not at all. Raises OutputError."""
     text = json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    return write_file(path, lambda draft: draft.write_text(text, "utf-8"), overwrite=True)
+    return write_text(path, text, overwrite=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from fluxvae.errors import DownloadError, ImageError, ReportError, ToolError
 from fluxvae.images import LEAST_SIDE, open_image
-from fluxvae.output import write_file
+from fluxvae.output import write_file, write_text
 from fluxvae.structure import StructureError, build, parse_json
 
 DATASET = "madebyollin/soa-aesthetic"
@@ -113,7 +113,7 @@ def fetch_soa(
     listing = Listing(DATASET, opened.revision, tuple(entries))
     text = json.dumps(asdict(listing), indent=1) + "\n"
     place = folder(cache) / LISTING
-    write_file(place, lambda draft: draft.write_text(text, "utf-8"), overwrite=True)
+    write_text(place, text, overwrite=True)
     return listing
 
 

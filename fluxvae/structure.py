@@ -25,6 +25,15 @@ def parse_json(text: str) -> Any:
         raise StructureError("it is nested too deeply") from error
 
 
+def parse_record(kind: type[T], text: str, format_: str, version: int) -> T:
+    """JSON of a file that names its format and version, as the dataclass ``kind``. ValueError."""
+    data = parse_json(text)
+    found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
+    if found != (format_, version):
+        raise StructureError(f"expected format {format_!r}, version {version}, got {found}")
+    return build(kind, data)
+
+
 def build(kind: type[T], data: Any, where: str = "") -> T:
     """``data`` as an instance of the dataclass ``kind``. Raises StructureError."""
     result: T = _build(kind, data, where)

@@ -231,13 +231,13 @@ def compress(
 
 def save_allocation(compressed: CompressedDecoder, artifact: Path) -> None:
     """Beside the artifact, the bits of each layer that --mixed-bits chose, for --recipe."""
-    from fluxvae.output import write_file
+    from fluxvae.output import write_text
 
     allocation = compressed.notes.get("allocation")
     if allocation is not None:
         path = artifact.with_suffix(".allocation.json")
         text = json.dumps(allocation, indent=2) + "\n"
-        write_file(path, lambda place: place.write_text(text), overwrite=True)
+        write_text(path, text, overwrite=True)
         say(f"bits by layer: {path}")
 
 

@@ -73,11 +73,11 @@ def command(
             "mac-report measures Core ML, which exists on Apple's systems only: run it on a Mac, "
             "or add --rehearse to run here what does not need one"
         )
-    from fluxvae.mac_record import write_record, write_text
+    from fluxvae.mac_record import write_record
     from fluxvae.mac_report import run_report
     from fluxvae.mac_steps import Settings
     from fluxvae.mac_table import report_page
-    from fluxvae.output import require_writable
+    from fluxvae.output import require_writable, write_text
 
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; expected a folder for the report")
@@ -93,7 +93,7 @@ def command(
     record = run_report(places, _machine(), rehearsal=rehearse, say=say)
     write_record(record, out / "record.json")
     page = report_page(record)
-    write_text(out / "report.md", page)
+    write_text(out / "report.md", page, overwrite=True)
     if as_json:
         print_json({"record": str(out / "record.json"), "report": str(out / "report.md"),
                     "verdict": _verdict(record), "rehearsal": rehearse})  # fmt: skip

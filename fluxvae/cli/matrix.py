@@ -43,9 +43,9 @@ def command() -> None:
 @overwrite_option
 def init(file: Path, overwrite: bool) -> None:
     """Write a commented matrix to FILE, to be edited."""
-    from fluxvae.output import write_file
+    from fluxvae.output import write_text
 
-    write_file(file, lambda draft: draft.write_text(TEMPLATE, "utf-8"), overwrite=overwrite)
+    write_text(file, TEMPLATE, overwrite=overwrite)
     click.echo(str(file))
 
 

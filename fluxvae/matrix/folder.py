@@ -18,7 +18,7 @@ from fluxvae.matrix.job import Job
 from fluxvae.matrix.plan import folder_name
 from fluxvae.matrix.record import RESULT, Cell, Result, read_result, read_results
 from fluxvae.matrix.summary import summarize, summary_json
-from fluxvae.output import disk_trouble, write_file
+from fluxvae.output import disk_trouble, write_text
 
 DIGEST = "result.sha256"
 WORK = ".work"  # everything unfinished
@@ -90,7 +90,7 @@ def recorded_digest(place: Path) -> str | None:
 def write_digest(place: Path) -> None:
     """Keep the digest of ``result.json`` beside it. Raises OutputError."""
     text = f"{sha256_of(place / RESULT)}  {RESULT}\n"
-    write_file(place / DIGEST, lambda draft: draft.write_text(text, "utf-8"), overwrite=True)
+    write_text(place / DIGEST, text, overwrite=True)
 
 
 def check_arrival(job: Job, out: Path) -> Result:
@@ -158,5 +158,5 @@ def write_report(folder: Path) -> tuple[Path, ...]:
 
     text = summary_json(summarize(read_results(folder)))
     path = folder / "summary.json"
-    write_file(path, lambda draft: draft.write_text(text, "utf-8"), overwrite=True)
+    write_text(path, text, overwrite=True)
     return (path, *write_matrix_report(folder))

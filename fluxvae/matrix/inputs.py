@@ -17,8 +17,8 @@ import numpy as np
 from fluxvae import __version__
 from fluxvae.digest import data_sha256, file_sha256
 from fluxvae.errors import MatrixError
-from fluxvae.output import write_file
-from fluxvae.structure import StructureError, build, parse_json
+from fluxvae.output import write_file, write_text
+from fluxvae.structure import parse_record
 
 T = TypeVar("T")
 INPUTS_FORMAT = "fluxvae-matrix-inputs"
@@ -227,11 +227,7 @@ def array_sha256(array: np.ndarray) -> str:
 
 def _read(kind: type[T], page: Path, format_: str) -> T:
     try:
-        data = parse_json(page.read_text(encoding="utf-8"))
-        found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
-        if found != (format_, VERSION):
-            raise StructureError(f"expected format {format_!r}, version {VERSION}, got {found}")
-        return build(kind, data)
+        return parse_record(kind, page.read_text(encoding="utf-8"), format_, VERSION)
     except OSError as error:
         raise MatrixError(f"{page} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -246,4 +242,4 @@ def _is_local(spec: str) -> bool:
 
 def _write_json(path: Path, data: object) -> None:
     text = json.dumps(data, indent=1, allow_nan=False) + "\n"
-    write_file(path, lambda draft: draft.write_text(text, "utf-8"), overwrite=True)
+    write_text(path, text, overwrite=True)

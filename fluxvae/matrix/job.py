@@ -15,7 +15,7 @@ from fluxvae.matrix.file import Settings, Thresholds
 from fluxvae.matrix.inputs import Tensor
 from fluxvae.matrix.plan import folder_name
 from fluxvae.matrix.record import FORMAT, RESULT, VERSION, Cell, Host, Result
-from fluxvae.output import write_file
+from fluxvae.output import write_text
 from fluxvae.structure import build, parse_json
 
 Kind = Literal["solve", "stage", "cell", "measure"]
@@ -115,4 +115,4 @@ def cell_toml(cell: Cell) -> str:
 def write_result(folder: Path, result: Result) -> None:
     """``result.json`` into ``folder``, whole or not at all, and its digest beside it."""
     text = json.dumps(asdict(result), indent=1, allow_nan=False) + "\n"
-    write_file(folder / RESULT, lambda draft: draft.write_text(text, "utf-8"), overwrite=True)
+    write_text(folder / RESULT, text, overwrite=True)

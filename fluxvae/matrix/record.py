@@ -6,10 +6,10 @@ docs/matrix.schema.json describes a ``result.json``.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fluxvae.errors import MatrixError
-from fluxvae.structure import StructureError, build, parse_json
+from fluxvae.structure import parse_record
 
 FORMAT = "fluxvae-matrix-cell"
 VERSION = 1
@@ -253,11 +253,7 @@ def read_result(path: Path) -> Result:
 
 def parse_result(text: str) -> Result:
     """JSON text as a result. Raises ValueError."""
-    data: Any = parse_json(text)
-    found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
-    if found != (FORMAT, VERSION):
-        raise StructureError(f"expected format {FORMAT!r}, version {VERSION}, got {found}")
-    return build(Result, data)
+    return parse_record(Result, text, FORMAT, VERSION)
 
 
 def read_results(folder: Path) -> tuple[Result, ...]:

@@ -33,7 +33,7 @@ from fluxvae.matrix.queue import Planned, Pool, Queue, Say, Serial
 from fluxvae.matrix.record import Cell, Result
 from fluxvae.matrix.sources import Sources, find_sources
 from fluxvae.matrix.verdict import flags_of
-from fluxvae.output import write_file
+from fluxvae.output import write_text
 
 MakePool = Callable[[Path], AbstractContextManager[Pool]]
 
@@ -112,7 +112,7 @@ def run_matrix(
     """
     chosen = set(choose_cells(matrix.cells, only))
     with locked(folder):
-        write_file(folder / MATRIX, lambda d: d.write_text(matrix.text, "utf-8"), overwrite=True)
+        write_text(folder / MATRIX, matrix.text, overwrite=True)
         sources = find_sources(folder, matrix, offline=offline, say=say)
         versions = tool_versions()
         planned = plan_cells(matrix.cells, sources, versions, abilities)
