@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.backends import make_runner
+from fluxvae.backends import Runner, make_runner
 from fluxvae.compiler import compile_model
 from fluxvae.mil.package import read_package
 from fluxvae.recipes import Recipe, Size
-from fluxvae.weights import load_weights
+from fluxvae.weights import Weights, load_weights
 from fluxvae.whole import open_artifact
 from tests.artifacts import normal_latent, recipe, save
 from tests.packages import edited
@@ -62,18 +62,8 @@ def _tiles(name: str, made: Recipe, folder: Path) -> dict[str, object]:
     sizes = []
     for size in made.sizes if kl else (Size(240, 304), Size(256, 240)):
         latent = kl_photo_latent(size) if kl else photo_latent(weights, size)
-        latent.tofile(folder / f"latent-{size}.f32")
-        run(latent).astype(np.float32).tofile(folder / f"image-{size}.f32")
-        files = {"latent": f"latent-{size}.f32", "image": f"image-{size}.f32"}
-        sizes.append({"height": size.height, "width": size.width, **files})
-    return {
-        "name": name,
-        "path": str(compile_model(path)),
-        "space": weights.contract.space,
-        "channels": weights.contract.channels,
-        "layout": made.layout,
-        "sizes": sizes,
-    }
+        sizes.append(_pair(run, latent, size, folder))
+    return _case(name, made, weights, path, sizes)
 
 
 def _make(name: str, made: Recipe, folder: Path) -> dict[str, object]:
@@ -85,10 +75,22 @@ def _make(name: str, made: Recipe, folder: Path) -> dict[str, object]:
         function = size.function if made.shapes == "multifunction" else None
         run = make_runner(read_package(path), function, made.layout, "reference")
         latent = normal_latent(weights.contract.channels, size)
-        latent.tofile(folder / f"latent-{size}.f32")
-        run(latent).astype(np.float32).tofile(folder / f"image-{size}.f32")
-        files = {"latent": f"latent-{size}.f32", "image": f"image-{size}.f32"}
-        sizes.append({"height": size.height, "width": size.width, **files})
+        sizes.append(_pair(run, latent, size, folder))
+    return _case(name, made, weights, path, sizes)
+
+
+def _pair(run: Runner, latent: np.ndarray, size: Size, folder: Path) -> dict[str, object]:
+    """A latent and its image as files, and where they are."""
+    latent.tofile(folder / f"latent-{size}.f32")
+    run(latent).astype(np.float32).tofile(folder / f"image-{size}.f32")
+    files = {"latent": f"latent-{size}.f32", "image": f"image-{size}.f32"}
+    return {"height": size.height, "width": size.width, **files}
+
+
+def _case(
+    name: str, made: Recipe, weights: Weights, path: Path, sizes: list[dict[str, object]]
+) -> dict[str, object]:
+    """A compiled model and what it was tried with, as the Swift side reads it."""
     return {
         "name": name,
         "path": str(compile_model(path)),
