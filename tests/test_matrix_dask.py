@@ -5,6 +5,7 @@ The cells' own processes are stand-ins (tests/fake_cell.py).
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -191,6 +192,13 @@ def test_an_unreachable_scheduler_is_said_within_seconds() -> None:
     ):
         pass
     assert time.monotonic() - began < 30
+
+
+def test_what_listens_but_is_no_scheduler_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(MatrixError, match="no scheduler answers"), connect(address):
+            pass
 
 
 @pytest.mark.parametrize("address", ["host", "ftp://x:1", "tcp://", "tcp://127.0.0.1:port"])

@@ -4,6 +4,7 @@ What comes back is the job's files in one archive with its sha256, which is chec
 of it gets a place. A worker that dies loses the job it was at, and Dask gives that to another.
 """
 
+import asyncio
 import hashlib
 import io
 import logging
@@ -226,16 +227,8 @@ def connect(address: str) -> Iterator[Any]:
     """A client of the scheduler at ``address``. Raises UsageError or MatrixError."""
     from distributed import Client
 
-    try:
-        client = Client(address, timeout=TIMEOUT_S, set_as_default=False)
-    except ValueError as error:
-        raise UsageError(f"--scheduler {address}: expected tcp://host:port, such as "
-                         "tcp://10.0.0.5:8786") from error  # fmt: skip
-    except (OSError, TimeoutError) as error:
-        raise MatrixError(
-            f"no scheduler answers at {address} within {TIMEOUT_S:g} s: start one with `dask "
-            "scheduler`, or use --workers N on this machine"
-        ) from error
+    _check_answers(address)
+    client = Client(address, timeout=TIMEOUT_S, set_as_default=False)
     try:
         if not client.scheduler_info()["workers"]:
             raise MatrixError(
@@ -245,6 +238,35 @@ def connect(address: str) -> Iterator[Any]:
         yield client
     finally:
         client.close(timeout=TIMEOUT_S)
+
+
+def _check_answers(address: str) -> None:
+    """Whether Dask answers at ``address``. Raises UsageError or MatrixError.
+
+    Asked before there is a Client: one whose connection failed is closed by the garbage collector,
+    and when that runs while the next Client holds the lock of all event loops, ``Client.__del__``
+    waits for that lock for ever (distributed 2026.8; we found no report of it).
+    """
+    try:
+        asyncio.run(_shake_hands(address))
+    except ValueError as error:
+        raise UsageError(f"--scheduler {address}: expected tcp://host:port, such as "
+                         "tcp://10.0.0.5:8786") from error  # fmt: skip
+    except OSError as error:  # TimeoutError is one too
+        raise MatrixError(
+            f"no scheduler answers at {address} within {TIMEOUT_S:g} s: start one with `dask "
+            "scheduler`, or use --workers N on this machine"
+        ) from error
+
+
+async def _shake_hands(address: str) -> None:
+    from distributed import Security
+    from distributed.comm import connect as open_comm
+
+    security = Security().get_connection_args("client")
+    # Its own timeout is for the connection alone: what listens and says nothing would keep us.
+    comm = await asyncio.wait_for(open_comm(address, timeout=TIMEOUT_S, **security), 2 * TIMEOUT_S)
+    await comm.close()
 
 
 def resources(client: Any) -> frozenset[str]:
