@@ -1,11 +1,11 @@
 """A torch decoder to a Core ML model on disk, without names or metadata (see ``package``).
 
 coremltools does the translation, from ``torch.export``: it needs no forward pass, so any size
-takes about a second. One default pass is left out (``_left_out``).
+takes about a second.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fluxvae.converter import (
     no_garbage_collection,
     temporary_files_in,
 )
+from fluxvae.converter_passes import pass_pipeline
 from fluxvae.errors import ConvertError
 from fluxvae.laps import lap
 from fluxvae.recipes import Recipe, Size, latent_shape
@@ -242,17 +243,14 @@ def _run_converter(
         options["compute_precision"] = ct.precision[recipe.precision.upper()]
         options["minimum_deployment_target"] = getattr(ct.target, str(recipe.deployment_target))
     unseen = set(keep)
-    if keep:
-        options["compute_precision"] = _precision(ct, keep, unseen)
-    pipeline = ct.PassPipeline.DEFAULT
-    pipeline.remove_passes(_left_out(recipe))
+    passes = pass_pipeline(ct, recipe, _all_but(keep, unseen) if keep else None)
     with lap("convert"):
         model = ct.convert(
             program,
             inputs=list(inputs),
             outputs=[out],
             convert_to=recipe.format,
-            pass_pipeline=pipeline,
+            pass_pipeline=passes,
             skip_model_load=True,
             **options,
         )
@@ -264,8 +262,10 @@ def _run_converter(
     return model
 
 
-def _precision(ct: Any, keep: frozenset[str], unseen: set[str]) -> Any:
-    """float16, but for what makes or reads a value of ``keep``; takes those out of ``unseen``."""
+def _all_but(keep: frozenset[str], unseen: set[str]) -> Callable[[Any], bool]:
+    """Whether an operation neither makes nor reads a value of ``keep``; takes those it makes out of
+    ``unseen``.
+    """
 
     def to_float16(op: Any) -> bool:
         made = {variable.name for variable in op.outputs}
@@ -278,26 +278,7 @@ def _precision(ct: Any, keep: frozenset[str], unseen: set[str]) -> Any:
         read = {variable.name for variable in inputs if variable is not None}
         return not (made | read) & keep
 
-    return ct.transform.FP16ComputePrecision(op_selector=to_float16)
-
-
-def _left_out(recipe: Recipe) -> set[str]:
-    """Default passes of coremltools 9.0 that must not run.
-
-    ``fuse_elementwise_to_batchnorm`` turns GroupNorm's ``x * gamma + beta`` into a batch_norm with
-    epsilon 1e-5 and variance 1, so each gain is off by -5e-6: 1.7e-5 and 1.3e-5 at the output of
-    the two KL decoders (tests/test_convert_kl.py), seven times the error of float32 itself. We
-    found no report of it upstream; remove when coremltools passes epsilon 0 there.
-    ``reduce_transposes`` would undo an NHWC graph. ``fuse_conv_scale`` would move an image
-    output's factor into the last convolution's weight, which is to be replaced by its compressed
-    form, or (full decoders, halves) to be found again in the package.
-    """
-    passes = {"common::fuse_elementwise_to_batchnorm"}
-    if recipe.nhwc_model:
-        passes.add("common::reduce_transposes")
-    if recipe.compression is not None or recipe.decoder != "tiny" or recipe.chunks != 1:
-        passes.add("common::fuse_conv_scale")
-    return passes
+    return to_float16
 
 
 def _export(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Any:

@@ -261,7 +261,7 @@ def _check_answers(address: str) -> None:
 
 async def _shake_hands(address: str) -> None:
     from distributed import Security
-    from distributed.comm import connect as open_comm
+    from distributed.comm.core import connect as open_comm
 
     security = Security().get_connection_args("client")
     # Its own timeout is for the connection alone: what listens and says nothing would keep us.
