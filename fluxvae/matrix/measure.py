@@ -13,11 +13,12 @@ from typing import Any
 from fluxvae.bench import Settings as BenchSettings
 from fluxvae.bench import bench, start_swift
 from fluxvae.bench_python import Request, start_python
-from fluxvae.compiler import compile_model
+from fluxvae.compiler import SUFFIX, compile_model, find_compilers
 from fluxvae.errors import ArtifactError
 from fluxvae.harness import Harness, run_harness
 from fluxvae.host import this_host
 from fluxvae.matrix.energy import Decode, cell_energy, ready_decode
+from fluxvae.matrix.inputs import sha256_of
 from fluxvae.matrix.job import Job, host_here
 from fluxvae.matrix.record import Latency, Result
 from fluxvae.matrix.supply import cases
@@ -43,8 +44,19 @@ def measure(job: Job, out: Path, result: Result, environment: Mapping[str, str])
     energy = cell_energy(this_host(), prepare, print)
     seconds = {**result.seconds, "measure": time.monotonic() - began}
     host = host_here(job.versions["python"])
+    compiled = package.with_suffix(SUFFIX)
+    kept = sorted(f for f in compiled.rglob("*") if f.is_file())
     measured = replace(
-        result, runs=runs, placement=placement, energy=energy, seconds=seconds, host=host
+        result,
+        runs=runs,
+        placement=placement,
+        energy=energy,
+        seconds=seconds,
+        host=host,
+        artifact_sha256={
+            **result.artifact_sha256,
+            **{f.relative_to(out).as_posix(): sha256_of(f) for f in kept},
+        },
     )
     return replace(measured, flags=flags_of(measured, job.thresholds))
 
@@ -67,7 +79,7 @@ def _measure(
     harness = Harness(Path(job.files["harness"]), environment) if "harness" in job.files else None
     compiled = package
     if harness is not None and (job.cell.driver == "swift" or sys.platform == "darwin"):
-        compiled = compile_model(package, package.parent.parent)  # which goes away with the job
+        compiled = compile_model(package, _home_of_compiled(package), overwrite=True)
 
     def start(driver: str, units: Any) -> Any:
         if driver == "swift" and harness is not None:
@@ -88,6 +100,13 @@ def _measure(
     )
     planned = harness is not None and compiled != package
     return runs, _placement(harness, compiled, job) if harness and planned else {}
+
+
+def _home_of_compiled(package: Path) -> Path:
+    """Where its compiled model goes: beside it if Apple's compiler makes it, to be published. One
+    of the portable compiler, which was not shown to load on a Mac, goes away with the job.
+    """
+    return package.parent if find_compilers() else package.parent.parent
 
 
 def _placement(harness: Harness, model: Path, job: Job) -> dict[str, int]:

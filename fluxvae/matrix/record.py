@@ -121,7 +121,8 @@ class Result:
     be done (``n/a``); None for ``done``. ``verdict``: of validate's limits, None where nothing was
     judged; a crossed threshold flags and never fails. ``seconds`` by step (capture, convert,
     compress, save, validate, measure). ``bytes``: of all files of ``artifact``, which lies beside;
-    ``artifact_sha256``: digest of each of its files, by path from the cell's folder. ``budget``:
+    ``artifact_sha256``: digest of each of its files, by path from the cell's folder, and of its
+    compiled model's where Apple's compiler made one; ``bytes`` are the artifact's own. ``budget``:
     worst PSNR in dB after each stage (conversion, precision, compression), photos where there are
     some. ``placement``: operations by device. ``flags``: thresholds crossed, in words.
     """

@@ -1,0 +1,48 @@
+"""What measuring adds to a cell, against stand-ins for Xcode and the harness."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import fluxvae.matrix.measure
+from fluxvae.digest import file_sha256
+from fluxvae.errors import ArtifactError
+from fluxvae.matrix.file import Settings, Thresholds
+from fluxvae.matrix.job import Job
+from fluxvae.matrix.measure import measure
+from fluxvae.matrix.record import Cell
+from fluxvae.matrix.verify import _artifact
+from tests.fake_xcode import COMPLETE, install, make_package
+from tests.matrix_results import VERSIONS, done
+
+
+def no_plan(*_: Any) -> Any:
+    raise ArtifactError("no compute plan here")
+
+
+def test_compiled_model_of_apples_compiler_stays_with_the_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    install(tmp_path / "bin", "coremlcompiler", COMPLETE)
+    monkeypatch.setattr(
+        fluxvae.matrix.measure, "bench", lambda *_, **__: SimpleNamespace(processes=())
+    )
+    monkeypatch.setattr(fluxvae.matrix.measure, "run_harness", no_plan)
+    package = make_package(tmp_path / "out", "decoder.mlpackage")
+    own = {"decoder.mlpackage/Manifest.json": file_sha256(package / "Manifest.json")}
+    cell = Cell("flux2", driver="swift")
+    made = done(cell, artifact=package.name, artifact_sha256=own, bytes=2)
+    job = Job("measure", made.key, cell, {}, Settings(), Thresholds(), made.weights_digest,
+              made.inputs_digest, VERSIONS, {}, {"harness": str(tmp_path / "harness")})  # fmt: skip
+
+    measured = measure(job, tmp_path / "out", made, {})
+
+    compiled = {"decoder.mlmodelc/coremldata.bin", "decoder.mlmodelc/model.mil"}
+    assert set(measured.artifact_sha256) == {*own, *compiled}
+    for path, digest in measured.artifact_sha256.items():
+        assert file_sha256(tmp_path / "out" / path) == digest
+    assert measured.bytes == 2
+    assert list(_artifact(tmp_path / "out", measured)) == []  # and verify counts those two alone
