@@ -194,7 +194,8 @@ def test_an_unreachable_scheduler_is_said_within_seconds() -> None:
     assert time.monotonic() - began < 30
 
 
-def test_what_listens_but_is_no_scheduler_is_told() -> None:
+def test_what_listens_but_is_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fluxvae.matrix.dask.TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(MatrixError, match="no scheduler answers"), connect(address):
