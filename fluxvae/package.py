@@ -4,7 +4,6 @@ Everything needed to judge an artifact travels inside it, as user-defined metada
 reverse-DNS prefix, written by ``stamp`` and read back by ``read_record``.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from fluxvae.compress.guard import check_weights
 from fluxvae.compress.guard_full import check_layers
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, interface, write_model
+from fluxvae.digest import data_sha256
 from fluxvae.errors import ArtifactError, CompressionError, ConvertError, FluxVAEError, OutputError
 from fluxvae.fp16_safety import Safety, make_safe, mixed_cost
 from fluxvae.mil.executor import Session
@@ -97,8 +97,8 @@ class Record:
     def whole(self) -> str:
         """What the parts of one decoder have in common; see ``Part``."""
         contract = self.contract.to_dict()
-        data = [self.recipe.to_dict(), self.weights_digest, contract, self.versions, self.safety]
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+        recipe = self.recipe.to_dict()
+        return data_sha256([recipe, self.weights_digest, contract, self.versions, self.safety])
 
 
 def make_record(
