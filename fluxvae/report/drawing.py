@@ -30,6 +30,7 @@ SETTINGS: Any = {
 # the left of the front there is nothing, so its labels look there first; others below.
 PLACES = ((-6, 5), (7, -5), (7, 0), (7, 5), (-7, 0), (-6, -5), (0, 9), (0, -9),
           (-6, 18), (7, -18), (7, 18), (-6, -18), (0, 21), (0, -21))  # fmt: skip
+NEAR = 6  # pixels; points of less between them have one label's place
 BELOW = ((7, -5), *PLACES[2:], PLACES[0])
 
 
@@ -79,12 +80,13 @@ def place_label(
     order: Any = PLACES,
     *,
     size: float = 8.5,
-    crowded: bool = True,
+    points: Sequence[Any] | None = None,
 ) -> bool:
     """Write ``name`` beside the point ``at`` where it hides the least of the boxes in ``taken``.
 
     Its own box joins them. ``at`` in the units of the axes, boxes in pixels; the layout has to be
-    settled. Without ``crowded`` a label that would hide something is left out; whether it is there.
+    settled. With all ``points`` (pixels) a label is left out where it would hide something, or lie
+    nearer to another of them than to its own; whether it is there.
     """
     text = axes.annotate(name, at, (0, 0), textcoords="offset points", fontsize=size,
                          parse_math=False)  # fmt: skip
@@ -92,10 +94,15 @@ def place_label(
     spot = axes.transData.transform(at)
     boxes = [_box(spot, place, axes.figure.dpi / 72, extent) for place in order]
     costs = [_cost(box, taken, frame) for box in boxes]
-    if not crowded:
-        costs = [cost + (box.y1 > frame.y1 + 2) for cost, box in zip(costs, boxes, strict=True)]
+    if points is not None:
+        costs = [
+            cost
+            + (box.y1 > frame.y1 + 2)
+            + any(_gap(box, p) + NEAR < _gap(box, spot) for p in points)
+            for cost, box in zip(costs, boxes, strict=True)
+        ]
     best = costs.index(min(costs))
-    if costs[best] and not crowded:
+    if costs[best] and points is not None:
         text.remove()
         return False
     text.set(position=order[best], ha=_side(order[best][0], "right", "left"),
@@ -138,6 +145,12 @@ def _box(spot: Any, place: tuple[int, int], scale: float, size: Any) -> Any:
         for at, offset, length in zip(spot, place, lengths, strict=True)
     )
     return Bbox.from_bounds(left, bottom, size.width, size.height)
+
+
+def _gap(box: Any, spot: Any) -> float:
+    """Pixels between a label and a point; 0 where it covers that."""
+    x, y = spot
+    return math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1))
 
 
 def _cost(box: Any, taken: list[Any], frame: Any) -> int:

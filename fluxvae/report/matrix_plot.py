@@ -156,7 +156,7 @@ def _height(point: Point, top: float) -> float:
 
 
 def _labels(axes: Axes, group: Group, shown: Sequence[Point], top: float, narrow: bool) -> None:
-    """Names of the cells on the front, as far as there is room; the table names all."""
+    """Names of the cells on the front, as far as there is room; the text below names all."""
     spots = [axes.transData.transform((p.x, _height(p, top))) for p in shown]
     taken = taken_boxes(spots, [p.front for p in shown])
     if any(math.isinf(p.y) for p in shown):
@@ -164,4 +164,4 @@ def _labels(axes: Axes, group: Group, shown: Sequence[Point], top: float, narrow
     order = (*PLACES, *BELOW)
     for point in sorted((p for p in shown if p.front), key=lambda p: p.x):
         name = shorten(group.name(point.item), 26 if narrow else 34)
-        place_label(axes, name, (point.x, _height(point, top)), taken, order, crowded=False)
+        place_label(axes, name, (point.x, _height(point, top)), taken, order, points=spots)
