@@ -21,15 +21,15 @@ from tests.kl_hot import short_stages
 
 FULL = pytest.mark.full
 FORMS: list[Any] = [
-    {"variant": "flux2"},
-    {"variant": "flux1", "layout": "nhwc", "output": "image", "precision": "float32"},
-    {"variant": "flux2", "layout": "nhwc", "nhwc_model": True, "latents": "sampler"},
     {"variant": "flux1", "sizes": "64x96,128", "shapes": "enumerated", "io_precision": "float16"},
     {"variant": "flux1", "decoder": "full", "attention": "split-einsum", "latents": "packed"},
     {"variant": "flux2", "decoder": "full", "attention": "chunked:40", "output": "image"},
     *(
         pytest.param(form, marks=FULL)
         for form in (
+            {"variant": "flux2"},
+            {"variant": "flux1", "layout": "nhwc", "output": "image", "precision": "float32"},
+            {"variant": "flux2", "layout": "nhwc", "nhwc_model": True, "latents": "sampler"},
             {"variant": "flux1", "layout": "nhwc", "nhwc_model": True, "output": "image"},
             {"variant": "flux1", "latents": "packed", "target": "iOS26"},
             {"variant": "flux1", "decoder": "full", "precision": "float32"},

@@ -3,6 +3,7 @@
 The cells' own processes are stand-ins (tests/fake_cell.py).
 """
 
+import asyncio
 import os
 import signal
 import socket
@@ -200,6 +201,16 @@ def test_what_listens_but_is_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatc
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(MatrixError, match="no scheduler answers"), connect(address):
             pass
+
+
+def test_an_address_is_tried_beside_a_running_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fluxvae.matrix.dask.TIMEOUT_S", 0.5)
+
+    async def caller() -> None:
+        with pytest.raises(MatrixError, match="no scheduler"), connect("tcp://127.0.0.1:1"):
+            pass
+
+    asyncio.run(caller())
 
 
 @pytest.mark.parametrize("address", ["host", "ftp://x:1", "tcp://", "tcp://127.0.0.1:port"])

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -248,7 +249,8 @@ def _check_answers(address: str) -> None:
     waits for that lock for ever (distributed 2026.8; we found no report of it).
     """
     try:
-        asyncio.run(_shake_hands(address))
+        with ThreadPoolExecutor(1) as thread:  # which has no event loop, whoever calls us
+            thread.submit(asyncio.run, _shake_hands(address)).result()
     except ValueError as error:
         raise UsageError(f"--scheduler {address}: expected tcp://host:port, such as "
                          "tcp://10.0.0.5:8786") from error  # fmt: skip
