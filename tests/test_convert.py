@@ -87,7 +87,9 @@ def test_real_decoder_at_768(
 ) -> None:
     reference, made = real(variant), recipe(variant, "768", **FORMS[form])
     path = convert(reference.weights, made, tmp_path)
-    for case in ("coffee", "normal"):  # coffee is the harder photo
+    # Coffee is the harder photo; the test of several sizes below decodes it with FLUX.1 in float16.
+    again = (variant, form) == ("flux1", "nchw-float16")
+    for case in ("normal",) if again else ("coffee", "normal"):
         check(reference, made, path, case, made.sizes[0])
 
 
