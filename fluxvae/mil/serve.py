@@ -21,6 +21,7 @@ NumPy's names. A reply has ``"ok": true``, or ``"ok": false`` and ``error: {kind
 ``internal``. Requests are answered in their order. The server ends when stdin closes.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -273,12 +274,20 @@ def _metadata(metadata: Metadata) -> dict[str, Any]:
     }
 
 
+def _close_inherited() -> None:
+    """All but the three streams; by what is open, as the limit may be a thousand million."""
+    for number in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+        if number > 2:
+            with contextlib.suppress(OSError):  # the listing's own is closed already
+                os.close(number)
+
+
 def main() -> None:
     """Serve stdin and stdout. Whatever libraries print goes to stderr, not between frames."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, whose end is ours
     # What the client had open when it started us, among it perhaps the writing end of a pipe that
     # somebody reads to its end: Foundation's Pipe is not closed on exec.
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    _close_inherited()
     replies = os.dup(1)
     os.dup2(2, 1)
     with os.fdopen(0, "rb") as source, os.fdopen(replies, "wb") as sink:
