@@ -228,8 +228,21 @@ def connect(address: str) -> Iterator[Any]:
     """A client of the scheduler at ``address``. Raises UsageError or MatrixError."""
     from distributed import Client
 
-    _check_answers(address)
-    client = Client(address, timeout=TIMEOUT_S, set_as_default=False)
+    # Tried first: a Client whose connection failed is closed by the garbage collector, and when
+    # that runs while the next Client holds the lock of all event loops, Client.__del__ waits for
+    # that lock for ever (distributed 2026.8; we found no report of it).
+    try:
+        with ThreadPoolExecutor(1) as thread:  # which has no event loop, whoever calls us
+            thread.submit(asyncio.run, _shake_hands(address)).result()
+        client = Client(address, timeout=TIMEOUT_S, set_as_default=False)
+    except ValueError as error:
+        raise UsageError(f"--scheduler {address}: expected tcp://host:port, such as "
+                         "tcp://10.0.0.5:8786") from error  # fmt: skip
+    except OSError as error:  # TimeoutError is one too
+        raise MatrixError(
+            f"no scheduler answers at {address} within {TIMEOUT_S:g} s: start one with `dask "
+            "scheduler`, or use --workers N on this machine"
+        ) from error
     try:
         if not client.scheduler_info()["workers"]:
             raise MatrixError(
@@ -241,33 +254,14 @@ def connect(address: str) -> Iterator[Any]:
         client.close(timeout=TIMEOUT_S)
 
 
-def _check_answers(address: str) -> None:
-    """Whether Dask answers at ``address``. Raises UsageError or MatrixError.
-
-    Asked before there is a Client: one whose connection failed is closed by the garbage collector,
-    and when that runs while the next Client holds the lock of all event loops, ``Client.__del__``
-    waits for that lock for ever (distributed 2026.8; we found no report of it).
-    """
-    try:
-        with ThreadPoolExecutor(1) as thread:  # which has no event loop, whoever calls us
-            thread.submit(asyncio.run, _shake_hands(address)).result()
-    except ValueError as error:
-        raise UsageError(f"--scheduler {address}: expected tcp://host:port, such as "
-                         "tcp://10.0.0.5:8786") from error  # fmt: skip
-    except OSError as error:  # TimeoutError is one too
-        raise MatrixError(
-            f"no scheduler answers at {address} within {TIMEOUT_S:g} s: start one with `dask "
-            "scheduler`, or use --workers N on this machine"
-        ) from error
-
-
 async def _shake_hands(address: str) -> None:
+    """Raises ValueError for what is no address, OSError where no Dask answers."""
     from distributed import Security
     from distributed.comm.core import connect as open_comm
 
     security = Security().get_connection_args("client")
     # Its own timeout is for the connection alone: what listens and says nothing would keep us.
-    comm = await asyncio.wait_for(open_comm(address, timeout=TIMEOUT_S, **security), 2 * TIMEOUT_S)
+    comm = await asyncio.wait_for(open_comm(address, **security), TIMEOUT_S)
     await comm.close()
 
 

@@ -79,7 +79,11 @@ def _measure(
     harness = Harness(Path(job.files["harness"]), environment) if "harness" in job.files else None
     compiled = package
     if harness is not None and (job.cell.driver == "swift" or sys.platform == "darwin"):
-        compiled = compile_model(package, _home_of_compiled(package), overwrite=True)
+        # Beside the package if Apple's compiler makes it, to be published. One of the portable
+        # compiler, which was not shown to load on a Mac, goes away with the job.
+        compilers = find_compilers()
+        home = package.parent if compilers else package.parent.parent
+        compiled = compile_model(package, home, overwrite=True, compilers=compilers)
 
     def start(driver: str, units: Any) -> Any:
         if driver == "swift" and harness is not None:
@@ -100,13 +104,6 @@ def _measure(
     )
     planned = harness is not None and compiled != package
     return runs, _placement(harness, compiled, job) if harness and planned else {}
-
-
-def _home_of_compiled(package: Path) -> Path:
-    """Where its compiled model goes: beside it if Apple's compiler makes it, to be published. One
-    of the portable compiler, which was not shown to load on a Mac, goes away with the job.
-    """
-    return package.parent if find_compilers() else package.parent.parent
 
 
 def _placement(harness: Harness, model: Path, job: Job) -> dict[str, int]:

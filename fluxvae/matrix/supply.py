@@ -41,7 +41,7 @@ def load_supply(job: Job) -> Weights:
 
     with safe_open(job.files["weights"], "pt") as file:
         about = json.loads((file.metadata() or {})[_INFO])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     ordered = dict(sorted(tensors.items()))
     if tensor_digest(ordered) != job.weights_digest:
         raise MatrixError("the weights this cell was given are not those the matrix is of")
