@@ -85,3 +85,18 @@ class PowerError(FluxVAEError):
 
 class PublishError(FluxVAEError):
     """Cells cannot be published, or the Hub cannot be reached or refuses them."""
+
+
+def git_lfs_problem(start: bytes, what: str) -> str | None:
+    """What is wrong with a file that begins with ``start``, if it is a Git LFS pointer; else None.
+
+    ``what`` the file should be, as in "the weights". Pointers are text files that stand in for
+    large ones in a clone made without Git LFS:
+    https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md. Here, as `fluxvae.mil` may import
+    nothing else of ours.
+    """
+    if not start.startswith(b"version https://git-lfs"):
+        return None
+    return (
+        f"is a Git LFS pointer, not {what}: run `git lfs pull` there, or download the file itself"
+    )

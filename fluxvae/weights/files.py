@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fluxvae.errors import WeightsError
+from fluxvae.errors import WeightsError, git_lfs_problem
 from fluxvae.weights.keys import Shape, first_few
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -78,11 +78,8 @@ def sniff(path: Path) -> str:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     if not start:
         raise WeightsError(f"{path}: is empty; download it again")
-    if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(
-            f"{path}: is a Git LFS pointer, not the weights: run `git lfs pull` there, "
-            "or download the file itself"
-        )
+    if pointer := git_lfs_problem(start, "the weights"):
+        raise WeightsError(f"{path}: {pointer}")
     if start.lstrip()[:1] == b"<":
         raise WeightsError(
             f"{path}: is a web page, not weights: download the file itself (the 'resolve' "
