@@ -21,6 +21,7 @@ from fluxvae.latent_spaces import passage
 from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.package import read_package
 from fluxvae.models.build import build_decoder
+from fluxvae.output import scratch
 from fluxvae.package import Record
 from fluxvae.recipes import Recipe, Size
 from fluxvae.validate import Case, build_cases
@@ -87,10 +88,8 @@ def error_budget(
     chosen = choose_backend(backend)
     columns = []
     for _, recipe in stages_of(record.recipe):
-        with tempfile.TemporaryDirectory(prefix="fluxvae-budget-") as folder:
-            runner = _runner(
-                path, record, recipe, weights, size, Path(folder), chosen, compute_units
-            )
+        with scratch(Path(tempfile.gettempdir())) as folder:
+            runner = _runner(path, record, recipe, weights, size, folder, chosen, compute_units)
             as_image = recipe is None and record.recipe.output == "image"
             columns.append(list(_distances(runner, cases, images, as_image, record)))
     rows = zip(cases, zip(*columns, strict=True), strict=True)

@@ -20,6 +20,7 @@ from fluxvae.latent_files import Latent
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Op
+from fluxvae.output import scratch
 from fluxvae.recipes import Recipe, Size
 
 FP16_LIMIT = float(np.finfo(np.float16).max)
@@ -71,8 +72,8 @@ def take_census(
         recipe.resolved(), precision="float32", io_precision="auto", fp16_safety="report",
         shapes="fixed", compression=None, sizes=recipe.sizes[:1],
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="fluxvae-census-") as folder:
-        path = Path(folder) / "census.mlpackage"
+    with scratch(Path(tempfile.gettempdir())) as folder:
+        path = folder / "census.mlpackage"
         write_model(decoder, one, channels, path)
         session = Session(read_package(path))
         taps = _taps(session, recipe.layout, latents)

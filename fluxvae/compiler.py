@@ -8,13 +8,12 @@ neither: the reference executor runs packages as they are.
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fluxvae.errors import ArtifactError, OutputError, ToolError
-from fluxvae.output import disk_trouble, refuse_existing
+from fluxvae.errors import ArtifactError, ToolError
+from fluxvae.output import commit, refuse_existing, staging
 
 # As subprocess.run with capture_output and text: raises OSError when the program cannot start.
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -149,17 +148,13 @@ def compile_model(
     if compilers is None:
         compilers = [] if compiler == "portable" else find_compilers(runner)
     chosen = choose_compiler(compiler, path, compilers)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fluxvae-", dir=target.parent) as name:
-            folder = Path(name)
-            if chosen is None:
-                made = _portable(path, folder, report)
-            else:
-                made = _first_success(path, folder, chosen, runner)
-            _move(made, target, folder)
-    except OSError as error:
-        raise OutputError(disk_trouble(error, target)) from error
+    with staging(target, overwrite=overwrite) as folder:
+        if chosen is None:
+            made = _portable(path, folder, report)
+        else:
+            made = _first_success(path, folder, chosen, runner)
+        made.rename(folder / target.name)
+        commit(folder, target, overwrite=overwrite)
     return target
 
 
@@ -225,16 +220,3 @@ def _complaint(result: "subprocess.CompletedProcess[str]") -> str:
     if result.returncode == 0:
         return f"reported success and left no complete {SUFFIX} folder: {line[:300]}"
     return f"failed with exit code {result.returncode}: {line[:300]}"
-
-
-def _move(made: Path, target: Path, folder: Path) -> None:
-    """Give ``made`` its final name; what was there goes away with ``folder``."""
-    aside = folder / "replaced"
-    if target.exists():
-        target.rename(aside)
-    try:
-        made.rename(target)
-    except OSError:
-        if aside.exists():
-            aside.rename(target)
-        raise

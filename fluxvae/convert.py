@@ -4,7 +4,6 @@ coremltools does the translation, from ``torch.export``: it needs no forward pas
 takes about a second.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from fluxvae.converter import (
 from fluxvae.converter_passes import pass_pipeline
 from fluxvae.errors import ConvertError
 from fluxvae.laps import lap
+from fluxvae.output import scratch
 from fluxvae.recipes import Recipe, Size, latent_shape
 from fluxvae.recipes.latents import PATCH, artifact_contract
 from fluxvae.rewrite.attention import with_attention
@@ -307,10 +307,10 @@ def _write_multifunction(
     keep: Mapping[Size, frozenset[str]],
 ) -> None:
     """One function for each size. coremltools stores equal weights once."""
-    with tempfile.TemporaryDirectory(prefix=".functions-", dir=path.parent) as folder:
+    with scratch(path.parent) as folder:
         parts = {}
         for size in recipe.sizes:
-            parts[size.function] = Path(folder) / f"{size.function}.mlpackage"
+            parts[size.function] = folder / f"{size.function}.mlpackage"
             _write_one(ct, decoder, recipe, (size,), channels, parts[size.function], keep)
         join_functions(parts, recipe, path)
 

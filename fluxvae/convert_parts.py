@@ -1,6 +1,5 @@
 """Decoders of several programs to Core ML: two halves, or a front and tiles. See ``convert``."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from fluxvae.convert import (
     write_program,
 )
 from fluxvae.errors import ConvertError
+from fluxvae.output import scratch
 from fluxvae.recipes import Recipe, Size, latent_shape
 from fluxvae.rewrite.cut import Frozen, Measuring, count_norms, front_and_up, halves, reach
 
@@ -170,8 +170,8 @@ def _write(
     if single:
         convert(functions[0], path)
         return
-    with tempfile.TemporaryDirectory(prefix=".functions-", dir=path.parent) as folder:
-        parts = {made.name: Path(folder) / f"{made.name}.mlpackage" for made in functions}
+    with scratch(path.parent) as folder:
+        parts = {made.name: folder / f"{made.name}.mlpackage" for made in functions}
         for made in functions:
             convert(made, parts[made.name])
         join_functions(parts, recipe, path, verbose=verbose)

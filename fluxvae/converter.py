@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxvae.errors import ConvertError
+from fluxvae.output import scratch
 from fluxvae.recipes import Recipe
 
 
@@ -94,8 +95,8 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
     would remember the place as its cache (TORCHINDUCTOR_CACHE_DIR).
     """
     before = tempfile.tempdir
-    with tempfile.TemporaryDirectory(prefix=".coremltools-", dir=folder) as place:
-        tempfile.tempdir = place
+    with scratch(folder) as hidden:
+        tempfile.tempdir = str(hidden)
         try:
             yield
         finally:

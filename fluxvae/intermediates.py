@@ -24,6 +24,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Op
 from fluxvae.models.build import build_decoder
+from fluxvae.output import scratch
 from fluxvae.package import Record
 from fluxvae.recipes import Recipe, Size
 from fluxvae.weights import Weights
@@ -99,8 +100,8 @@ def compare_intermediates(
         compression=None,
         fp16_safety="report",  # for float32 takes no other; rescaled weights come with the decoder
     )
-    with tempfile.TemporaryDirectory(prefix="fluxvae-twin-") as folder:
-        twin_path = Path(folder) / f"twin{twin_recipe.suffix}"
+    with scratch(Path(tempfile.gettempdir())) as folder:
+        twin_path = folder / f"twin{twin_recipe.suffix}"
         decoder = as_recorded(build_decoder(weights), record.safety)
         write_model(decoder, twin_recipe, weights.contract.channels, twin_path)
         twin = Session(read_package(twin_path))

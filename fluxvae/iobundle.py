@@ -15,8 +15,6 @@ convolutions out of oneDNN and its sums in one order.
 import hashlib
 import json
 import math
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -41,8 +39,8 @@ from fluxvae.iomanifest import (
 from fluxvae.latent_files import Latent
 from fluxvae.latent_spaces import passage
 from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.output import disk_trouble, parent_folder, refuse_existing, require_writable
-from fluxvae.package import make_record, publish
+from fluxvae.output import commit, refuse_existing, require_writable, staging
+from fluxvae.package import make_record
 from fluxvae.recipes import PRECISIONS, Recipe, Size
 from fluxvae.recipes.latents import artifact_contract
 from fluxvae.structure import parse_json
@@ -127,13 +125,14 @@ def export_bundle(
     )
     manifest = _manifest(weights, request, *stored)
 
-    def fill(folder: Path) -> None:
-        (folder / manifest.input.file).write_bytes(stored[0].tobytes())
-        (folder / manifest.output.file).write_bytes(stored[1].tobytes())
-        text = json.dumps(manifest.to_dict(), indent=2, sort_keys=True, allow_nan=False)
-        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-    _write_folder(out, fill)
+    text = json.dumps(manifest.to_dict(), indent=2, sort_keys=True, allow_nan=False)
+    with staging(out, overwrite=overwrite) as folder:
+        draft = folder / out.name
+        draft.mkdir()
+        (draft / manifest.input.file).write_bytes(stored[0].tobytes())
+        (draft / manifest.output.file).write_bytes(stored[1].tobytes())
+        (draft / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        commit(folder, out, overwrite=overwrite)
     return Bundle(out, manifest, *stored)
 
 
@@ -257,21 +256,6 @@ def _source(request: Request) -> dict[str, Any]:
         return {"kind": "normal", "seed": request.seed, "generator": GENERATOR}
     (photo,) = (p for p in EVALUATION_PHOTOS if p.name == request.case)
     return {"kind": "photo", "photo": photo.name, "sha256": photo.sha256}
-
-
-def _write_folder(out: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a hidden folder beside ``out``, then give it its final name."""
-    try:
-        with (
-            parent_folder(out),
-            tempfile.TemporaryDirectory(prefix=".fluxvae-", dir=out.parent) as place,
-        ):
-            draft = Path(place) / out.name
-            draft.mkdir()
-            fill(draft)
-            publish(draft, out)
-    except OSError as error:
-        raise OutputError(disk_trouble(error, out)) from error
 
 
 def read_bundle(folder: Path) -> Bundle:

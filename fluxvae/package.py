@@ -5,10 +5,7 @@ reverse-DNS prefix, written by ``stamp`` and read back by ``read_record``.
 """
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,13 +21,13 @@ from fluxvae.compress.guard_full import check_layers
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, interface, write_model
 from fluxvae.digest import data_sha256
-from fluxvae.errors import ArtifactError, CompressionError, ConvertError, FluxVAEError, OutputError
+from fluxvae.errors import ArtifactError, CompressionError, ConvertError, FluxVAEError
 from fluxvae.fp16_safety import Safety, make_safe, mixed_cost
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
 from fluxvae.models.build import build_decoder
-from fluxvae.output import disk_trouble, parent_folder, refuse_existing
+from fluxvae.output import commit, staging
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.latents import artifact_contract
 from fluxvae.weights import Weights, WeightSource
@@ -144,15 +141,14 @@ def save_artifact(
     """
     if (recipe.compression is None) != (compressed is None):
         raise CompressionError("a recipe with compression needs its result, and no other does")
-    refuse_existing(path, overwrite)
     recipe = recipe.resolved()
-    decoder = build_decoder(weights) if compressed is None else compressed.decoder
-    safety = make_safe(decoder, recipe, weights, encoder)
-    decoder = safety.decoder
-    for warning in safety.warnings:
-        report(f"warning: {warning}")
-    with staging(path) as folder:
+    with staging(path, overwrite=overwrite) as folder:
         draft = folder / path.name
+        decoder = build_decoder(weights) if compressed is None else compressed.decoder
+        safety = make_safe(decoder, recipe, weights, encoder)
+        decoder = safety.decoder
+        for warning in safety.warnings:
+            report(f"warning: {warning}")
         channels = weights.contract.channels
         write_model(decoder, recipe, channels, draft, keep=safety.keep, verbose=verbose)
         if compressed is not None:
@@ -164,7 +160,7 @@ def save_artifact(
         _check_layers(draft, recipe, compressed or decoder, mixed=bool(safety.keep))
         if check is not None:
             check(draft)
-        publish(draft, path)
+        commit(folder, path, overwrite=overwrite)
     return path
 
 
@@ -195,34 +191,6 @@ def safety_cost(draft: Path, safety: Safety, report: Callable[[str], None]) -> d
         f"{cost.bytes} bytes more than in float16 ({cost.bytes / 1e6:.2f} MB)"
     )
     return {"cost": asdict(cost)}
-
-
-@contextmanager
-def staging(path: Path) -> Iterator[Path]:
-    """A hidden folder beside ``path`` that disappears afterwards, come what may."""
-    try:
-        with parent_folder(path):
-            folder = Path(tempfile.mkdtemp(prefix=".fluxvae-", dir=path.parent))
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(disk_trouble(error, path)) from error
-
-
-def publish(draft: Path, path: Path) -> None:
-    """Move ``draft`` to ``path`` in one step, replacing what is there."""
-    if path.is_dir():  # a folder cannot be replaced in one step: set the old one aside first
-        aside = draft.parent / f"{path.name}.old"
-        try:
-            path.rename(aside)
-            draft.rename(path)
-        finally:
-            if aside.exists() and not path.exists():  # failed or interrupted in between
-                aside.rename(path)
-    else:
-        draft.replace(path)
 
 
 def stamp(path: Path, record: Record) -> None:

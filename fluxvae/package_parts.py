@@ -25,17 +25,15 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.models.build import build_decoder
-from fluxvae.output import refuse_existing
+from fluxvae.output import commit, staging
 from fluxvae.package import (
     Part,
     Record,
     Tiles,
     make_record,
-    publish,
     read_record,
     safety_cost,
     save_artifact,
-    staging,
     stamp,
 )
 from fluxvae.recipes import Recipe, artifact_paths, latent_shape
@@ -65,15 +63,13 @@ def save_any(
         )  # fmt: skip
         return (saved,)
     paths = artifact_paths(path, recipe.chunks)
-    for place in paths:
-        refuse_existing(place, overwrite)
     recipe = recipe.resolved()
-    safety = make_safe(build_decoder(weights), recipe, weights, encoder)
-    for warning in safety.warnings:
-        report(f"warning: {warning}")
-    record = make_record(recipe, weights, None, safety.notes)
-    decoder, channels = safety.decoder, weights.contract.channels
-    with staging(paths[0]) as folder:
+    with staging(*paths, overwrite=overwrite) as folder:
+        safety = make_safe(build_decoder(weights), recipe, weights, encoder)
+        for warning in safety.warnings:
+            report(f"warning: {warning}")
+        record = make_record(recipe, weights, None, safety.notes)
+        decoder, channels = safety.decoder, weights.contract.channels
         drafts = [folder / place.name for place in paths]
         if recipe.tile is None:
             write_halves(decoder, recipe, channels, (drafts[0], drafts[1]), verbose=verbose)
@@ -87,7 +83,7 @@ def save_any(
             check_layers(draft, layers, recipe.precision)
         if check is not None:
             check(drafts[0])
-        _publish_all(drafts, paths)
+        commit(folder, *paths, overwrite=overwrite)
     return paths
 
 
@@ -102,22 +98,6 @@ def _records(record: Record, paths: Sequence[Path]) -> list[Record]:
         replace(record, part=Part(number, len(paths), whole, other.name))
         for number, other in enumerate(others, 1)
     ]
-
-
-def _publish_all(drafts: Sequence[Path], paths: Sequence[Path]) -> None:
-    """Give all drafts their names, or none: what was replaced comes back when one fails."""
-    done: list[tuple[Path, Path]] = []
-    try:
-        for draft, path in zip(drafts, paths, strict=True):
-            publish(draft, path)
-            done.append((draft, path))
-    except BaseException:
-        for draft, path in done:
-            path.rename(draft)
-            aside = draft.parent / f"{path.name}.old"
-            if aside.exists():
-                aside.rename(path)
-        raise
 
 
 def _read_again(drafts: Sequence[Path], record: Record) -> None:

@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath
 from fluxvae.errors import OutputError
 from fluxvae.matrix.inputs import sha256_of
 from fluxvae.matrix.record import read_results
-from fluxvae.package import publish as move_into_place
-from fluxvae.package import staging
+from fluxvae.output import commit, staging
 from fluxvae.publish_card import FORMAT, VERSION, card_text, config_text
 from fluxvae.publish_models import Choice, Model, choose
 
@@ -55,8 +54,8 @@ def make_folder(
     damaged; UsageError and PublishError as ``choose``.
     """
     choice = choose(run, read_results(run), only)
-    with staging(out) as place:
-        draft = place / out.name
+    with staging(out, overwrite=True) as folder:  # what is there is compared below
+        draft = folder / out.name
         _fill(draft, repo, choice.models)
         files = list_files(draft)
         if out.exists() and not overwrite:
@@ -66,7 +65,7 @@ def make_folder(
                     "--overwrite, or another place with --out"
                 )
         else:
-            move_into_place(draft, out)
+            commit(folder, out, overwrite=overwrite)
     return HubFolder(out, files, choice)
 
 

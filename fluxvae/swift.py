@@ -9,7 +9,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from filelock import FileLock
 
 from fluxvae.errors import OutputError, ToolError
 from fluxvae.host import Answer, ask
-from fluxvae.output import disk_trouble
+from fluxvae.output import commit, disk_trouble, staging
 
 PRODUCT = "fluxvae-harness"
 _SOURCES = ("Package.swift", "Sources", "Tests")  # the manifest names test folders too
@@ -127,14 +126,14 @@ def _build(
     A copy, since an installed package's folder may be read-only, and since SwiftPM writes beside
     the manifest.
     """
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=place.parent.parent) as work:
-        package, draft = Path(work) / "swift", Path(work) / "made"
+    with staging(place.parent, overwrite=True) as work:  # True: somebody took the program out of it
+        package, draft = work / "swift", work / place.parent.name
         for relative in source_files(sources):
             (package / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(sources / relative, package / relative)
         command = [
             *(toolchain.program, "build", "--package-path", str(package)),
-            *("--scratch-path", str(Path(work) / "scratch")),
+            *("--scratch-path", str(work / "scratch")),
             *("--configuration", "release", "--product", PRODUCT),
         ]
         _swift(command, environment)
@@ -143,9 +142,7 @@ def _build(
         shutil.copy2(Path(binaries[-1]) / PRODUCT, draft / PRODUCT)
         about = {"key": place.parent.name, "toolchain": toolchain.version}
         (draft / "build.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if place.parent.exists():  # somebody took the program out of it
-            place.parent.rename(Path(work) / "old")
-        draft.rename(place.parent)
+        commit(work, place.parent, overwrite=True)
 
 
 def _swift(command: list[str], environment: Mapping[str, str]) -> str:

@@ -24,8 +24,13 @@ def test_file_is_written_with_its_missing_folders(tmp_path: Path) -> None:
 
 
 def test_temporary_file_has_the_suffix_that_writers_look_at(tmp_path: Path) -> None:
-    seen = []
-    write_file(tmp_path / "x.png", lambda p: seen.append(p.suffix), overwrite=False)
+    seen: list[str] = []
+
+    def write(path: Path) -> None:
+        seen.append(path.suffix)
+        path.touch()
+
+    write_file(tmp_path / "x.png", write, overwrite=False)
     assert seen == [".png"]
 
 
@@ -61,7 +66,7 @@ def test_failed_write_leaves_nothing_new_and_keeps_the_old(
 
 def test_folder_that_somebody_else_filled_meanwhile_is_kept(tmp_path: Path) -> None:
     def write(path: Path) -> None:
-        (path.parent / "theirs").touch()
+        (tmp_path / "a" / "b" / "theirs").touch()
         raise OSError(errno.EIO, "no")
 
     with pytest.raises(OutputError):

@@ -13,7 +13,7 @@ import fluxvae.package
 from fluxvae.catalog import CATALOG
 from fluxvae.errors import ArtifactError, ConvertError, OutputError, ValidationError
 from fluxvae.mil.package import read_package
-from fluxvae.package import PREFIX, make_record, publish, read_record, save_artifact
+from fluxvae.package import PREFIX, make_record, read_record, save_artifact
 from fluxvae.weights import Weights, load_weights
 from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write
@@ -76,29 +76,6 @@ def test_failed_overwrite_keeps_the_old_and_a_good_one_replaces_it(
     assert record is not None
     assert record.recipe.variant == "flux2"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("step", [1, 2])
-@pytest.mark.parametrize("failure", [OSError("disk"), KeyboardInterrupt()])
-def test_old_package_survives_a_failure_between_the_renames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, failure: BaseException
-) -> None:
-    path, draft = tmp_path / "x.mlpackage", tmp_path / ".draft" / "x.mlpackage"
-    for folder, text in ((path, "old"), (draft, "new")):
-        folder.mkdir(parents=True)
-        (folder / "content").write_text(text)
-    rename, calls = Path.rename, []
-
-    def failing(self: Path, target: Path) -> Path:
-        calls.append(self)
-        if len(calls) == step:
-            raise failure
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(type(failure)):
-        publish(draft, path)
-    assert (path / "content").read_text() == "old"
 
 
 def test_single_file_is_replaced_too(weights: Weights, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def command(
       fluxvae validate-swift coreml_out/model.mlmodelc
       fluxvae validate-swift model.mlmodelc --io coreml_io/flux2 --compute-units each
     """
+    from fluxvae.output import scratch
     from fluxvae.swift_validate import require_compiled
 
     if bundle is not None and (cases or weights or encoder or size):
@@ -90,9 +91,9 @@ def command(
     if bundle is not None:
         results = [_given(harness, model, bundle, function, units)]
     else:
-        with tempfile.TemporaryDirectory(prefix="fluxvae-io-") as folder:
+        with scratch(Path(tempfile.gettempdir())) as folder:
             results = _exported(
-                harness, model, Path(folder), cases, function, size, weights, encoder, units,
+                harness, model, folder, cases, function, size, weights, encoder, units,
                 offline,
             )  # fmt: skip
     passed = all(r.passed for r in results)

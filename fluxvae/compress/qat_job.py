@@ -72,6 +72,7 @@ def run_job(
     pictures = load_pictures(job.images)
     folder = run_folder(job.out)
     with _only_here(folder, team):
+        refuse_existing(job.out, job.overwrite)  # of a training that ended while we came here
         start, compression = _start(job, pictures, folder / "start.safetensors", team, say)
         state = folder / "state.safetensors"
         if state.exists():
@@ -96,8 +97,7 @@ def run_job(
                 trained.record,
                 overwrite=job.overwrite,
             )
-    if team.rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
     return trained
 
 
@@ -189,6 +189,6 @@ def _only_here(folder: Path, team: Team) -> Iterator[None]:
         wait(team)
         yield
     finally:
-        lock.release()
         if not any(folder.glob("*.safetensors")):  # it failed before there was anything to keep
             shutil.rmtree(folder, ignore_errors=True)
+        lock.release()  # last: the folder is another process's from now on

@@ -10,7 +10,6 @@ import io
 import logging
 import shutil
 import tarfile
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from fluxvae.errors import MatrixError, OutputError, UsageError
 from fluxvae.matrix.job import OUT, Job, job_json, parse_job
 from fluxvae.matrix.plan import MAC_UNITS
 from fluxvae.matrix.process import give_up, perform
+from fluxvae.output import scratch as hidden_folder
 
 TIMEOUT_S = 5.0  # for a scheduler to answer
 RETRIES = 3  # workers that may die on one job
@@ -40,8 +40,7 @@ class Delivery:
 def work(text: str, blobs: Mapping[str, bytes], scratch: str | None = None) -> Delivery:
     """On a worker: do one job. ``blobs``: files by role, where the worker has no paths to them."""
     job = parse_job(text)
-    with tempfile.TemporaryDirectory(prefix="fluxvae-", dir=scratch or _scratch()) as place:
-        folder = Path(place)
+    with hidden_folder(Path(scratch or _scratch())) as folder:
         for role, data in blobs.items():
             if role == "made":
                 _unpack(data, folder / "job" / OUT)
