@@ -18,6 +18,7 @@ from fluxvae.catalog import Decoder, LatentContract, find_decoder
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.guard import check_weights
 from fluxvae.compress.guard_full import check_layers
+from fluxvae.compress.schemes import require_granularity
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, interface, write_model
 from fluxvae.digest import data_sha256
@@ -141,6 +142,8 @@ def save_artifact(
     """
     if (recipe.compression is None) != (compressed is None):
         raise CompressionError("a recipe with compression needs its result, and no other does")
+    if compressed is not None and recipe.granularity is not None:
+        require_granularity(compressed, recipe.granularity)
     recipe = recipe.resolved()
     with staging(path, overwrite=overwrite) as folder:
         draft = folder / path.name

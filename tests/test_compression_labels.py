@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fluxvae.errors import UsageError
 from fluxvae.recipes import ACTIVATIONS, METHODS, PALETTE_BITS, Compression, parse_label
+from fluxvae.recipes.compression import GROUP_SIZES
 
 NAMED = {
     "pal4": Compression("palette", bits=4),
@@ -42,10 +43,11 @@ def test_label_names_its_compression(label: str) -> None:
 def compressions(draw: st.DrawFn) -> Compression:
     kind = draw(st.sampled_from(("palette", "int8", "int4", "mixed", "w8a8")))
     count = draw(st.integers(1, 9999))
+    group = draw(st.sampled_from(GROUP_SIZES))
     grains = {
-        "palette": ("tensor", "channel-scale", f"grouped:{count}"),
+        "palette": ("tensor", "channel-scale", f"grouped:{group}"),
         "int8": ("tensor", "channel"),
-        "int4": ("channel", f"block:{count}"),
+        "int4": ("channel", f"block:{group}"),
         "mixed": ("tensor", "channel-scale"),
         "w8a8": ("channel",),
     }

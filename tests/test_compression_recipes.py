@@ -1,12 +1,21 @@
 """Compression as data: what can be made, on which release, under which name."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
-from fluxvae.errors import UsageError
+from fluxvae.compress.plain import plain_decoder
+from fluxvae.compress.schemes import Scheme
+from fluxvae.compress.sites import conv_sites
+from fluxvae.errors import CompressionError, UsageError
+from fluxvae.models.build import build_tiny_decoder
+from fluxvae.package import save_artifact
 from fluxvae.recipes import Compression, Recipe, Size, parse_sizes
-from fluxvae.recipes.compression import Budget, parse_budget
+from fluxvae.recipes.compression import GROUP_SIZES, Budget, parse_budget
+from fluxvae.weights import load_weights
+
+NOT_DIVISORS = ("0", "3", "7", "48", "63", "016", "128", "256", "1000", "-4", "")
 
 SIZES = (Size(64, 64),)
 
@@ -120,6 +129,8 @@ def test_budgets_that_are_none(text: str) -> None:
         {"kind": "int8", "bits": 8},
         {"kind": "int8", "granularity": "block:32"},
         {"kind": "palette", "bits": 4, "granularity": "channel"},
+        *({"kind": "palette", "bits": 4, "granularity": f"grouped:{n}"} for n in NOT_DIVISORS),
+        *({"kind": "int4", "granularity": f"block:{n}"} for n in NOT_DIVISORS),
         {"kind": "w8a8", "int8_share": 0.0},
         {"kind": "w8a8", "int8_share": 1.1},
         {"kind": "w8a8", "activations": "unsigned"},
@@ -131,3 +142,40 @@ def test_budgets_that_are_none(text: str) -> None:
 def test_what_cannot_be_made(fields: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Compression(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variant", ["flux1", "flux2"])
+def test_groups_and_blocks_are_of_the_size_that_the_name_says(variant: str) -> None:
+    """But in layers of fewer channels: one block of all, and the last one's 3 are single."""
+    sites = conv_sites(build_tiny_decoder(load_weights(variant, "demo")))
+    for size, (channels, inputs, _, _) in itertools.product(GROUP_SIZES, {s.shape for s in sites}):
+        grouped, blocks = (
+            Scheme("palette", 4, f"grouped:{size}"),
+            Scheme("int4", 4, f"block:{size}"),
+        )
+        assert channels // grouped.tables(channels) == (1 if channels == 3 else size)
+        assert inputs // blocks.blocks(inputs) == min(size, inputs)
+
+
+def test_sizes_that_fit_are_named() -> None:
+    with pytest.raises(UsageError, match="channels: 1, 2, 4, 8, 16, 32 or 64$"):
+        Compression("palette", bits=4, granularity="grouped:48")
+    with pytest.raises(UsageError, match="channels: 1, 2, 4, 8, 16, 32 or 64$"):
+        Compression("int4", granularity="block:7")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"), [("grouped:16", "grouped:32"), ("tensor", "channel-scale")]
+)
+def test_artifact_is_not_saved_under_the_name_of_another_granularity(
+    made: str, said: str, tmp_path: Path
+) -> None:
+    weights = load_weights("flux2", "demo")
+    asked = Compression("palette", bits=1, granularity=said, method="plain")
+    decoder = build_tiny_decoder(weights)
+    scheme = Scheme("palette", 1, made)
+    other = plain_decoder(decoder, {s.name: scheme for s in conv_sites(decoder)}, "float16")
+    named = Recipe("flux2", sizes=(Size(64, 64),), compression=asked)
+    with pytest.raises(CompressionError, match=f"stored with .* tables.*; the recipe says {said}"):
+        save_artifact(weights, named, tmp_path / "x.mlpackage", compressed=other)
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,10 +89,17 @@ class CompressionRequest:
     calibration: str | None = None
 
     def recipe_compression(self) -> Compression | None:
-        """The compression of the recipe to make; reads the allocation's file if there is one."""
-        if self.allocation is None:
+        """The compression of the recipe to make; reads the allocation's or checkpoint's file."""
+        if self.allocation is not None:
+            return _read_allocation(self.allocation).compression
+        if self.checkpoint is None or self.compression is None:
             return self.compression
-        return _read_allocation(self.allocation).compression
+        from fluxvae.compress.checkpoint import read_checkpoint
+
+        found = read_checkpoint(self.checkpoint).compression
+        if (found.kind, found.bits) != (self.compression.kind, self.compression.bits):
+            return self.compression  # refused with the weights at hand
+        return replace(found, method="trained")
 
 
 def compression_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,11 +16,16 @@ KINDS = ("palette", "int8", "int4", "mixed", "w8a8")
 METHODS = ("compensated", "plain", "trained")
 ACTIVATIONS = ("zero-point", "symmetric")
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
+# Channels of a group or block: what divides the 64 and 256 that the tiny decoders' convolutions
+# take and give. Of the others, the first takes 16 or 32, at most one block of that size; and the
+# last gives 3, which have a table each.
+GROUP_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
+_SIZES = "|".join(map(str, GROUP_SIZES))
 _GRANULARITIES = {
-    "palette": r"tensor|channel-scale|grouped:(\d{1,4})",
+    "palette": rf"tensor|channel-scale|grouped:({_SIZES})",
     "int8": r"tensor|channel",
-    "int4": r"channel|block:(\d{1,4})",
+    "int4": rf"channel|block:({_SIZES})",
     "mixed": r"channel-scale|tensor",
     "w8a8": r"channel",
 }
@@ -89,7 +94,7 @@ class Compression:
         ):
             raise UsageError(
                 f"granularity {self.granularity!r} is not for {self.kind}: "
-                f"use {_EXAMPLES[self.kind]}"
+                f"use {_EXAMPLES[self.kind]}{_sizes_that_fit(self.kind)}"
             )
         if not 0 < self.int8_share <= 1:
             raise UsageError(f"the int8 share is between 0 and 1, got {self.int8_share:g}")
@@ -145,6 +150,13 @@ class Compression:
             if not math.isclose(self.int8_share, 0.95):
                 parts.append(f"{self.int8_share * 100:g}")
         return "-".join(parts)
+
+
+def _sizes_that_fit(kind: str) -> str:
+    if _SIZES not in _GRANULARITIES[kind]:
+        return ""
+    *others, last = map(str, GROUP_SIZES)
+    return f"; a size that divides the convolutions' 64 channels: {', '.join(others)} or {last}"
 
 
 def parse_label(text: str) -> Compression:

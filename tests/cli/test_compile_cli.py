@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -66,13 +68,14 @@ def test_machine_without_xcode_gets_one_line_that_says_what_to_do(
     assert "full Xcode" in ran.err
 
 
-def test_ctrl_c_during_compilation_leaves_nothing(tmp_path: Path) -> None:
-    install(tmp_path / "bin", "coremlc", HANG)
-    package = make_package(tmp_path / "out")
-    environment = {**os.environ, "PATH": str(tmp_path / "bin"), "PYTHONPATH": str(ROOT)}
+@contextmanager
+def hanging(package: Path) -> Iterator["subprocess.Popen[str]"]:
+    """`fluxvae compile`, and a compiler that has written some of its output and goes on."""
+    tools = package.parents[1] / "bin"
+    install(tools, "coremlc", HANG)
     process = subprocess.Popen(
         [sys.executable, "-m", "fluxvae", "compile", str(package)],
-        env=environment,
+        env={**os.environ, "PATH": str(tools), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,14 +88,38 @@ def test_ctrl_c_during_compilation_leaves_nothing(tmp_path: Path) -> None:
         while not list(package.parent.glob(".fluxvae-*/*/*/model.mil")):
             assert time.monotonic() < deadline, "the compiler was never started"
             time.sleep(0.05)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_ctrl_c_during_compilation_leaves_nothing(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "out")
+    with hanging(package) as process:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
         _, err = process.communicate(timeout=120)
-    finally:
+        assert process.returncode == 1
+        # click puts an empty line first, which ends the terminal's "^C".
+        assert err.strip() == "fluxvae: interrupted; nothing half-written was kept"
+        assert [path.name for path in package.parent.iterdir()] == [package.name]
+
+
+def test_what_a_killed_compilation_left_goes_with_the_next(
+    tmp_path: Path, tools: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = make_package(tmp_path / "out")
+    with hanging(package) as process:
+        install(tools, "coremlc", COMPLETE)
+        ran = run(capsys, "compile", str(package))
+        assert (ran.code, "another process is making" in ran.err) == (1, True)
         process.kill()
-    assert process.returncode == 1
-    # click puts an empty line first, which ends the terminal's "^C".
-    assert err.strip() == "fluxvae: interrupted; nothing half-written was kept"
-    assert [path.name for path in package.parent.iterdir()] == [package.name]
+        process.wait()
+        assert list(package.parent.glob(".fluxvae-*"))
+        assert run(capsys, "compile", str(package)).code == 0
+        compiled = package.with_suffix(".mlmodelc")
+        assert sorted(package.parent.iterdir()) == [compiled, package]
 
 
 @pytest.fixture
