@@ -52,6 +52,17 @@ def parse_variants(text: str, base: Recipe) -> tuple[Wanted, ...]:
     return tuple(wanted)
 
 
+def add_artifact(wanted: tuple[Wanted, ...], path: Path, recipe: Recipe) -> tuple[Wanted, ...]:
+    """``wanted`` with the artifact of ``recipe`` at ``path``: instead of the one to be made alike,
+    if that is among them, else as the last."""
+    added = [replace(one, recipe=None, path=path) if one.recipe == recipe else one
+             for one in wanted]  # fmt: skip
+    own = Wanted(path.stem, None, path)
+    if any(one.path == path or _same(one, own) for one in added):
+        return tuple(added)
+    return (*added, own)
+
+
 def _wanted(name: str, base: Recipe) -> Wanted:
     if name in PLAIN_NAMES:
         return Wanted("fp16", base, None)
