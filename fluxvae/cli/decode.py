@@ -131,7 +131,7 @@ def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -
     if encoder is None:
         raise WeightsError(f"no encoder belongs to the weights of {artifact.name}: pass LATENTS")
     sizes = parse_sizes(size) if size else record.recipe.sizes
-    say(f"encoding photos with the encoder of {encoder.source.name}")
+    say(f"encoding photos with the encoder of weights {encoder.source.name}")
     latents = {
         case.name if len(sizes) == 1 else f"{case.name}-{one}": case.latent
         for one in sizes

@@ -76,9 +76,10 @@ def newest_compiled() -> Path:
             missing = paths
             break
     for path in missing:
-        made = compile_model(path, out, report=say)
-        say(f"compiled {made}")
-    return compiled_path(paths[0], out)
+        compile_model(path, out, report=say)
+    chosen = compiled_path(paths[0], out)
+    say(f"{'compiled it as' if missing else 'taking what was compiled from it,'} {chosen}")
+    return chosen
 
 
 def _by_age(folder: Path) -> Iterator[Path]:

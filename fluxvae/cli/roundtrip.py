@@ -162,7 +162,10 @@ def _of_newest(
         )
     _, chosen = resolve_weights(opened.record, spec, offline=offline)
     base = Recipe(recipe.variant, sizes=sizes or (min(recipe.sizes),))
-    return base, add_artifact(parse_variants(variants, base), path, recipe), chosen
+    wanted = add_artifact(parse_variants(variants, base), path, recipe)
+    label = next(one.label for one in wanted if one.path == path)
+    say(f"measuring it as {label}, at {base.sizes[0]}, beside the other variants")
+    return base, wanted, chosen
 
 
 def _run(
