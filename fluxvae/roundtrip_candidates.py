@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from fluxvae.backends import Runner
 from fluxvae.compare import PLAIN_NAMES, is_kept, label_of
 from fluxvae.compare_make import Maker
 from fluxvae.errors import UsageError
 from fluxvae.inspection import quantization_evidence
+from fluxvae.latent_spaces import passage
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.roundtrip_record import Variant
 from fluxvae.weights import Weights
@@ -46,10 +49,31 @@ def parse_variants(text: str, base: Recipe) -> tuple[Wanted, ...]:
     wanted = [_wanted(part.strip(), base) for part in text.split(",") if part.strip()]
     if not wanted:
         raise UsageError("--variants names none: give some, such as fp16,pal6,pal4 or a path")
-    for place, one in enumerate(wanted):
-        if any(_same(one, earlier) for earlier in wanted[:place]):
-            raise UsageError(f"variant {one.label!r} is given twice in {text!r}")
+    _refuse_same_labels(wanted)
     return tuple(wanted)
+
+
+def _refuse_same_labels(wanted: Sequence[Wanted]) -> None:
+    """macOS ignores case in file names, and labels name files."""
+    labels = [one.label.casefold() for one in wanted]
+    for one in wanted:
+        if labels.count(one.label.casefold()) > 1:
+            raise UsageError(f"variant {one.label!r} is given twice")
+
+
+def add_artifact(wanted: tuple[Wanted, ...], path: Path, recipe: Recipe) -> tuple[Wanted, ...]:
+    """``wanted`` with the artifact of ``recipe`` at ``path``: instead of the one to be made alike,
+    if that is among them, else as the last. Raises UsageError when another has its label."""
+    added = [
+        replace(one, recipe=None, path=path)
+        if one.recipe == recipe or (one.path is not None and one.path.resolve() == path.resolve())
+        else one
+        for one in wanted
+    ]
+    if all(one.path != path for one in added):
+        added.append(Wanted(path.stem, None, path))
+    _refuse_same_labels(added)
+    return tuple(added)
 
 
 def _wanted(name: str, base: Recipe) -> Wanted:
@@ -66,11 +90,6 @@ def _wanted(name: str, base: Recipe) -> Wanted:
         )
     recipe = Recipe(base.variant, sizes=base.sizes, target=base.target, compression=compression)
     return Wanted(compression.label(), recipe, None)
-
-
-def _same(one: Wanted, other: Wanted) -> bool:
-    """macOS ignores case in file names, and labels name files."""
-    return one.label.casefold() == other.label.casefold()
 
 
 def make_recipes(
@@ -133,7 +152,10 @@ def _nothing() -> None:
 
 
 def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Candidate:
-    """An artifact ready to run at ``size``. Raises ArtifactError or UsageError when it cannot."""
+    """An artifact ready to run at ``size``, on its decoder's own latents.
+
+    Raises ArtifactError or UsageError when it cannot.
+    """
     opened = open_artifact(path)
     record = opened.record
     function = _function(opened, weights, size)
@@ -148,7 +170,11 @@ def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Cand
         fraction=bytes_ / (2 * sum(t.numel() for t in weights.tensors.values())),
         evidence=_evidence(opened, function),
     )
-    decode = opened.runner(function, "reference")
+    run, to_artifact = opened.runner(function, "reference"), passage(record.recipe, weights)
+
+    def decode(latent: np.ndarray) -> np.ndarray:
+        return run(to_artifact.outwards(latent))
+
     return Candidate(label, record.recipe, _digest(paths), decode, variant)
 
 

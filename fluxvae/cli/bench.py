@@ -18,7 +18,14 @@ from fluxvae.cli.harness import (
     number,
     units_option,
 )
-from fluxvae.cli.options import ARTIFACT, json_option, overwrite_option, print_json, say
+from fluxvae.cli.options import (
+    ARTIFACT,
+    artifact_argument,
+    json_option,
+    overwrite_option,
+    print_json,
+    say,
+)
 from fluxvae.cli.text import size_text
 from fluxvae.errors import OutputError
 
@@ -40,8 +47,8 @@ class BenchGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
-            args = ["run", *args]  # options before the model
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["run", *args]  # options before the model, or the newest one
         return super().parse_args(ctx, args)
 
 
@@ -57,7 +64,7 @@ def command() -> None:
 
 
 @command.command("run")
-@click.argument("model", type=ARTIFACT)
+@artifact_argument("model", compiled=True)
 @click.option("--iterations", type=click.IntRange(min=1), default=200, show_default=True,
               help="Timed predictions in each process.")  # fmt: skip
 @click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True,
@@ -98,6 +105,7 @@ def run(
 ) -> None:
     """Load, warm up and time MODEL (.mlmodelc) in fresh processes.
 
+    Without MODEL, the newest artifact in coreml_out/, compiled where it is not.
     Figures are of the runs' medians; outlier runs (modified z-score above 3.5) are flagged and
     stay in.
     """

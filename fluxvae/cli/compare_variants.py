@@ -11,6 +11,7 @@ import click
 from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
+    OUT,
     calibration_option,
     json_option,
     offline_option,
@@ -75,7 +76,7 @@ MEASURE = (
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("coreml_out/compare"),
+    default=OUT / "compare",
     show_default=True,
     help="Folder for the artifacts. Those that are there already are measured, not made, again.",
 )

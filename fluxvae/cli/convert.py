@@ -16,6 +16,7 @@ from fluxvae.cli.compression import (
 from fluxvae.cli.full import FullRequest, full_options, say_choices
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
+    OUT,
     compiler_option,
     json_option,
     offline_option,
@@ -252,7 +253,7 @@ def _place(recipe: Recipe, spec: str | None, out: Path | None) -> Path:
                 f"a {recipe.format} is saved as {recipe.suffix}: expected such a name, got {out}"
             )
         return out
-    return (out or Path("coreml_out")) / artifact_name(recipe, (spec or "").partition(":")[0])
+    return (out or OUT) / artifact_name(recipe, (spec or "").partition(":")[0])
 
 
 def _make(

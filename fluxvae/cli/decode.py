@@ -1,5 +1,6 @@
 """``fluxvae decode``."""
 
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,15 +11,17 @@ from fluxvae.cli.options import (
     backend_option,
     compute_units_option,
     json_option,
+    offline_option,
     overwrite_option,
     print_json,
     say,
 )
+from fluxvae.errors import WeightsError
 
 
 @click.command("decode")
-@click.argument("artifact", type=ARTIFACT)
-@click.argument("latents", type=click.Path(path_type=Path))
+@click.argument("artifact", type=ARTIFACT, required=False)
+@click.argument("latents", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -37,10 +40,11 @@ from fluxvae.cli.options import (
 @backend_option
 @compute_units_option
 @overwrite_option
+@offline_option
 @json_option
 def command(
-    artifact: Path,
-    latents: Path,
+    artifact: Path | None,
+    latents: Path | None,
     out: Path,
     function: str | None,
     size: str | None,
@@ -48,20 +52,33 @@ def command(
     backend: str,
     compute_units: str,
     overwrite: bool,
+    offline: bool,
     as_json: bool,
 ) -> None:
     """Decode latents with a saved model and write its own pictures.
 
-    LATENTS is a .safetensors, .npy or .bin file. A model in two halves is named by either one.
+    LATENTS is a .safetensors, .npy or .bin file; without it, two photos through the encoder that
+    belongs to the artifact's weights are decoded. Without ARTIFACT, the newest one in coreml_out/.
+    A model in two halves is named by either one.
 
     \b
     Examples:
+      fluxvae decode
+      fluxvae decode latents.safetensors
       fluxvae decode model.mlpackage latents.safetensors --out images/
       fluxvae decode model.mlpackage latents.npy --out raw.safetensors
       fluxvae decode model_tile512.mlpackage latents.safetensors --tile 512
     """
+    from fluxvae.cli.newest import SUFFIXES, newest_path
     from fluxvae.decode import decode_file
 
+    if artifact is not None and latents is None and artifact.suffix not in SUFFIXES:
+        artifact, latents = None, artifact
+    artifact = artifact or newest_path()
+    if latents is None:
+        folder = tempfile.TemporaryDirectory(prefix="fluxvae-latents-")
+        latents = Path(click.get_current_context().with_resource(folder)) / "photos.safetensors"
+        _write_photos(artifact, latents, size, offline)
     decoded = decode_file(
         artifact,
         latents,
@@ -86,6 +103,42 @@ def command(
     else:
         for path in dict.fromkeys(d.path for d in decoded):
             click.echo(str(path))
+
+
+def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -> None:
+    """Write the latents of validation's photos for an artifact, of every size or of ``--size``.
+
+    Raises WeightsError when no encoder belongs to the artifact's weights.
+    """
+    from safetensors.numpy import save_file
+
+    from fluxvae.cli.encoders import choose_encoder
+    from fluxvae.latent_files import space_metadata
+    from fluxvae.latent_spaces import passage
+    from fluxvae.recipes import parse_sizes
+    from fluxvae.validate import build_cases, resolve_weights
+    from fluxvae.whole import open_artifact
+
+    record = open_artifact(artifact).record
+    if record.source.kind == "file":
+        raise WeightsError(
+            f"{artifact.name} was converted from the file {record.source.name!r}, and what encoder "
+            "belongs to that is not known here: pass LATENTS"
+        )
+    weights, spec = resolve_weights(record, None, offline=offline)
+    kind = record.recipe.decoder
+    encoder = choose_encoder(record.recipe.variant, spec, None, offline=offline, kind=kind)
+    if encoder is None:
+        raise WeightsError(f"no encoder belongs to the weights of {artifact.name}: pass LATENTS")
+    sizes = parse_sizes(size) if size else record.recipe.sizes
+    say(f"encoding photos with the encoder of weights {encoder.source.name}")
+    latents = {
+        case.name if len(sizes) == 1 else f"{case.name}-{one}": case.latent
+        for one in sizes
+        for case in build_cases(record, one, encoder, (), passage(record.recipe, weights))
+        if case.kind == "photo"
+    }
+    save_file(latents, file, space_metadata(record.contract))
 
 
 def _tile_costs(artifact: Path, sizes: list[str]) -> list[dict[str, object]]:

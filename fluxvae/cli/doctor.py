@@ -1,12 +1,11 @@
 """``fluxvae doctor``."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.options import json_option, print_json
+from fluxvae.cli.options import OUT, json_option, print_json
 from fluxvae.cli.text import hanging
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def command(hub: bool, as_json: bool) -> None:
     """
     from fluxvae.doctor import TASKS, abilities, examine
 
-    findings = examine(check_hub=hub, out=Path("coreml_out"))
+    findings = examine(check_hub=hub, out=OUT)
     can = abilities(findings)
     if as_json:
         print_json({"can": can, "findings": [asdict(finding) for finding in findings]})

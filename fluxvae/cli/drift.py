@@ -16,7 +16,7 @@ from fluxvae.cli.harness import (
     number,
     units_option,
 )
-from fluxvae.cli.options import ARTIFACT, json_option, print_json
+from fluxvae.cli.options import artifact_argument, json_option, print_json
 from fluxvae.errors import ToolError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command("drift")
-@click.argument("model", type=ARTIFACT)
+@artifact_argument("model", compiled=True)
 @click.option("--io", "bundle", type=click.Path(path_type=Path),
               help="A bundle of export-io for the input. [default: seeded noise]")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(min=1), default=100, show_default=True,
@@ -45,6 +45,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Say whether a compiled model gives the same bits every time and on all compute units.
+
+    Without MODEL, the newest artifact in coreml_out/, compiled where it is not.
 
     \b
     Example:

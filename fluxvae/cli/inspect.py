@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.options import ARTIFACT, json_option, print_json
+from fluxvae.cli.options import artifact_argument, json_option, print_json
 from fluxvae.cli.text import hanging, size_text
 
 if TYPE_CHECKING:
@@ -20,17 +20,18 @@ SHOWN = 12  # transposes and casts listed in full; --json has all
 
 
 @click.command("inspect")
-@click.argument("artifact", type=ARTIFACT)
+@artifact_argument("artifact")
 @json_option
 def command(artifact: Path, as_json: bool) -> None:
     """Say what is inside a saved model.
 
     Inputs and outputs, functions, operations, weight bytes, multiply-accumulates, the memory of
     activations in program order, where transposes and casts stand, what is compressed and
-    computed in 8 bits, and the metadata.
+    computed in 8 bits, and the metadata. Without ARTIFACT, of the newest one in coreml_out/.
 
     \b
-    Example:
+    Examples:
+      fluxvae inspect
       fluxvae inspect coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
     """
     from fluxvae.inspection import inspect_model

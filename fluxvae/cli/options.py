@@ -1,5 +1,6 @@
 """Options and printing that several commands share."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from fluxvae.errors import UsageError
 from fluxvae.recipes import Size, parse_sizes
 
 ARTIFACT = click.Path(path_type=Path)
+OUT = Path("coreml_out")  # where artifacts go that are given no other path
 # The units are the keys of fluxvae.backends.COMPUTE_UNITS; help must not wait for its numpy.
 BACKENDS = ("auto", "reference", "coreml")
 UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
@@ -57,6 +59,26 @@ compiler_option = click.option(
     help="Xcode's compiler; or ours, for any OS, whose output has not been shown to load on a "
     "real Mac. auto prefers Xcode's.",
 )
+
+
+def artifact_argument(name: str, *, compiled: bool = False) -> Callable[[Any], Any]:
+    """A path of a saved model, as the parameter ``name``; without it the newest in ``OUT``.
+
+    ``compiled``: the command takes ``.mlmodelc`` folders; the newest is compiled when it is not.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Any:
+        @functools.wraps(command)
+        def with_artifact(**values: Any) -> Any:
+            if values[name] is None:
+                from fluxvae.cli.newest import newest_compiled, newest_path
+
+                values[name] = newest_compiled() if compiled else newest_path()
+            return command(**values)
+
+        return click.argument(name, type=ARTIFACT, required=False)(with_artifact)
+
+    return decorate
 
 
 def calibration_option(photos: str) -> Callable[[Any], Any]:

@@ -14,7 +14,7 @@ from fluxvae.cli.harness import (
     harness_option,
     units_option,
 )
-from fluxvae.cli.options import ARTIFACT, json_option, print_json
+from fluxvae.cli.options import artifact_argument, json_option, print_json
 from fluxvae.errors import ToolError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan")
-@click.argument("model", type=ARTIFACT)
+@artifact_argument("model", compiled=True)
 @function_option
 @units_option
 @harness_option
@@ -33,6 +33,7 @@ def command(
     """Say which operation of a compiled model would run on which device.
 
     Asks Core ML's MLComputePlan, so it needs a Mac; elsewhere it says so and ends with code 1.
+    Without MODEL, the newest artifact in coreml_out/ is taken, and compiled where it is not.
 
     \b
     Example:

@@ -14,6 +14,7 @@ import click
 from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
+    OUT,
     json_option,
     offline_option,
     overwrite_option,
@@ -163,7 +164,7 @@ def _place(variant: str, spec: str | None, start: Compression | Path) -> Path:
     kind = (spec or "").partition(":")[0]
     label = f"_{kind}" if kind in ("demo", "random") else ""
     name = start.stem + "_more" if isinstance(start, Path) else f"{variant}{label}_{start.label()}"
-    return Path("coreml_out") / "qat" / f"{name}.safetensors"
+    return OUT / "qat" / f"{name}.safetensors"
 
 
 @contextmanager

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.catalog import CATALOG
 from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
+    OUT,
     calibration_option,
     json_option,
     offline_option,
@@ -20,12 +22,11 @@ from fluxvae.cli.options import (
     overwrite_option,
     print_json,
     say,
-    variant_option,
     verbose_option,
     weights_option,
 )
-from fluxvae.errors import OutputError
-from fluxvae.recipes import Recipe, Size
+from fluxvae.errors import OutputError, UsageError
+from fluxvae.recipes import Recipe, Size, parse_sizes
 
 if TYPE_CHECKING:
     from fluxvae.compare_make import Maker
@@ -36,12 +37,18 @@ if TYPE_CHECKING:
     from fluxvae.weights import Weights
 
 VARIANTS = "fp16,pal8,pal6,pal4,int8,w8a8"
+SIZE = "512"  # where neither --size nor an artifact says one
 RECORD = "record.json"
 ARTIFACTS = "artifacts"  # what is made, below --out
 
 
 @click.command("roundtrip")
-@variant_option
+@click.option(
+    "--variant",
+    type=click.Choice(sorted(CATALOG)),
+    help="Which decoder. [default: of the newest artifact in coreml_out/, which is measured too, "
+    "with its weights and size]",
+)
 @weights_option
 @click.option("--encoder", metavar="PATH", help="Encoder that makes the images' latents.")
 @click.option(
@@ -58,7 +65,7 @@ ARTIFACTS = "artifacts"  # what is made, below --out
     metavar="NAMES",
     help="Comma-separated: names as compare-variants takes them, or paths of artifacts.",
 )
-@click.option("--size", default="512", show_default=True, help="Image size in pixels.")
+@click.option("--size", help="Image size in pixels. [default: 512, or the newest artifact's]")
 @calibration_option("photos")
 @click.option(
     "--ablate",
@@ -69,7 +76,7 @@ ARTIFACTS = "artifacts"  # what is made, below --out
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("coreml_out/roundtrip"),
+    default=OUT / "roundtrip",
     show_default=True,
     help="Folder for pictures, artifacts, record and pages. A stopped run goes on there.",
 )
@@ -83,12 +90,12 @@ ARTIFACTS = "artifacts"  # what is made, below --out
 @json_option
 @verbose_option
 def command(
-    variant: str,
+    variant: str | None,
     weights: str | None,
     encoder: str | None,
     images: str,
     variants: str,
-    size: str,
+    size: str | None,
     calibration: str,
     ablate: bool,
     out: Path,
@@ -105,14 +112,19 @@ def command(
 
     \b
     Examples:
+      fluxvae roundtrip
       fluxvae roundtrip --variant flux2
       fluxvae roundtrip --variant flux2 --images my_photos --variants fp16,pal4,w8a8
       fluxvae roundtrip --variant flux2 --weights demo --size 256 --variants fp16,pal4-plain
     """
     from fluxvae.roundtrip_candidates import parse_variants
 
-    base = Recipe(variant, sizes=one_size(size, "a round trip"))
-    wanted = parse_variants(variants, base)
+    sizes = None if size is None else one_size(size, "a round trip")
+    if variant is None:
+        base, wanted, weights = _of_newest(variants, weights, sizes, offline)
+    else:
+        base = Recipe(variant, sizes=sizes or parse_sizes(SIZE))
+        wanted = parse_variants(variants, base)
     record, pages = _run(
         base, wanted, weights, encoder, images, calibration, ablate, out,
         workers or min(2, _cores()), overwrite, offline, verbose,
@@ -127,6 +139,33 @@ def command(
         click.echo(f"record: {out / RECORD}")
         for page in pages:
             click.echo(f"page:   {page}")
+
+
+def _of_newest(
+    variants: str, spec: str | None, sizes: tuple[Size, ...] | None, offline: bool
+) -> tuple[Recipe, tuple[Wanted, ...], str | None]:
+    """Decoder, variants and ``--weights`` of a round trip of the newest artifact.
+
+    Without ``sizes``, at its smallest. Raises UsageError when it is not of a tiny decoder,
+    WeightsError as ``resolve_weights``.
+    """
+    from fluxvae.cli.newest import newest_artifact
+    from fluxvae.roundtrip_candidates import add_artifact, parse_variants
+    from fluxvae.validate import resolve_weights
+
+    opened = newest_artifact()
+    recipe, path = opened.record.recipe, opened.programs[0].path
+    if recipe.decoder != "tiny":
+        raise UsageError(
+            f"a round trip compares tiny decoders, and {path} holds the {recipe.decoder} one: "
+            "pass --variant, or convert a tiny decoder"
+        )
+    _, chosen = resolve_weights(opened.record, spec, offline=offline)
+    base = Recipe(recipe.variant, sizes=sizes or (min(recipe.sizes),))
+    wanted = add_artifact(parse_variants(variants, base), path, recipe)
+    label = next(one.label for one in wanted if one.path == path)
+    say(f"measuring it as {label}, at {base.sizes[0]}, beside the other variants")
+    return base, wanted, chosen
 
 
 def _run(

@@ -11,7 +11,7 @@ import click
 
 from fluxvae.cli.encoders import choose_encoder
 from fluxvae.cli.options import (
-    ARTIFACT,
+    artifact_argument,
     backend_option,
     compute_units_option,
     json_option,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("validate")
-@click.argument("artifact", type=ARTIFACT)
+@artifact_argument("artifact")
 @click.option(
     "--weights",
     metavar="SOURCE",
@@ -69,11 +69,12 @@ def command(
 ) -> int:
     """Hold a saved model against the float32 PyTorch decoder.
 
-    Photo latents first, seeded noise second, nasty ones third. Exit code 3 when a case is outside
-    its limit.
+    Photo latents first, seeded noise second, nasty ones third. Without ARTIFACT, the newest one in
+    coreml_out/. Exit code 3 when a case is outside its limit.
 
     \b
     Examples:
+      fluxvae validate
       fluxvae validate coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
       fluxvae validate model.mlpackage --weights taef2_decoder.pth --intermediates
     """

@@ -17,7 +17,7 @@ from fluxvae.cli.harness import (
     number,
     units_option,
 )
-from fluxvae.cli.options import ARTIFACT, json_option, offline_option, print_json, say
+from fluxvae.cli.options import artifact_argument, json_option, offline_option, print_json, say
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CASES = (NORMAL, "chelsea", "coffee")
 
 
 @click.command("validate-swift")
-@click.argument("model", type=ARTIFACT)
+@artifact_argument("model", compiled=True)
 @click.option(
     "--io",
     "bundle",
@@ -71,11 +71,13 @@ def command(
 ) -> int:
     """Hold a compiled model (.mlmodelc) against the PyTorch decoder, through Core ML's Swift API.
 
-    On Linux the same Swift program runs on fluxvae's reference executor. Exit code 3 when a case
-    is outside its limit.
+    On Linux the same Swift program runs on fluxvae's reference executor. Without MODEL, the newest
+    artifact in coreml_out/ is taken, and compiled where it is not. Exit code 3 when a case is
+    outside its limit.
 
     \b
     Examples:
+      fluxvae validate-swift
       fluxvae validate-swift coreml_out/model.mlmodelc
       fluxvae validate-swift model.mlmodelc --io coreml_io/flux2 --compute-units each
     """

@@ -6,6 +6,7 @@ Apple's own output byte for byte where there is some. **Not shown to load on a r
 """
 
 import base64
+import filecmp
 import hashlib
 import json
 import shutil
@@ -127,10 +128,9 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 
 def _analytics(content: bytes, name: str) -> bytes:
     """``analytics/coremldata.bin``: named sections of keys and values, all strings."""
-    digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
     sections = {
         "NeuralNetworkModelDetails": {"containsCustomLayer": "0", "modelDimension": "0"},
-        "SpecificationDetails": {"modelHash": digest, "modelName": name},
+        "SpecificationDetails": {"modelHash": _model_hash(content), "modelName": name},
     }
     parts = []
     for title, entries in sections.items():
@@ -138,6 +138,30 @@ def _analytics(content: bytes, name: str) -> bytes:
         for key, value in entries.items():
             parts += [pack_string(key.encode()), pack_string(value.encode())]
     return b"".join(parts)
+
+
+def _model_hash(content: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(content).digest()).decode()
+
+
+def is_compiled_from(bundle: Path, source: Path) -> bool:
+    """Whether ``bundle``, Apple's or ours, was compiled from ``source`` as that is now.
+
+    By the SHA-256 of the program in ``analytics/coremldata.bin`` and the bytes of the weight
+    files. Raises ArtifactError when ``source`` is not a package or ``.mlmodel`` file.
+    """
+    model = model_file(source)
+    analytics = bundle / "analytics" / "coremldata.bin"
+    if not analytics.is_file():
+        return False
+    if _model_hash(model.read_bytes()).encode() not in analytics.read_bytes():
+        return False
+    weights = [f for f in (model.parent / "weights").rglob("[!.]*") if f.is_file()]
+    copies = [bundle / file.relative_to(model.parent) for file in weights]
+    return all(
+        copy.is_file() and filecmp.cmp(file, copy, shallow=False)
+        for file, copy in zip(weights, copies, strict=True)
+    )
 
 
 def print_json(metadata: dict[str, Any]) -> str:

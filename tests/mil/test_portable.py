@@ -13,7 +13,7 @@ import pytest
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.bundle_data import parse_data
 from fluxvae.mil.package import model_file, parse_model
-from fluxvae.mil.portable import compile_program, print_json
+from fluxvae.mil.portable import compile_program, is_compiled_from, print_json
 from fluxvae.mil.portable_ops import operation_name
 from fluxvae.mil.portable_program import program_document
 from fluxvae.mil.protobuf import message_module
@@ -55,6 +55,19 @@ def test_package_of_apples_pair_compiles_to_apples_bytes(
     expected = json.loads(theirs)
     expected[0]["generatedClassName"] = "model"
     assert json.loads(ours) == expected
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_apples_bundle_is_known_as_compiled_from_its_package_and_no_other(
+    shared: Path, tmp_path: Path, name: str
+) -> None:
+    source, apple = pair(shared, name, tmp_path)
+    assert is_compiled_from(apple, source)
+    other = next(each for each in PAIRS if each != name)
+    assert not is_compiled_from(pair(shared, other, tmp_path / "other")[1], source)
+    model = model_file(source)
+    model.write_bytes(model.read_bytes() + b"\0")
+    assert not is_compiled_from(apple, source)
 
 
 def sorted_user_metadata(content: bytes) -> tuple[bytes, bytes]:
