@@ -138,9 +138,9 @@ def compile_model(
     ``compiler`` is one of ``COMPILERS``; ``auto`` prefers Apple's. ``report`` gets a line when the
     portable one was used, and one for each guess it made. Works in a hidden folder beside the
     target, which is removed on any failure or interruption. ``compilers`` defaults to Apple's of
-    this machine and are tried in order. Raises ArtifactError when ``path`` is no such model or
-    every compiler refuses it, OutputError when the target exists (without ``overwrite``) or
-    cannot be written, ToolError when there is no compiler.
+    this machine and are tried in order. Raises ArtifactError, before anything is written, when
+    ``path`` is not such a model or is damaged, and when every compiler refuses it,
+    OutputError when the target exists (without ``overwrite``) or cannot be written, ToolError when there is no compiler.
     """
     _check_source(path)
     target = compiled_path(path, out)
@@ -177,6 +177,9 @@ def _check_source(path: Path) -> None:
         raise ArtifactError(f"{path} is compiled already; give the .mlpackage it was made from")
     if (path.suffix, path.is_dir()) not in ((".mlpackage", True), (".mlmodel", False)):
         raise ArtifactError(f"{path} is neither an .mlpackage folder nor an .mlmodel file")
+    from fluxvae.mil.package import check_model  # numpy: too heavy for the doctor
+
+    check_model(path)
 
 
 def _first_success(path: Path, folder: Path, compilers: Iterable[Compiler], runner: Runner) -> Path:

@@ -102,7 +102,7 @@ def _weight_bytes(program: Program) -> dict[str, int]:
                 place = (constant.blob.file.path, constant.blob.offset)
                 if place not in seen:
                     seen.add(place)
-                    constant.blob.read(constant.type.dtype, constant.elements)  # whole? as typed?
+                    constant.check()
                     sizes[constant.type.dtype] += constant.nbytes
     return dict(sizes.most_common())
 

@@ -6,7 +6,10 @@ Known of the real ones: ``coremlcompiler compile SOURCE FOLDER`` writes
 https://github.com/hollance/MobileNet-CoreML/issues/3).
 """
 
+import json
 from pathlib import Path
+
+from fluxvae.mil.protobuf import message_module
 
 FIND = """
 if [ "$1" = --find ]; then
@@ -47,8 +50,21 @@ def install(folder: Path, name: str, behaviour: str, *, finds: str | None = None
 
 
 def make_package(folder: Path, name: str = "decoder_v1.0.mlpackage") -> Path:
-    """A folder that looks like a package; the stand-ins do not read it."""
+    """A package with next to nothing in it; the stand-ins do not read it, ``compile`` does."""
     package = folder / name
-    package.mkdir(parents=True)
-    (package / "Manifest.json").write_text("{}")
+    model = make_network(package / "Data" / "com.apple.CoreML" / "model.mlmodel")
+    manifest = {
+        "rootModelIdentifier": "root",
+        "itemInfoEntries": {"root": {"path": f"com.apple.CoreML/{model.name}"}},
+    }
+    (package / "Manifest.json").write_text(json.dumps(manifest))
     return package
+
+
+def make_network(path: Path) -> Path:
+    """A neural network without layers."""
+    model = message_module("Model_pb2").Model(specificationVersion=4)
+    model.neuralNetwork.SetInParent()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -13,7 +13,8 @@ from fluxvae.compiler import (
     find_compilers,
 )
 from fluxvae.errors import ArtifactError, OutputError, ToolError
-from tests.fake_xcode import COMPLETE, HALF, REFUSE, install, make_package
+from tests.fake_xcode import COMPLETE, HALF, REFUSE, install, make_network, make_package
+from tests.packages import WEIGHTS, copy_of
 
 
 @pytest.fixture
@@ -164,8 +165,7 @@ def test_output_may_be_a_bundle_or_a_folder() -> None:
 
 def test_neural_network_files_compile_too(tools: Path, tmp_path: Path) -> None:
     install(tools, "coremlc", COMPLETE)
-    model = tmp_path / "net.mlmodel"
-    model.write_bytes(b"\x08\x04")
+    model = make_network(tmp_path / "net.mlmodel")
     assert compile_model(model, tmp_path / "new" / "folder").name == "net.mlmodelc"
 
 
@@ -188,6 +188,18 @@ def test_what_is_no_saved_model_is_refused(
         path.write_bytes(b"x")
     with pytest.raises(ArtifactError, match=message):
         compile_model(path, compilers=[])
+
+
+@pytest.mark.parametrize("compiler", ["auto", "portable"])
+def test_damaged_package_is_refused_before_any_compiler_and_any_folder(
+    tools: Path, demo_package: Path, tmp_path: Path, compiler: str
+) -> None:
+    install(tools, "coremlc", COMPLETE)
+    package = copy_of(demo_package, tmp_path)
+    (package / WEIGHTS).write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"mlpackage/Data/.*/weights/weight\.bin is empty"):
+        compile_model(package, tmp_path / "new" / "folder", compiler=compiler)
+    assert not (tmp_path / "new").exists()
 
 
 def test_command_line_offers_every_compiler() -> None:
@@ -240,8 +252,7 @@ def test_portable_is_used_when_asked_for(tools: Path, demo_package: Path, tmp_pa
 
 @pytest.mark.parametrize("compiler", ["auto", "xcode"])
 def test_single_files_need_apples_compiler(tmp_path: Path, compiler: str) -> None:
-    model = tmp_path / "net.mlmodel"
-    model.write_bytes(b"\x08\x04")
+    model = make_network(tmp_path / "net.mlmodel")
     with pytest.raises(ToolError, match="full Xcode"):
         compile_model(model, compilers=[], compiler=compiler)
 
@@ -251,7 +262,7 @@ def test_failed_portable_compilation_leaves_what_was_there(tmp_path: Path) -> No
     target = package.with_suffix(".mlmodelc")
     target.mkdir()
     (target / "mine").write_text("old")
-    with pytest.raises(ArtifactError, match="Manifest"):
+    with pytest.raises(ArtifactError, match="portable compiler takes ML Programs"):
         compile_model(package, compiler="portable", overwrite=True)
     assert entries(target) == ["mine"]
     assert entries(package.parent) == [target.name, package.name]

@@ -32,9 +32,11 @@ def test_compiled_model_of_apples_compiler_stays_with_the_cell(
     )
     monkeypatch.setattr(fluxvae.matrix.measure, "run_harness", no_plan)
     package = make_package(tmp_path / "out", "decoder.mlpackage")
-    own = {"decoder.mlpackage/Manifest.json": file_sha256(package / "Manifest.json")}
+    files = [p for p in package.rglob("*") if p.is_file()]
+    own = {str(p.relative_to(package.parent)): file_sha256(p) for p in files}
+    size = sum(p.stat().st_size for p in files)
     cell = Cell("flux2", driver="swift")
-    made = done(cell, artifact=package.name, artifact_sha256=own, bytes=2)
+    made = done(cell, artifact=package.name, artifact_sha256=own, bytes=size)
     job = Job("measure", made.key, cell, {}, Settings(), Thresholds(), made.weights_digest,
               made.inputs_digest, VERSIONS, {}, {"harness": str(tmp_path / "harness")})  # fmt: skip
 
@@ -44,5 +46,5 @@ def test_compiled_model_of_apples_compiler_stays_with_the_cell(
     assert set(measured.artifact_sha256) == {*own, *compiled}
     for path, digest in measured.artifact_sha256.items():
         assert file_sha256(tmp_path / "out" / path) == digest
-    assert measured.bytes == 2
-    assert list(_artifact(tmp_path / "out", measured)) == []  # and verify counts those two alone
+    assert measured.bytes == size
+    assert list(_artifact(tmp_path / "out", measured)) == []  # and verify counts those alone

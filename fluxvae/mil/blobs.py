@@ -7,14 +7,17 @@ least significant bit first.
 """
 
 import struct
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fluxvae.errors import ArtifactError
+from fluxvae.mil.files import path_inside, refuse_pointer, unreadable
 
 SENTINEL = 0xDEADBEEF
+HEADER_BYTES = RECORD_BYTES = 64
 DTYPES = {
     1: "fp16", 2: "fp32", 3: "uint8", 4: "int8", 5: "bf16", 6: "int16", 7: "uint16", 8: "int4",
     9: "uint1", 10: "uint2", 11: "uint4", 12: "uint3", 13: "uint6", 14: "int32", 15: "uint32",
@@ -32,29 +35,67 @@ class BlobFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._records: set[int] = set()
+        self._extents: list[tuple[int, int]] = []  # of the records and blobs read, sorted
         try:
             self._bytes = np.memmap(path, np.uint8, "r")
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise ArtifactError(f"the weight file {path} cannot be read: {why}") from error
-        header = bytes(self._bytes[:8])
-        if len(header) < 8 or struct.unpack("<I", header[4:])[0] != 2:
+            if isinstance(error, ValueError) and path.is_file():  # numpy cannot map zero bytes
+                raise ArtifactError(f"{path} is empty; expected a Core ML weight file") from error
+            raise unreadable(path, error) from error
+        header = bytes(self._bytes[:HEADER_BYTES])
+        refuse_pointer(path, header, "the weights")
+        if not any(header):
+            raise ArtifactError(f"{path} begins with zeros; expected a Core ML weight file")
+        self._count, version = struct.unpack("<II", header[:8].ljust(8, b"\0"))
+        if version != 2 or len(header) < 8:
             raise ArtifactError(f"{path} is not a Core ML weight file of version 2")
+        if HEADER_BYTES + self._count * RECORD_BYTES > len(self._bytes):
+            raise ArtifactError(
+                f"{path} is truncated or damaged: its header counts {self._count} blobs, more "
+                f"than {len(self._bytes)} bytes have room for"
+            )
 
     def record(self, offset: int) -> tuple[str, int, int]:
-        """(dtype, size in bytes, offset of the data) of the blob recorded at ``offset``."""
+        """(dtype, size in bytes, offset of the data) of the blob recorded at ``offset``.
+
+        Raises ArtifactError when no record is there, when the data do not fit into the file or
+        overlap others that were read, or when there are more blobs than the header counts.
+        """
         raw = bytes(self._bytes[offset : offset + 32])
         if len(raw) < 32:
-            raise ArtifactError(f"{self.path.name} is truncated: no blob record at byte {offset}")
+            raise ArtifactError(f"{self.path} is truncated: no blob record at byte {offset}")
         sentinel, code, size, data, _ = struct.unpack("<IIQQQ", raw)
         if sentinel != SENTINEL or code not in DTYPES:
-            raise ArtifactError(f"{self.path.name} is damaged: no blob record at byte {offset}")
+            raise ArtifactError(f"{self.path} is damaged: no blob record at byte {offset}")
         if data + size > len(self._bytes):
             raise ArtifactError(
-                f"{self.path.name} is truncated: a blob ends at byte {data + size}, "
+                f"{self.path} is truncated: a blob ends at byte {data + size}, "
                 f"the file at {len(self._bytes)}"
             )
+        if offset not in self._records:
+            self._records.add(offset)
+            if len(self._records) > self._count:
+                raise ArtifactError(
+                    f"{self.path} is damaged: its header counts {self._count} blobs, "
+                    "and the program refers to more"
+                )
+            self._claim(offset, offset + RECORD_BYTES)
+            self._claim(data, data + size)
         return DTYPES[code], size, data
+
+    def _claim(self, start: int, end: int) -> None:
+        """Note an extent. Raises ArtifactError when it overlaps another without being the same."""
+        at = bisect_left(self._extents, (start, end))
+        around = [(0, HEADER_BYTES), *self._extents[max(0, at - 1) : at + 1]]
+        if start == end or (start, end) in around:
+            return
+        if any(start < other_end and other_start < end for other_start, other_end in around):
+            raise ArtifactError(
+                f"{self.path} is damaged: the blob at bytes {start} to {end} overlaps another one "
+                "or its record"
+            )
+        self._extents.insert(at, (start, end))
 
     def data(self, offset: int, size: int) -> np.ndarray:
         """``size`` raw bytes from ``offset``, as a read-only view of the mapped file."""
@@ -79,19 +120,11 @@ class WeightFiles:
 
 
 def weight_path(folder: Path, name: str) -> Path:
-    """Where a weight file lies. Raises ArtifactError when that is outside ``folder``."""
-    path = folder / name.removeprefix("@model_path/")
-    if not inside(folder, path):
+    """Where a weight file lies. Raises ArtifactError when its name leads out of ``folder``."""
+    path = path_inside(folder, name.removeprefix("@model_path/"))
+    if path is None:
         raise ArtifactError(f"the model points outside itself for weights: {name!r}")
     return path
-
-
-def inside(folder: Path, path: Path) -> bool:
-    """Whether ``path``, links followed, lies in ``folder``."""
-    try:
-        return folder.resolve() in path.resolve().parents
-    except (OSError, ValueError):  # a loop of links, a zero byte in the name
-        return False
 
 
 @dataclass(frozen=True)
@@ -107,13 +140,13 @@ class BlobRef:
         # bool constants are stored as uint8; the file format has no bool
         if stored != dtype and not (dtype == "bool" and stored == "uint8"):
             raise ArtifactError(
-                f"{self.file.path.name} holds {stored} at byte {self.offset}, "
+                f"{self.file.path} holds {stored} at byte {self.offset}, "
                 f"where the program declares {dtype}"
             )
         bits = PACKED_BITS.get(dtype) or 8 * np.dtype(NUMPY[dtype]).itemsize
         if size != (elements * bits + 7) // 8:
             raise ArtifactError(
-                f"{self.file.path.name} holds {size} bytes at byte {self.offset}, "
+                f"{self.file.path} holds {size} bytes at byte {self.offset}, "
                 f"where the program declares {elements} elements of {dtype}"
             )
         return self.file.data(start, size)

@@ -5,6 +5,7 @@ description) and the same weight files as the package it came from. ``metadata.j
 ``analytics`` are for people and tools; they are not read.
 """
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles
 from fluxvae.mil.bundle_data import parse_data
 from fluxvae.mil.features import ml_program
+from fluxvae.mil.files import read_file
 from fluxvae.mil.program import (
     FLOATS,
     Constant,
@@ -49,7 +51,7 @@ def read_bundle(path: Path) -> Program:
     data = parse_data(_bytes(path, "coremldata.bin"), path.name)
     description = _description(data.description, path.name)
     try:
-        text = _bytes(path, "model.mil").decode()
+        text = _bytes(path, "model.mil").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{path.name}: model.mil is damaged: {error}") from error
     document = parse_text(text, f"{path.name}/model.mil")
@@ -66,9 +68,9 @@ def document_functions(document: Document, weights: WeightFiles) -> dict[str, Fu
 
 def _bytes(path: Path, name: str) -> bytes:
     file = path / name
-    if not file.is_file():
-        raise ArtifactError(f"{path.name} is no compiled ML Program: it has no {name}")
-    return file.read_bytes()
+    if not os.path.lexists(file):
+        raise ArtifactError(f"{path.name} is not a compiled ML Program: it has no {name}")
+    return read_file(file, "a part of a compiled model")
 
 
 def _description(content: bytes, what: str) -> Any:

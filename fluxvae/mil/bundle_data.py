@@ -50,11 +50,7 @@ def parse_data(content: bytes, what: str) -> CompiledData:
     if kind in _KINDS:
         raise ArtifactError(f"{what} holds {_KINDS[kind]}; only compiled ML Programs can be read")
     if kind != ML_PROGRAM:
-        pointer = content.startswith(b"version https://git-lfs")
-        raise ArtifactError(
-            f"{what}: coremldata.bin is "
-            + ("a Git LFS pointer; fetch the file itself" if pointer else "no Core ML file")
-        )
+        raise ArtifactError(f"{what}: coremldata.bin is not a Core ML file")
     try:
         _, at = _string(content, _HEADER)
         (specification,) = struct.unpack_from("<q", content, at)

@@ -5,15 +5,18 @@ Weights stay on disk, memory-mapped, until a constant is asked for.
 """
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fluxvae.errors import ArtifactError
-from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles, inside, unpack_bits
+from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles, unpack_bits
 from fluxvae.mil.bundle import read_bundle
 from fluxvae.mil.features import ml_program
+from fluxvae.mil.files import path_inside, read_file
 from fluxvae.mil.network import network_program
 from fluxvae.mil.program import (
     OPSET_TARGETS,
@@ -77,32 +80,71 @@ def model_file(path: Path) -> Path:
 def parse_model(path: Path) -> Any:
     """The Model message of a protobuf file. Raises ArtifactError when it does not parse."""
     messages = message_module("Model_pb2")
-    model = messages.Model()
+    model, content = messages.Model(), read_file(path, "the model")
     try:
-        model.ParseFromString(path.read_bytes())
+        model.ParseFromString(content)
     except Exception as error:  # DecodeError lives in an optional module of protobuf
         raise ArtifactError(
-            f"{path} is not a Core ML model, or it is truncated ({error})"
+            f"{path} is not a Core ML model, or it is truncated or damaged: its {len(content)} "
+            "bytes are not a whole protobuf message"
         ) from error
     if not model.specificationVersion or not model.WhichOneof("Type"):
-        raise ArtifactError(f"{path} is not a Core ML model, or it is truncated (no model in it)")
+        why = "truncated (no model in it)" if content else "truncated: it is empty"
+        raise ArtifactError(f"{path} is not a Core ML model, or it is {why}")
     return model
+
+
+def check_model(path: Path) -> None:
+    """Read whatever a compiler needs of an ``.mlpackage`` or ``.mlmodel``, but no weight values.
+
+    Raises ArtifactError, naming the file, as `parse_model` and `check_weights` do.
+    """
+    source = model_file(path)
+    check_weights(parse_model(source), source.parent)
+
+
+def check_weights(model: Any, folder: Path) -> None:
+    """Check every blob that a Model message refers to, as a reader of its constants would.
+
+    Operations need not be known, and may hold nested blocks. ``folder`` is the one of the model's
+    file. Raises ArtifactError when a weight file is missing, damaged, truncated or a Git LFS
+    pointer, or when a blob is not of the declared type and size.
+    """
+    reader = _Reader(folder)
+    for function in model.mlProgram.functions.values():
+        for block in function.block_specializations.values():
+            for value in _stored(block):
+                reader.constant(value).check()
+    for inner in model.pipeline.models:
+        check_weights(inner, folder)
+
+
+def _stored(block: Any) -> Iterator[Any]:
+    """Every value of a block that lies in a weight file."""
+    for operation in block.operations:
+        bindings = (b for argument in operation.inputs.values() for b in argument.arguments)
+        for value in (*(b.value for b in bindings), *operation.attributes.values()):
+            if value.WhichOneof("value") == "blobFileValue":
+                yield value
+        for inner in operation.blocks:
+            yield from _stored(inner)
 
 
 def _root_model(package: Path) -> Path:
     """The model file a package's manifest points at."""
     manifest = package / "Manifest.json"
-    if not manifest.is_file():
+    if not os.path.lexists(manifest):
         raise ArtifactError(f"{package.name} is not an .mlpackage: it has no Manifest.json")
-    try:
-        content = json.loads(manifest.read_text())
-        root = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
-        model = package / "Data" / root
+    content = read_file(manifest, "the manifest of a package")
+    try:  # bytes: json finds out the encoding, with a byte order mark or without
+        entries = json.loads(content)
+        root = entries["itemInfoEntries"][entries["rootModelIdentifier"]]["path"]
+        model = path_inside(package / "Data", root)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{package.name} has a damaged Manifest.json ({error!r})") from error
-    if not inside(package, model):
+    if model is None:
         raise ArtifactError(f"{package.name} points outside itself: {root!r}")
-    if not model.is_file():
+    if not os.path.lexists(model):
         raise ArtifactError(f"{package.name} is incomplete: Data/{root} is missing")
     return model
 
@@ -144,19 +186,19 @@ class _Reader:
             raise ArtifactError(
                 f"operation {operation.type!r} has nested blocks (control flow); not supported"
             )
-        attributes = {k: self._constant(v) for k, v in operation.attributes.items()}
+        attributes = {k: self.constant(v) for k, v in operation.attributes.items()}
         label = attributes.pop("name", None)
         outputs = tuple(Variable(o.name, _tensor_type(o.type)) for o in operation.outputs)
         name = str(label.value()) if label else (outputs[0].name if outputs else operation.type)
         inputs = {}
         for key, argument in operation.inputs.items():
             inputs[key] = tuple(
-                Ref(b.name) if b.WhichOneof("binding") == "name" else self._constant(b.value)
+                Ref(b.name) if b.WhichOneof("binding") == "name" else self.constant(b.value)
                 for b in argument.arguments
             )
         return Op(operation.type, name, inputs, outputs, attributes)
 
-    def _constant(self, value: Any) -> Constant:
+    def constant(self, value: Any) -> Constant:
         declared = _tensor_type(value.type)
         if value.WhichOneof("value") == "blobFileValue":
             reference = value.blobFileValue

@@ -18,7 +18,7 @@ from typing import Any
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import weight_path
 from fluxvae.mil.bundle_data import CompiledData, pack_data, pack_string
-from fluxvae.mil.package import model_file, parse_model
+from fluxvae.mil.package import check_weights, model_file, parse_model
 from fluxvae.mil.portable_metadata import bundle_metadata
 from fluxvae.mil.portable_program import document_blobs, program_document
 from fluxvae.mil.text import Blob, Document
@@ -42,8 +42,9 @@ class Compiled:
 def compile_program(path: Path, folder: Path) -> Compiled:
     """Compile ``path`` (``.mlpackage`` or ``.mlmodel``) into ``folder`` as ``<stem>.mlmodelc``.
 
-    Operations that the executor does not know are no obstacle. Raises ArtifactError when
-    ``path`` is no ML Program, or holds what Apple's compiler has not been seen to write.
+    Operations that the executor does not know are no obstacle. Raises ArtifactError, before it
+    writes anything, when ``path`` is not an ML Program, is damaged, lacks weights or holds what
+    Apple's compiler has not been seen to write.
     """
     source = model_file(path)
     model = parse_model(source)
@@ -52,6 +53,7 @@ def compile_program(path: Path, folder: Path) -> Compiled:
             f"{path.name} holds a {model.WhichOneof('Type')}; the portable compiler takes ML "
             "Programs only: use --compiler xcode on a Mac"
         )
+    check_weights(model, source.parent)  # before anything is written
     content = source.read_bytes()
     document, warnings = program_document(model)
     text = _checked_text(document)

@@ -50,12 +50,22 @@ class Constant:
 
         Raises ArtifactError when the blob is damaged or disagrees with the declared type.
         """
-        if self.blob is None:
-            if self.data is None:
-                raise ArtifactError(f"a constant of type {self.type} has no value")
+        raw = self.check()
+        if raw is None:
+            assert self.data is not None
             return self.data
-        raw = self.blob.read(self.type.dtype, self.elements)
         return unpack_bits(raw, self.type.dtype, self.elements).reshape(self.static_shape)
+
+    def check(self) -> np.ndarray | None:
+        """The raw bytes in the weight file, unread but known to be there; None outside of one.
+
+        Raises ArtifactError as ``value`` does.
+        """
+        if self.blob is not None:
+            return self.blob.read(self.type.dtype, self.elements)
+        if self.data is None:
+            raise ArtifactError(f"a constant of type {self.type} has no value")
+        return None
 
     @property
     def static_shape(self) -> tuple[int, ...]:

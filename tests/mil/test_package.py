@@ -1,7 +1,10 @@
 """Packages: what is read equals coremltools' own reading; what is damaged is refused by name."""
 
+import hashlib
 import json
+import os
 import shutil
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +25,9 @@ from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import ArtifactError, FluxVAEError
 from fluxvae.metrics import compare
 from fluxvae.mil.executor import Session
-from fluxvae.mil.package import parse_model, read_package
+from fluxvae.mil.files import path_inside
+from fluxvae.mil.package import check_model, parse_model, read_package
+from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Program
 from fluxvae.models.tiny import Block, LatentClamp
 from tests.artifacts import recipe
@@ -354,12 +359,99 @@ def test_manifest_that_points_outside_is_refused(package: Path, root: str) -> No
         read_package(package)
 
 
-def test_link_that_leads_outside_is_refused(package: Path) -> None:
-    outside = package.parent / "outside.mlmodel"
-    (package / SPEC).rename(outside)
-    (package / SPEC).symlink_to(outside)
-    with pytest.raises(ArtifactError, match=r"small\.mlpackage points outside itself"):
-        read_package(package)
+def hub_cache(path: Path, hub: Path) -> Path:
+    """The file or folder as huggingface_hub keeps it: links in ``snapshots`` into ``blobs``."""
+    snapshot = hub / "snapshots" / "0123abc"
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        blob = hub / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        link = snapshot / file.relative_to(path.parent)
+        for folder in (blob.parent, link.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, blob)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot / path.name
+
+
+def test_package_and_bundle_in_the_hubs_cache_run_to_the_same_bits(
+    package: Path, tmp_path: Path
+) -> None:
+    expected = open_whole(package).run({INPUT_NAME: LATENT})[OUTPUT_NAME]
+    linked = hub_cache(package, tmp_path / "hub")
+    assert (linked / SPEC).is_symlink()
+    bundle = compile_program(linked, tmp_path / "made").path
+    assert not any(p.is_symlink() for p in bundle.rglob("*"))
+    whole = tmp_path / "link.mlpackage"
+    whole.symlink_to(package)
+    for path in (linked, hub_cache(bundle, tmp_path / "hub"), whole):
+        got = open_whole(path).run({INPUT_NAME: LATENT})[OUTPUT_NAME]
+        assert got.tobytes() == expected.tobytes(), path
+
+
+@pytest.mark.parametrize("file", [Path("Manifest.json"), SPEC, WEIGHTS])
+@pytest.mark.parametrize("target", ["gone", "itself"])
+def test_link_to_nothing_or_in_a_circle_is_refused_with_the_files_name(
+    package: Path, file: Path, target: str
+) -> None:
+    path = package / file
+    path.unlink()
+    path.symlink_to(path if target == "itself" else package.parent / "gone")
+    why = (
+        "Too many levels of symbolic links" if target == "itself" else "link to .*gone, which does"
+    )
+    with pytest.raises(ArtifactError, match=rf"{file.name} cannot be read: .*{why}"):
+        open_whole(package)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 575\n"
+
+
+@pytest.mark.parametrize("file", [Path("Manifest.json"), SPEC, WEIGHTS])
+def test_git_lfs_pointer_in_a_package_is_named_with_the_way_out(package: Path, file: Path) -> None:
+    (package / file).write_bytes(POINTER)
+    with pytest.raises(
+        ArtifactError, match=rf"{file.name} is a Git LFS pointer, not .* `git lfs pull`"
+    ):
+        open_whole(package)
+
+
+def test_git_lfs_pointer_in_place_of_a_network_is_named(tmp_path: Path) -> None:
+    (tmp_path / "net.mlmodel").write_bytes(POINTER)
+    with pytest.raises(ArtifactError, match=r"net\.mlmodel is a Git LFS pointer, not the model"):
+        read_package(tmp_path / "net.mlmodel")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_manifest_with_a_byte_order_mark_is_read(package: Path, encoding: str) -> None:
+    manifest = package / "Manifest.json"
+    manifest.write_text(manifest.read_text("utf-8"), encoding)
+    assert manifest.read_bytes()[:2] in (b"\xef\xbb", b"\xff\xfe", b"\xfe\xff")
+    assert read_package(package).kind == "mlprogram"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "/a",
+        "a/../b",
+        "a/..",
+        "\\a",
+        "a\\..\\b",
+        "C:a",
+        "C:/a",
+        "//host/share/a",
+        "a\0",
+    ],
+)
+def test_name_that_could_leave_the_folder_on_some_system_is_refused(name: str) -> None:
+    assert path_inside(Path("folder"), name) is None
+
+
+@pytest.mark.parametrize("name", ["a", "a/b.bin", "./a", "a//b", "..a/b..", "..."])
+def test_name_that_goes_downwards_is_taken(name: str) -> None:
+    assert path_inside(Path("folder"), name) == Path("folder", name)
 
 
 def rewrite(package: Path, change: Callable[[Any], None]) -> None:
@@ -450,6 +542,93 @@ def test_strings_in_place_of_numbers_are_refused(package: Path) -> None:
     rewrite(package, retype)
     with pytest.raises(ArtifactError, match="holds strings; it is damaged"):
         read_package(package)
+
+
+def missing(file: Path) -> None:
+    file.unlink()
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def header(count: int, version: int) -> Callable[[Path], None]:
+    return lambda file: patch(file, 0, struct.pack("<II", count, version))
+
+
+def patch(file: Path, offset: int, content: bytes) -> None:
+    whole = bytearray(file.read_bytes())
+    whole[offset : offset + len(content)] = content
+    file.write_bytes(whole)
+
+
+def without_its_last(count: int) -> Callable[[Path], None]:
+    return lambda file: os.truncate(file, file.stat().st_size - count)
+
+
+def zeros_from(offset: int) -> Callable[[Path], None]:
+    return lambda file: patch(file, offset, bytes(file.stat().st_size - offset))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "pointer": (lambda file: file.write_bytes(POINTER), "is a Git LFS pointer, not the weights"),
+    "missing": (missing, "cannot be read: No such file"),
+    "folder": (folder, "cannot be read: Is a directory"),
+    "empty": (lambda file: file.write_bytes(b""), "is empty"),
+    "seven bytes": (lambda file: os.truncate(file, 7), "is not a Core ML weight file"),
+    "header alone": (lambda file: os.truncate(file, 64), "is truncated"),
+    "half": (lambda file: os.truncate(file, file.stat().st_size // 2), "is truncated"),
+    "one byte short": (without_its_last(1), "is truncated: a blob ends at byte"),
+    "zeros": (zeros_from(0), "begins with zeros"),
+    "zeros after the header": (zeros_from(64), "is damaged: no blob record at byte 64"),
+    "zeros in the second half": (zeros_from(80_000), "is damaged: no blob record at byte"),
+    "a web page": (lambda file: file.write_bytes(b"<html>" * 20), "is not a Core ML weight file"),
+    "version 1": (header(18, 1), "is not a Core ML weight file of version 2"),
+    "too few blobs counted": (header(3, 2), "counts 3 blobs, and the program refers to more"),
+    "too many blobs counted": (header(2**31, 2), "counts 2147483648 blobs, more than"),
+    "blob over the header": (
+        lambda file: patch(file, 64 + 16, struct.pack("<Q", 32)), "overlaps another one"
+    ),
+    "blob over the next": (
+        lambda file: patch(file, 64 + 16, struct.pack("<Q", 192)), "overlaps another one"
+    ),
+    "blob past the end": (
+        lambda file: patch(file, 64 + 16, struct.pack("<Q", 2**63)), "is truncated: a blob ends"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damage_to_weights_is_refused_by_reader_and_compiler_alike(
+    package: Path, tmp_path: Path, damage: str
+) -> None:
+    harm, message = DAMAGES[damage]
+    harm(package / WEIGHTS)
+    named = rf"small\.mlpackage/{WEIGHTS.as_posix()} .*{message}"
+    for attempt in (open_whole, check_model, lambda p: compile_program(p, tmp_path / "made")):
+        with pytest.raises(ArtifactError, match=named):
+            attempt(package)
+    assert not (tmp_path / "made").exists()
+
+
+def test_check_finds_weights_in_what_the_executor_cannot_run(package: Path) -> None:
+    def hide(model: Any) -> None:
+        (block,) = model.mlProgram.functions["main"].block_specializations.values()
+        last = [o for o in block.operations if o.type == "const"][-1]
+        outer = block.operations.add()
+        outer.type = "cond"
+        outer.blocks.add().operations.add().CopyFrom(last)
+        value = outer.blocks[0].operations[0].attributes["val"]
+        value.CopyFrom(stored(model)[0])
+        value.blobFileValue.offset += 1
+        function = model.mlProgram.functions["main"]
+        model.pipeline.models.add().mlProgram.functions["main"].CopyFrom(function)
+
+    rewrite(package, hide)
+    assert parse_model(package / SPEC).WhichOneof("Type") == "pipeline"
+    with pytest.raises(ArtifactError, match=r"weight\.bin is damaged: no blob record at byte 65"):
+        check_model(package)
 
 
 def test_pipeline_is_refused_by_its_kind(package: Path) -> None:
