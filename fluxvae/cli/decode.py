@@ -15,6 +15,7 @@ from fluxvae.cli.options import (
     overwrite_option,
     print_json,
     say,
+    strict_option,
 )
 from fluxvae.errors import WeightsError
 
@@ -37,6 +38,7 @@ from fluxvae.errors import WeightsError
     metavar="PX",
     help="Expect an artifact of tiles of this size (convert --tile); says what they cost.",
 )
+@strict_option
 @backend_option
 @compute_units_option
 @overwrite_option
@@ -49,6 +51,7 @@ def command(
     function: str | None,
     size: str | None,
     tile: int | None,
+    strict: bool,
     backend: str,
     compute_units: str,
     overwrite: bool,
@@ -57,9 +60,11 @@ def command(
 ) -> None:
     """Decode latents with a saved model and write its own pictures.
 
-    LATENTS is a .safetensors, .npy or .bin file; without it, two photos through the encoder that
-    belongs to the artifact's weights are decoded. Without ARTIFACT, the newest one in coreml_out/.
-    A model in two halves is named by either one.
+    LATENTS is a .safetensors, .latent (ComfyUI), .npy or .bin file; FILE:KEY takes one tensor of a
+    .safetensors file. The model's own layout decides which axis is which: another is taken only
+    where it alone can fit. Without LATENTS, two photos through the encoder that belongs to the
+    artifact's weights are decoded. Without ARTIFACT, the newest one in coreml_out/. A model in two
+    halves is named by either one.
 
     \b
     Examples:
@@ -79,6 +84,12 @@ def command(
         folder = tempfile.TemporaryDirectory(prefix="fluxvae-latents-")
         latents = Path(click.get_current_context().with_resource(folder)) / "photos.safetensors"
         _write_photos(artifact, latents, size, offline)
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        say(f"note: {text}")
+
     decoded = decode_file(
         artifact,
         latents,
@@ -89,6 +100,8 @@ def command(
         backend=backend,
         compute_units=compute_units,
         overwrite=overwrite,
+        strict=strict,
+        on_note=note,
         on_image=lambda d: say(f"decoded {d.name} at {d.size}"),
     )
     for image in decoded:
@@ -98,7 +111,12 @@ def command(
     if as_json:
         rows = [{**asdict(d), "path": str(d.path)} for d in decoded]
         print_json(
-            {"artifact": str(artifact), "decoded": rows, **({"tiles": tiles} if tiles else {})}
+            {
+                "artifact": str(artifact),
+                "decoded": rows,
+                "notes": notes,
+                **({"tiles": tiles} if tiles else {}),
+            }
         )
     else:
         for path in dict.fromkeys(d.path for d in decoded):
