@@ -14,6 +14,7 @@ from fluxvae.cli.harness import (
     function_option,
     harness_option,
     number,
+    print_failures,
     units_option,
 )
 from fluxvae.cli.options import ARTIFACT, json_option, print_json
@@ -43,8 +44,10 @@ def command(
     units: str,
     program: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Say whether a compiled model gives the same bits every time and on all compute units.
+
+    Compute units that fail are named, with exit code 1; the others go on.
 
     \b
     Example:
@@ -66,6 +69,7 @@ def command(
         print_json(asdict(report))
     else:
         _print(report, report.drift)
+    return 1 if report.failures else 0
 
 
 def _print(report: HarnessReport, drift: Drift) -> None:
@@ -81,5 +85,6 @@ def _print(report: HarnessReport, drift: Drift) -> None:
         m = against.metrics
         what = "the same bits" if against.bit_equal else f"max abs {number(m.max_abs, '.1e')}"
         click.echo(f"{against.compute_units:<20}against cpuOnly: {what}")
+    print_failures(report)
     for note in report.notes:
         click.echo(f"note: {note}")
