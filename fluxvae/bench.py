@@ -200,6 +200,8 @@ def bench(
             report = start(driver, units)
             process = _process(number, driver, units, report)
         except (ArtifactError, BenchError, ToolError) as error:
+            if not processes and len(settings.drivers) * len(settings.compute_units) == 1:
+                raise  # no others are there to go on with
             failures[driver, units] = Failure(number, driver, units, str(error))
             say(f"{what}: FAILED: {error}")
             continue

@@ -51,7 +51,7 @@ extension OptionSpec {
       + "\(Bench.Settings().warmup))")
   static let idle = OptionSpec(
     name: "--idle", value: "SECONDS",
-    help: "pause, then the first calls after it (default \(Int(FirstCalls.sleepsAfter)) with a "
+    help: "pause, then first calls again (default \(Int(FirstCalls.sleepsAfter)) with a "
       + "Neural Engine, else 0)")
   static let repeats = OptionSpec(
     name: "--repeats", value: "N", help: "predictions (default \(Request.defaultRepeats))")

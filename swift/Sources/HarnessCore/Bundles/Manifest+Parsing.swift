@@ -62,7 +62,7 @@ extension Manifest {
       "\(place(context.codingPath)) is of the wrong type"
     case .dataCorrupted(let context) where !context.codingPath.isEmpty:
       "\(place(context.codingPath)) has a value that is not known"
-    default: "it is not valid JSON, which has neither NaN nor Infinity"
+    default: "it is not valid JSON, or a number in it is NaN, infinite or too large"
     }
   }
 
