@@ -1,29 +1,30 @@
 """Benchmarks of one artifact: fresh processes, every sample kept, and what may be said of them.
 
-A run is one process: load, warm up, N timed predictions. Runs of one process share its luck
-(memory layout, caches, the machine's mood at that moment), so the unit of every statistic here
-is the run, represented by its median, and never the single prediction.
+A run is one process: load, first calls, N timed predictions, and after a pause first calls again.
+Runs of one process share its luck (memory layout, caches, the machine's mood at that moment), so
+the unit of every statistic here is the run, represented by its median, and never the single
+prediction. First calls are a figure of their own: a Neural Engine that rested for more than 5 s
+takes about 260 ms to wake, with a ramp of some three calls (arXiv 2606.22283).
 
-Percentiles are numpy's default (linear). An outlier run has a modified z-score above 3.5 in size,
-z = 0.6745 (x - median) / MAD: Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993), as in
-the NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.5.17. It is flagged and stays in
-every figure.
+Percentiles are numpy's default (linear). An outlier run is flagged and stays in every figure.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from fluxvae import __version__
-from fluxvae.errors import BenchError, UsageError
+from fluxvae.errors import ArtifactError, BenchError, ToolError, UsageError
 from fluxvae.harness import (
     UNITS,
     Environment,
+    FirstCalls,
     Harness,
     HarnessReport,
     Input,
@@ -32,24 +33,29 @@ from fluxvae.harness import (
     Units,
     run_harness,
 )
+from fluxvae.metrics import LEAST_FOR_OUTLIERS, outliers
 from fluxvae.output import write_text
 from fluxvae.structure import parse_record
 
 FORMAT = "fluxvae-bench"
-VERSION = 1
+VERSION = 2
 Driver = Literal["swift", "python"]
 Start = Callable[[Driver, Units], HarnessReport]
-Z_LIMIT = 3.5
-_Z_SCALE = 0.6745  # the MAD of a normal distribution, in standard deviations
-_LEAST_FOR_OUTLIERS = 3
+FIRST_CALLS = 3  # that are kept apart, at least: as many as the ramp has
+LONGEST_PAUSE_S = 3600
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for. ``cooldown_s``: seconds of rest between two processes."""
+    """What was asked for. ``cooldown_s``: seconds of rest between two processes.
+
+    ``warmup``: predictions before the samples, of which there are ``FIRST_CALLS`` in any case.
+    ``idle_s``: pause before the first calls after it; None for what the compute units need.
+    """
 
     iterations: int = 200
-    warmup: int = 3
+    warmup: int = FIRST_CALLS
+    idle_s: float | None = None
     runs: int = 7
     cooldown_s: float = 0.0
     drivers: tuple[Driver, ...] = ("swift",)
@@ -65,6 +71,8 @@ class Settings:
                 "a benchmark needs --iterations and --runs of 1 or more, and a --warmup and "
                 "--cooldown that are not negative"
             )
+        if self.idle_s is not None and not 0 <= self.idle_s <= LONGEST_PAUSE_S:
+            raise UsageError(f"--idle is {self.idle_s}, expected 0 to {LONGEST_PAUSE_S} seconds")
         if self.strict_host and self.drivers != ("swift",):
             raise UsageError("--strict-host is judged by the Swift harness: use --driver swift")
 
@@ -82,12 +90,23 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A run that gave no result, in one sentence; its driver and compute units had no later one."""
+
+    number: int
+    driver: Driver
+    compute_units: Units
+    failure: str
+
+
+@dataclass(frozen=True)
 class Summary:
     """Over the runs of one driver and set of compute units; milliseconds.
 
     ``median``, ``p10`` and ``p90`` are of the runs' medians. ``outliers``: numbers of the runs
-    that stand apart; they are in the figures all the same. ``peak_memory_bytes``: the largest of
-    all runs, None when unknown.
+    that stand apart; they are in the figures all the same. ``first_calls``: the first
+    ``FIRST_CALLS`` of each kind, each the median over the runs. ``peak_memory_bytes``: the largest
+    of all runs, None when unknown.
     """
 
     driver: Driver
@@ -99,6 +118,7 @@ class Summary:
     p90: float
     first_load_median: float
     second_load_median: float
+    first_calls: FirstCalls
     outliers: tuple[int, ...]
     peak_memory_bytes: int | None
 
@@ -123,14 +143,13 @@ class Record:
     settings: Settings
     processes: tuple[Process, ...]
     summaries: tuple[Summary, ...]
+    failures: tuple[Failure, ...]
     notes: tuple[str, ...]
 
 
 def expand_units(text: str) -> tuple[Units, ...]:
     """``each`` to all four sets of compute units, any other name to itself."""
-    if text == "each":
-        return UNITS
-    return tuple(u for u in UNITS if u == text)
+    return tuple(u for u in UNITS if text in ("each", u))
 
 
 def latency(samples_ms: Sequence[float]) -> Latency:
@@ -153,20 +172,6 @@ def latency(samples_ms: Sequence[float]) -> Latency:
     )
 
 
-def outliers(values: Sequence[float]) -> tuple[int, ...]:
-    """Indices of values whose modified z-score exceeds 3.5 in size; none of fewer than three.
-
-    Where more than half of the values are equal the MAD is 0 and every other value stands apart.
-    """
-    array = np.asarray(values, np.float64)
-    if array.size < _LEAST_FOR_OUTLIERS:
-        return ()
-    distance = np.abs(array - np.median(array))
-    # multiplied out, so that a MAD of 0 divides nothing
-    far = _Z_SCALE * distance > Z_LIMIT * np.median(distance)
-    return tuple(int(i) for i in np.flatnonzero(far))
-
-
 def bench(
     start: Start,
     settings: Settings,
@@ -177,29 +182,34 @@ def bench(
     """Run every process and summarise. ``start(driver, units)`` runs one and gives its report.
 
     Rounds are interleaved: each round runs every driver on every set of compute units once, so
-    that a slow drift of the machine meets all of them alike. Raises what ``start`` raises.
+    that a slow drift of the machine meets all of them alike. A driver that fails on a set of
+    compute units is not started on it again, and the others go on. Raises UsageError as ``start``
+    does, and BenchError with what failed where nothing was measured.
     """
-    plan = [
-        (number, driver, units)
-        for number in range(1, settings.runs + 1)
-        for units in settings.compute_units
-        for driver in settings.drivers
-    ]
+    plan = product(range(1, settings.runs + 1), settings.compute_units, settings.drivers)
     processes: list[Process] = []
+    failures: dict[tuple[Driver, Units], Failure] = {}
     model: Model | None = None
-    for index, (number, driver, units) in enumerate(plan):
+    for index, (number, units, driver) in enumerate(plan):
+        if (driver, units) in failures:
+            continue
         if index and settings.cooldown_s:
             sleep(settings.cooldown_s)
-        report = start(driver, units)
-        process = _process(number, driver, units, report)
+        what = f"run {number} of {settings.runs}, {driver}, {units}"
+        try:
+            report = start(driver, units)
+            process = _process(number, driver, units, report)
+        except (ArtifactError, BenchError, ToolError) as error:
+            if not processes and len(settings.drivers) * len(settings.compute_units) == 1:
+                raise  # no others are there to go on with
+            failures[driver, units] = Failure(number, driver, units, str(error))
+            say(f"{what}: FAILED: {error}")
+            continue
         model = model or Model(report.model.path, report.model.function, report.model.metadata)
         processes.append(process)
-        say(
-            f"run {number} of {settings.runs}, {driver}, {units}: "
-            f"median {process.run.latency.median:.3f} ms"
-        )
+        say(f"{what}: median {process.run.latency.median:.3f} ms")
     if model is None:
-        raise UsageError("nothing to run: no driver or no compute units")
+        raise _nothing(tuple(failures.values()))
     done = tuple(processes)
     return Record(
         format=FORMAT,
@@ -209,8 +219,18 @@ def bench(
         settings=settings,
         processes=done,
         summaries=tuple(summarise(done)),
+        failures=tuple(failures.values()),
         notes=tuple(_notes(done)),
     )
+
+
+def _nothing(failures: Sequence[Failure]) -> BenchError:
+    """Why nothing was measured: the one reason, or all where they differ."""
+    reasons = {f.failure for f in failures}
+    if len(reasons) == 1:
+        return BenchError(*reasons)
+    every = "; ".join(f"{f.driver} {f.compute_units}: {f.failure}" for f in failures)
+    return BenchError(f"nothing was measured: {every or 'no driver or no compute units'}")
 
 
 def start_swift(harness: Harness, model: str, settings: Settings, units: Units) -> HarnessReport:
@@ -218,6 +238,7 @@ def start_swift(harness: Harness, model: str, settings: Settings, units: Units) 
     arguments = ["bench", model, "--compute-units", units]
     arguments += ["--iterations", str(settings.iterations), "--warmup", str(settings.warmup)]
     for option, value in (
+        ("--idle", None if settings.idle_s is None else f"{settings.idle_s:g}"),
         ("--function", settings.function),
         ("--size", settings.size),
         ("--io", settings.io),
@@ -263,9 +284,21 @@ def summarise(processes: Sequence[Process]) -> Iterator[Summary]:
             p90=p90,
             first_load_median=float(np.median([p.run.load.first_ms for p in members])),
             second_load_median=float(np.median([p.run.load.second_ms for p in members])),
+            first_calls=_first_calls([p.run.first_calls for p in members]),
             outliers=tuple(members[i].number for i in outliers(medians)),
             peak_memory_bytes=max(known, default=None),
         )
+
+
+def _first_calls(runs: Sequence[FirstCalls]) -> FirstCalls:
+    def medians(calls: Sequence[Sequence[float]]) -> tuple[float, ...]:
+        return tuple(float(np.median(c)) for c in zip(*calls, strict=False))[:FIRST_CALLS]
+
+    return FirstCalls(
+        after_load_ms=medians([run.after_load_ms for run in runs]),
+        idle_s=runs[0].idle_s,
+        after_idle_ms=medians([run.after_idle_ms for run in runs]),
+    )
 
 
 def _notes(processes: Sequence[Process]) -> Iterator[str]:
@@ -275,8 +308,8 @@ def _notes(processes: Sequence[Process]) -> Iterator[str]:
             "about a Mac."
         )
     fewest = min(len(members) for members in groups(processes).values())
-    if fewest < _LEAST_FOR_OUTLIERS:
-        yield f"Fewer than {_LEAST_FOR_OUTLIERS} runs: outliers cannot be told."
+    if fewest < LEAST_FOR_OUTLIERS:
+        yield f"Fewer than {LEAST_FOR_OUTLIERS} runs: outliers cannot be told."
     yield from dict.fromkeys(note for p in processes for note in p.notes)
 
 

@@ -9,7 +9,7 @@ difference can be certain and too small to matter.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 from typing import Literal
 
@@ -18,7 +18,7 @@ from scipy import stats
 
 from fluxvae.bench import Driver, Process, Record, groups
 from fluxvae.errors import BenchError
-from fluxvae.harness import Units
+from fluxvae.harness import FirstCalls, Units
 
 ALPHA = 0.05
 RESAMPLES = 9999
@@ -30,7 +30,8 @@ class Comparison:
     """B against A for one driver and set of compute units; medians of run medians, milliseconds.
 
     ``ratio`` is ``b / a``: below 1, B is faster. ``low`` and ``high`` bound it at 95 %; None for
-    fewer than two runs. ``verdict`` is about B.
+    fewer than two runs. ``verdict`` is about B. ``first_calls_a`` and ``first_calls_b`` are as in
+    ``bench.Summary``, shown and not judged; None for runs that are not of a record.
     """
 
     driver: Driver
@@ -45,6 +46,8 @@ class Comparison:
     p_value: float
     verdict: Verdict
     note: str | None
+    first_calls_a: FirstCalls | None = None
+    first_calls_b: FirstCalls | None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,14 @@ def compare_records(a: Record, b: Record) -> Comparisons:
             "the two records measured nothing in common: "
             f"{_names(first)} in the first, {_names(second)} in the second"
         )
+    calls = [{(s.driver, s.compute_units): s.first_calls for s in r.summaries} for r in (a, b)]
     rows = tuple(
-        compare_runs(driver, units, _medians(first[key]), _medians(second[key]))
+        replace(
+            compare_runs(*key, _medians(first[key]), _medians(second[key])),
+            first_calls_a=calls[0][key],
+            first_calls_b=calls[1][key],
+        )
         for key in common
-        for driver, units in (key,)
     )
     return Comparisons(rows, tuple(_differences(a, b)))
 
@@ -135,13 +142,15 @@ def _differences(a: Record, b: Record) -> Iterator[str]:
         x, y = getattr(first, what), getattr(second, what)
         if x != y:
             yield f"The hosts differ in {what}: {x} and {y}."
-    for what in ("iterations", "warmup", "cooldown_s", "function", "size"):
+    for what in ("iterations", "warmup", "idle_s", "cooldown_s", "function", "size"):
         x, y = getattr(a.settings, what), getattr(b.settings, what)
         if x != y:
             yield f"The settings differ in {what}: {x} and {y}."
     if a.fluxvae != b.fluxvae:
         yield f"Measured by different versions of fluxvae: {a.fluxvae} and {b.fluxvae}."
     for name, record in (("first", a), ("second", b)):
+        for f in record.failures:
+            yield f"{f.driver} {f.compute_units} failed in the {name} record: {f.failure}"
         flagged = [f"run {n} ({s.driver}, {s.compute_units})"
                    for s in record.summaries for n in s.outliers]  # fmt: skip
         if flagged:

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from fluxvae.backends import choose_backend, raw_runner, single_input
-from fluxvae.bench import latency
+from fluxvae.bench import FIRST_CALLS, latency
 from fluxvae.errors import ArtifactError, FluxVAEError, ToolError, UsageError
 from fluxvae.harness import (
     FORMAT,
     VERSION,
     Environment,
     Feature,
+    FirstCalls,
     HarnessReport,
     Input,
     Load,
@@ -39,6 +40,7 @@ from fluxvae.harness import (
 )
 from fluxvae.host import chip, os_build, peak_memory, this_host
 from fluxvae.iobundle import read_bundle
+from fluxvae.metrics import beyond_float16
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature as MilFeature
 from fluxvae.mil.program import Program
@@ -47,6 +49,7 @@ from fluxvae.recipes import SCALE, Size, parse_sizes
 from fluxvae.structure import build
 from fluxvae.whole import open_artifact, refuse_parts
 
+SLEEPS_AFTER_S = 6.0  # a pause after which a Neural Engine sleeps, as in the harness
 _DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
 
 
@@ -61,6 +64,7 @@ class Request:
     function: str | None = None
     size: str | None = None
     io: str | None = None
+    idle_s: float | None = None
 
 
 def start_python(request: Request, environment: Mapping[str, str]) -> HarnessReport:
@@ -72,7 +76,7 @@ def start_python(request: Request, environment: Mapping[str, str]) -> HarnessRep
     ran = subprocess.run(
         [sys.executable, "-m", "fluxvae.bench_python", json.dumps(asdict(request))],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         stdin=subprocess.DEVNULL,
         env=dict(environment),
@@ -95,7 +99,7 @@ def measure(request: Request) -> HarnessReport:
     program = programs[0]
     name = _function(program, request)
     latent, _ = single_input(program.signatures[name])
-    array, fed = _input(request, latent, read_record(program))
+    array, fed, notes = _input(request, latent, read_record(program))
 
     def load() -> tuple[Callable[[np.ndarray], np.ndarray], float]:
         began = time.perf_counter_ns()
@@ -104,13 +108,15 @@ def measure(request: Request) -> HarnessReport:
 
     runner, first_ms = load()
     _, second_ms = load()
-    warmup = [_timed(runner, array) for _ in range(request.warmup)]
+    after_load = [_timed(runner, array) for _ in range(max(request.warmup, FIRST_CALLS))]
     samples = [_timed(runner, array) for _ in range(request.iterations)]
+    pause = _pause(request, backend)
+    time.sleep(pause)
+    after_idle = [_timed(runner, array) for _ in range(FIRST_CALLS if pause else 0)]
     run = Run(
         compute_units=request.compute_units,  # type: ignore[arg-type]
         load=Load(first_ms, second_ms),
-        first_prediction_ms=warmup[0] if warmup else None,
-        warmup_ms=tuple(warmup),
+        first_calls=FirstCalls(tuple(after_load), pause, tuple(after_idle)),
         samples_ms=tuple(samples),
         latency=latency(samples),
         peak_memory_bytes=peak_memory(),
@@ -126,8 +132,10 @@ def measure(request: Request) -> HarnessReport:
         validation=None,
         plan=None,
         drift=None,
+        failures=(),
         notes=(
             "Python driver: it does not ask for thermal state, power source or low-power mode.",
+            *notes,
         ),
     )
 
@@ -141,6 +149,14 @@ def _programs(path: Path) -> tuple[Program, ...]:
     if record.tiles is not None:
         refuse_parts(path.name, record, "bench")
     return open_artifact(path).programs
+
+
+def _pause(request: Request, backend: str) -> float:
+    """Seconds before the first calls after a pause. Only a Neural Engine is known to sleep."""
+    if request.idle_s is not None:
+        return request.idle_s
+    sleeps = backend == "coreml" and request.compute_units in ("all", "cpuAndNeuralEngine")
+    return SLEEPS_AFTER_S if sleeps else 0.0
 
 
 def _timed(runner: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> float:
@@ -170,19 +186,26 @@ def _size(text: str) -> Size:
     return sizes[0]
 
 
-def _input(request: Request, latent: MilFeature, record: Record | None) -> tuple[np.ndarray, Input]:
-    """The latent in the model's own layout and dtype."""
+def _input(
+    request: Request, latent: MilFeature, record: Record | None
+) -> tuple[np.ndarray, Input, tuple[str, ...]]:
+    """The latent in the model's own layout and dtype, and notes about it."""
     dtype = np.float16 if latent.dtype == "fp16" else np.float32
+    notes: tuple[str, ...] = ()
     if request.io is not None:
         bundle = read_bundle(Path(request.io))
-        array = bundle.latent.astype(dtype)
+        beyond = beyond_float16(bundle.latent)
+        if beyond and (dtype is np.float16 or (record and record.recipe.precision == "float16")):
+            notes = (f"The input {beyond}.",)
+        with np.errstate(over="ignore"):  # that is what the note says
+            array = bundle.latent.astype(dtype)
         fed = Input("io", request.io, bundle.manifest.case, None, array.shape)
     else:
         shape = _shape(request, latent, record)
         noise = np.random.Generator(np.random.PCG64(0)).standard_normal(shape, np.float32)
         array = noise.astype(dtype)
         fed = Input("generated", None, None, 0, shape)
-    return np.ascontiguousarray(array), fed
+    return np.ascontiguousarray(array), fed, notes
 
 
 def _shape(request: Request, latent: MilFeature, record: Record | None) -> tuple[int, ...]:

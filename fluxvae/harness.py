@@ -14,7 +14,7 @@ from fluxvae.errors import ArtifactError, ToolError, UsageError
 from fluxvae.structure import parse_record
 
 FORMAT = "fluxvae-harness"
-VERSION = 1
+VERSION = 2
 Units = Literal["all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine"]
 UNITS: tuple[Units, ...] = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
 
@@ -99,7 +99,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of all samples, in milliseconds; percentiles as numpy's default (linear)."""
+    """Of all samples, in milliseconds, without first calls; percentiles by numpy's default."""
 
     count: int
     mean: float
@@ -122,13 +122,21 @@ class Load:
 
 
 @dataclass(frozen=True)
+class FirstCalls:
+    """Milliseconds of predictions that no percentile includes. ``idle_s`` 0: no pause was made."""
+
+    after_load_ms: tuple[float, ...]
+    idle_s: float
+    after_idle_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Run:
     """Bench on one set of compute units."""
 
     compute_units: Units
     load: Load
-    first_prediction_ms: float | None
-    warmup_ms: tuple[float, ...]
+    first_calls: FirstCalls
     samples_ms: tuple[float, ...]
     latency: Latency
     peak_memory_bytes: int | None
@@ -167,7 +175,7 @@ class UnitsResult:
 
 @dataclass(frozen=True)
 class Validation:
-    """One bundle through the model, on each set of compute units."""
+    """One bundle through the model. A set of compute units without a result is a ``fail`` too."""
 
     verdict: Literal["pass", "fail"]
     variant: str
@@ -255,6 +263,14 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class UnitFailure:
+    """Why one set of compute units gave no result; those of the others stand."""
+
+    compute_units: Units
+    failure: str
+
+
+@dataclass(frozen=True)
 class HarnessReport:
     """One call's whole report. The part that ``command`` names is there, the others are None."""
 
@@ -268,6 +284,7 @@ class HarnessReport:
     validation: Validation | None
     plan: Plan | None
     drift: Drift | None
+    failures: tuple[UnitFailure, ...]
     notes: tuple[str, ...]
 
 
@@ -279,28 +296,23 @@ def parse_report(text: str) -> HarnessReport:
     try:
         report = parse_record(HarnessReport, text, FORMAT, VERSION)
     except ValueError as error:  # of JSON, or a StructureError
-        raise ToolError(
-            f"fluxvae-harness printed no report that this fluxvae understands ({error}): leave "
-            "--harness out, and the right one is built"
-        ) from error
+        what = f"fluxvae-harness printed no report that this fluxvae understands ({error})"
+        raise ToolError(f"{what}: leave --harness out, and the right one is built") from error
     if getattr(report, _PART[report.command]) is None:
         raise ToolError(f"fluxvae-harness printed no result of {report.command}")
     return report
 
 
 def run_harness(harness: Harness, arguments: Sequence[str]) -> HarnessReport:
-    """Run ``fluxvae-harness ARGUMENTS --json`` and return its report.
-
-    Exit code 0, 3 (its verdict is a failure) and 1 with a report (no compute plan here) give the
-    report. Otherwise raises, with the harness's own line: UsageError for 2, ArtifactError for 1,
-    ToolError when it cannot be started, was ended by a signal, or printed something else.
+    """The report of ``fluxvae-harness ARGUMENTS --json``: with exit code 0, 3 (an output outside
+    its limit), or 1 (no compute plan, failed compute units). Otherwise raises, with the harness's
+    own line: UsageError for 2, ArtifactError for 1, else ToolError.
     """
-    command = [str(harness.program), *arguments, "--json"]
     try:
         ran = subprocess.run(
-            command,
+            [str(harness.program), *arguments, "--json"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             stdin=subprocess.DEVNULL,
             env=dict(harness.environment),
@@ -323,14 +335,13 @@ def run_harness(harness: Harness, arguments: Sequence[str]) -> HarnessReport:
 
 def _check_code(report: HarnessReport, code: int, line: str) -> None:
     """Exit code and report have to say the same; a harness that contradicts itself is broken."""
-    failed = report.validation is not None and report.validation.verdict == "fail"
+    missed = report.validation and any(r.verdict == "fail" for r in report.validation.results)
     no_plan = report.plan is not None and not report.plan.available
-    expected = 3 if failed else 1 if no_plan else 0
-    if code == expected:
-        return
-    if code == 1:
+    expected = 3 if missed else 1 if no_plan or report.failures else 0
+    if code == 1 != expected:
         raise ArtifactError(line)
-    raise ToolError(f"fluxvae-harness ended with code {code}, but its report says {expected}")
+    if code != expected:
+        raise ToolError(f"fluxvae-harness ended with code {code}, but its report says {expected}")
 
 
 def _complaint(stderr: str) -> str:

@@ -38,6 +38,7 @@ from fluxvae.iomanifest import (
 )
 from fluxvae.latent_files import Latent
 from fluxvae.latent_spaces import passage
+from fluxvae.metrics import beyond_float16
 from fluxvae.models.build import build_decoder, build_encoder
 from fluxvae.output import commit, refuse_existing, require_writable, staging
 from fluxvae.package import make_record
@@ -191,6 +192,9 @@ def _latent(
         values = generator.standard_normal(shape, np.float32)
     else:
         values = passage(recipe, weights).outwards(_photo_latent(request, encoder), "float64")
+    beyond = beyond_float16(values)
+    if beyond is not None and request.io_precision == "float16":
+        raise LatentError(f"the latent {beyond}: export with --io-precision float32")
     return values.astype(request.io_precision)
 
 
@@ -303,4 +307,10 @@ def _read_tensor(folder: Path, tensor: TensorFile) -> np.ndarray:
             f"{path} is not what was exported: sha256 {digest[:12]}…, the manifest says "
             f"{tensor.sha256[:12]}…; export the bundle again"
         )
-    return np.frombuffer(raw, dtype).reshape(tensor.shape)
+    array = np.frombuffer(raw, dtype).reshape(tensor.shape)
+    if not np.isfinite(array).all():
+        raise BundleError(
+            f"{path} holds NaN or infinity, so that nothing can be measured with it: export again "
+            "from a sound latent"
+        )
+    return array

@@ -10,6 +10,7 @@ from typing import Any
 
 from fluxvae.errors import BundleError, UsageError
 from fluxvae.recipes import LAYOUTS, Size, parse_sizes
+from fluxvae.recipes.bounds import check_bound
 
 MANIFEST = "manifest.json"
 FORMAT = "fluxvae-io"
@@ -66,11 +67,15 @@ class Manifest:
 
 
 def parse_manifest(content: Any, where: str) -> Manifest:
-    """The inverse of ``to_dict``. Raises BundleError that begins with ``where``."""
+    """The inverse of ``to_dict``. Raises BundleError that begins with ``where``; UsageError for a
+    limit that no image could cross."""
     try:
-        return _manifest(content)
+        manifest = _manifest(content)
     except (_WrongError, UsageError) as error:
         raise BundleError(f"{where}: {error}") from error
+    for precision, limit in manifest.limits.items():
+        check_bound(limit["metric"], limit["bound"], f"{where}: limits.{precision}")
+    return manifest
 
 
 class _WrongError(Exception):

@@ -104,13 +104,15 @@ def keep_cell(out: Path, cell: Cell, key: str) -> None:
 
 
 def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
-    """A finished cell with this very key, or None: absent, damaged, failed, or of another run."""
+    """A finished cell with this very key, or None: absent, damaged, of another run, or failed,
+    wholly or on some compute units."""
     try:
         data = parse_json(cell_path(out, task).read_text(encoding="utf-8"))
         cell = build(Cell, data["cell"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return cell if data["key"] == key and cell.status != "failed" else None
+    failed = cell.status == "failed" or cell.result.get("failures")
+    return cell if data["key"] == key and not failed else None
 
 
 def write_record(record: MacRecord, path: Path) -> None:
@@ -130,5 +132,9 @@ def read_record(path: Path) -> MacRecord:
 
 
 def failures(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    """Cells whose step failed, or whose verdict is a failure."""
-    return tuple(c for c in cells if c.status == "failed" or c.result.get("verdict") == "fail")
+    """Cells whose step failed, wholly or on some compute units, or whose verdict is a failure."""
+    return tuple(
+        c
+        for c in cells
+        if c.status == "failed" or c.result.get("verdict") == "fail" or c.result.get("failures")
+    )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from fluxvae.mac_record import EACH, Artifact, Kind, MacRecord, Task, failures
+from fluxvae.mac_record import EACH, Artifact, Cell, Kind, MacRecord, Task, failures
 
 Result = dict[str, Any]
 Show = Callable[[Result], str]
@@ -119,12 +119,16 @@ def _on_neural_engine(result: Result) -> str:
 
 
 def _same_bits(result: Result) -> str:
-    return "yes" if all(run["bit_equal"] for run in result["runs"]) else "NO"
+    answer = "yes" if all(run["bit_equal"] for run in result["runs"]) else "NO"
+    failed = len(result.get("failures", ()))
+    return f"{answer} ({failed} failed)" if failed else answer
 
 
 def _against_cpu(units: str) -> Show:
     def show(result: Result) -> str:
-        (found,) = (c for c in result["against_cpu"] if c["compute_units"] == units)
+        found = next((c for c in result["against_cpu"] if c["compute_units"] == units), None)
+        if found is None:  # these units or the CPU failed
+            return "failed"
         largest = found["metrics"]["max_abs"]
         return "0" if found["bit_equal"] else "not finite" if largest is None else f"{largest:.1e}"
 
@@ -143,5 +147,10 @@ def _failure_lines(record: MacRecord) -> list[str]:
     found = failures(record.cells)
     if not found:
         return []
-    rows = [f"- {c.task.artifact} {c.task.name}: {c.reason or 'outside its limit'}" for c in found]
+    rows = [f"- {c.task.artifact} {c.task.name}: {_reason(c)}" for c in found]
     return ["", "## What failed", "", *rows]
+
+
+def _reason(cell: Cell) -> str:
+    units = (f"{f['compute_units']}: {f['failure']}" for f in cell.result.get("failures", ()))
+    return cell.reason or "; ".join(units) or "outside its limit"

@@ -1,9 +1,16 @@
-"""Two arrays in, numbers out. Everything is computed in float64."""
+"""Arrays in, numbers out. Everything is computed in float64."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+FLOAT16_LARGEST = 65504
+_FLOAT16_INFINITE = 65520  # from here on the nearest float16 is infinity
+Z_LIMIT = 3.5
+_Z_SCALE = 0.6745  # the MAD of a normal distribution, in standard deviations
+LEAST_FOR_OUTLIERS = 3
 
 
 @dataclass(frozen=True)
@@ -52,3 +59,31 @@ def compare(candidate: np.ndarray, reference: np.ndarray, *, peak: float = 1.0) 
         inf=0,
         worst=tuple(int(i) for i in where),
     )
+
+
+def beyond_float16(values: np.ndarray) -> str | None:
+    """Which value of an array float16 makes infinite, as the end of a sentence; None for none."""
+    beyond = values[np.abs(values) >= _FLOAT16_INFINITE]
+    if not beyond.size:
+        return None
+    largest = float(beyond[np.argmax(np.abs(beyond))])
+    return (
+        f"holds {largest:g}, and float16's largest value is {FLOAT16_LARGEST}: it becomes infinity "
+        f"there (values: {beyond.size})"
+    )
+
+
+def outliers(values: Sequence[float]) -> tuple[int, ...]:
+    """Indices of values whose modified z-score exceeds 3.5 in size; none of fewer than three.
+
+    z = 0.6745 (x - median) / MAD: Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993),
+    as in the NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.5.17. Where more than
+    half of the values are equal the MAD is 0 and every other value stands apart.
+    """
+    array = np.asarray(values, np.float64)
+    if array.size < LEAST_FOR_OUTLIERS:
+        return ()
+    distance = np.abs(array - np.median(array))
+    # multiplied out, so that a MAD of 0 divides nothing
+    far = _Z_SCALE * distance > Z_LIMIT * np.median(distance)
+    return tuple(int(i) for i in np.flatnonzero(far))

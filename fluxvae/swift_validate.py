@@ -43,12 +43,17 @@ class JobResult:
 
     @property
     def rows(self) -> tuple[UnitsResult, ...]:
-        """One result for each set of compute units."""
+        """One result for each set of compute units that gave an output."""
         return self.validation.results
 
     @property
     def passed(self) -> bool:
         return self.validation.verdict == "pass"
+
+    @property
+    def missed_limit(self) -> bool:
+        """Whether an output was outside its limit; compute units that failed gave none."""
+        return any(row.verdict == "fail" for row in self.rows)
 
 
 def require_compiled(path: Path) -> None:

@@ -20,7 +20,7 @@ from fluxvae.errors import LatentError, WeightsError
 from fluxvae.latent_files import Latent, LatentFile, read_latents
 from fluxvae.latent_spaces import Passage, passage
 from fluxvae.limits import compressed_floor
-from fluxvae.metrics import Metrics, compare
+from fluxvae.metrics import Metrics, beyond_float16, compare
 from fluxvae.mil.program import Op
 from fluxvae.models.build import build_decoder, build_encoder
 from fluxvae.package import Record
@@ -252,8 +252,13 @@ def _notes(
             "Photo latents were NOT tested: no encoder belongs to these weights. "
             "Pass --encoder PATH or --latents FILE; noise flatters fp16 by up to 10 dB."
         )
-    sizes = sides_of(record)
-    unused = [latent.name for latent in latents if latent.values.shape[2:] not in sizes]
+    sizes, unused = sides_of(record), []
+    half = "float16" in (record.recipe.precision, record.recipe.io_precision)
+    for latent in latents:
+        if latent.values.shape[2:] not in sizes:
+            unused.append(latent.name)
+        elif half and (beyond := beyond_float16(latent.values)):
+            notes.append(f"The latent {latent.name} {beyond}.")
     if unused:
         notes.append(f"These latents fit no size of the artifact: {', '.join(unused)}.")
     return tuple(notes)

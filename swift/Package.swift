@@ -27,7 +27,8 @@ let package = Package(
     .target(name: "HarnessCore", dependencies: coreML),
     .executableTarget(name: "fluxvae-harness", dependencies: ["HarnessCore"] + coreML),
     .target(name: "FluxVAE", dependencies: coreML),
-    .testTarget(name: "HarnessCoreTests", dependencies: ["HarnessCore"] + coreML),
+    .testTarget(
+      name: "HarnessCoreTests", dependencies: ["HarnessCore"] + coreML, exclude: ["make_model.py"]),
     .testTarget(name: "HarnessTests", dependencies: ["fluxvae-harness", "HarnessCore"] + coreML),
     .testTarget(name: "FluxVAETests", dependencies: ["FluxVAE"] + coreML),
   ] + linuxOnly,

@@ -35,7 +35,7 @@ def report(command: str, **parts: Any) -> dict[str, Any]:
     """A report as docs/harness.schema.json wants it; ``parts`` replace what is null."""
     return {
         "format": "fluxvae-harness",
-        "version": 1,
+        "version": 2,
         "command": command,
         "model": {
             "path": "m.mlmodelc",
@@ -64,6 +64,7 @@ def report(command: str, **parts: Any) -> dict[str, Any]:
         "validation": None,
         "plan": None,
         "drift": None,
+        "failures": [],
         "notes": [],
         **parts,
     }
@@ -77,8 +78,11 @@ def bench_run(samples: list[float], units: str = "all") -> dict[str, Any]:
     return {
         "compute_units": units,
         "load": {"first_ms": 20.0, "second_ms": 10},
-        "first_prediction_ms": 5.0,
-        "warmup_ms": [5.0],
+        "first_calls": {
+            "after_load_ms": [5.0, 3.0, 2.0],
+            "idle_s": 6,
+            "after_idle_ms": [9.0, 4.0, 2.0],
+        },
         "samples_ms": samples,
         "latency": {
             "count": len(samples),

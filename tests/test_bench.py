@@ -19,22 +19,29 @@ from fluxvae.bench import (
     bench,
     expand_units,
     latency,
-    outliers,
     read_record,
     start_swift,
     write_record,
 )
 from fluxvae.bench_compare import compare_records, compare_runs
-from fluxvae.errors import BenchError, OutputError, UsageError
+from fluxvae.errors import ArtifactError, BenchError, OutputError, ToolError, UsageError
 from fluxvae.harness import HarnessReport, parse_report
+from fluxvae.metrics import outliers
 from tests.fake_harness import FakeHarness, bench_run, report
 
 HOAGLIN = [2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3]
 
 
-def answer(samples: Sequence[float], units: str = "all", **environment: Any) -> HarnessReport:
+def answer(
+    samples: Sequence[float],
+    units: str = "all",
+    after_idle: Sequence[float] = (9.0, 4.0, 2.0),
+    **environment: Any,
+) -> HarnessReport:
     """A harness report of one run."""
-    content = report("bench", runs=[bench_run(list(samples), units)])
+    run = bench_run(list(samples), units)
+    run["first_calls"]["after_idle_ms"] = list(after_idle)
+    content = report("bench", runs=[run])
     content["environment"].update(environment)
     return parse_report(json.dumps(content))
 
@@ -123,6 +130,63 @@ def test_driver_that_measures_something_else_is_refused() -> None:
         bench(lambda *_: answer([1.0], "cpuOnly"), Settings(runs=1))
 
 
+def test_compute_units_that_fail_do_not_take_the_others_along(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def start(_driver: str, units: str) -> HarnessReport:
+        calls.append(units)
+        if units == "cpuAndGPU":
+            raise ToolError("fluxvae-harness was ended by signal 6")
+        if units == "cpuOnly" and calls.count(units) == 2:
+            raise ArtifactError("the prediction failed")
+        return answer([1.0, 2.0], units)
+
+    made = bench(start, Settings(runs=3, compute_units=expand_units("each")))
+    assert {u: calls.count(u) for u in calls} == {
+        "all": 3, "cpuOnly": 2, "cpuAndGPU": 1, "cpuAndNeuralEngine": 3,
+    }  # fmt: skip
+    assert {s.compute_units: s.runs for s in made.summaries} == {
+        "all": 3, "cpuOnly": 1, "cpuAndNeuralEngine": 3,
+    }  # fmt: skip
+    assert [(f.number, f.compute_units, f.failure) for f in made.failures] == [
+        (1, "cpuAndGPU", "fluxvae-harness was ended by signal 6"),
+        (2, "cpuOnly", "the prediction failed"),
+    ]
+    path = tmp_path / "a.json"
+    write_record(made, path, overwrite=False)
+    assert read_record(path) == made
+    notes = compare_records(made, record([1.0])).notes
+    assert "swift cpuOnly failed in the first record: the prediction failed" in notes
+
+
+def test_where_nothing_was_measured_every_reason_is_given() -> None:
+    def start(_driver: str, units: str) -> HarnessReport:
+        raise ArtifactError("it is short" if same else f"no {units}")
+
+    both = Settings(compute_units=("all", "cpuOnly"))
+    same = True
+    with pytest.raises(BenchError, match=r"^it is short$"):
+        bench(start, both)
+    same = False
+    with pytest.raises(BenchError, match="swift all: no all; swift cpuOnly: no cpuOnly"):
+        bench(start, both)
+
+
+def test_first_calls_are_a_figure_of_their_own() -> None:
+    left = [[260.0, 30.0, 9.0], [262.0, 20.0, 7.0], [270.0, 25.0, 8.0]]
+    made = bench(
+        lambda _, units: answer([10.0, 11.0], units, after_idle=left.pop(0)), Settings(runs=3)
+    )
+    (summary,) = made.summaries
+    assert summary.first_calls.after_idle_ms == (262.0, 25.0, 8.0)
+    assert summary.first_calls.after_load_ms == (5.0, 3.0, 2.0)
+    assert (summary.median, summary.p90) == (10.5, 10.5)
+    (row,) = compare_records(made, record([10.0])).rows
+    assert row.first_calls_a == summary.first_calls
+    assert row.first_calls_b is not None
+    assert row.first_calls_b.after_idle_ms == (9.0, 4.0, 2.0)
+
+
 def test_record_comes_back_as_it_was_and_replaces_nothing_unasked(tmp_path: Path) -> None:
     made, path = record([1.0, 2.0, 3.0]), tmp_path / "a.json"
     write_record(made, path, overwrite=False)
@@ -138,6 +202,10 @@ def test_record_comes_back_as_it_was_and_replaces_nothing_unasked(tmp_path: Path
         (lambda d: d["processes"][0]["run"].update(samples_ms=[2.0]), "run 1 says count 3, but"),
         (lambda d: d["summaries"][0].update(median=0.1), "summaries do not follow"),
         (lambda d: d["processes"].pop(), "summaries do not follow"),
+        (
+            lambda d: d["summaries"][0]["first_calls"].update(after_idle_ms=[1.0]),
+            "summaries do not follow",
+        ),
         (lambda d: d["settings"].pop("runs"), r"settings lacks \['runs'\]"),
         (lambda d: d["settings"].update(drivers=["rust"]), r"drivers\[0\] should be one of"),
     ],
@@ -163,6 +231,9 @@ def test_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(UsageError, match="1 or more"):
         Settings(iterations=0)
+    for idle_s in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="expected 0 to 3600 seconds"):
+            Settings(idle_s=idle_s)
     with pytest.raises(UsageError, match="use --driver swift"):
         Settings(strict_host=True, drivers=("swift", "python"))
     assert expand_units("each") == ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
@@ -171,12 +242,15 @@ def test_settings_that_cannot_be_are_refused() -> None:
 
 def test_swift_driver_hands_everything_to_the_harness(tmp_path: Path) -> None:
     fake = FakeHarness(tmp_path, (0, report("bench", runs=[bench_run([1.0])]), ""))
-    wanted = Settings(iterations=5, warmup=0, function="hw64", size="64", io="io", strict_host=True)
+    wanted = Settings(
+        iterations=5, warmup=0, idle_s=0.5, function="hw64", size="64", io="io", strict_host=True
+    )
     start_swift(fake.harness, "m.mlmodelc", wanted, "all")
     ((arguments, _),) = fake.calls
     assert arguments == [
         "bench", "m.mlmodelc", "--compute-units", "all", "--iterations", "5", "--warmup", "0",
-        "--function", "hw64", "--size", "64", "--io", "io", "--strict-host", "--json",
+        "--idle", "0.5", "--function", "hw64", "--size", "64", "--io", "io", "--strict-host",
+        "--json",
     ]  # fmt: skip
 
 

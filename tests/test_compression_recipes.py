@@ -114,9 +114,17 @@ def test_budgets(text: str, budget: Budget) -> None:
     assert parse_budget(text) == budget
 
 
-@pytest.mark.parametrize("text", ["", "40", "dB", "-3dB", "0KB", "9GB", "1e3KB", "nanKB"])
+@pytest.mark.parametrize(
+    "text", ["", "40", "dB", "-3dB", "0KB", "9GB", "1e3KB", "nanKB", "9" * 400 + "MB"]
+)
 def test_budgets_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="900KB or 40dB"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize("text", ["200.1dB", "1000000000dB"])
+def test_budgets_that_no_decoder_keeps(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a bound on psnr_db above 0 and up to 200 dB"):
         parse_budget(text)
 
 

@@ -65,6 +65,7 @@ REPORTS = [
     report("plan", plan=NO_PLAN),
     report("drift", drift=DRIFT, input=INPUT, notes=["a note"]),
 ]
+GPU_FAILED = [{"compute_units": "cpuAndGPU", "failure": "m.mlmodelc cannot be loaded: no GPU"}]
 
 
 @pytest.mark.parametrize("content", REPORTS, ids=lambda r: r["command"])
@@ -93,6 +94,8 @@ def test_schema_and_dataclasses_have_the_same_keys() -> None:
         (harness.Moment, definitions["moment"]),
         (harness.Input, definitions["input"]),
         (harness.Latency, definitions["latency"]),
+        (harness.FirstCalls, definitions["first_calls"]),
+        (harness.UnitFailure, definitions["failure"]),
         (harness.Run, definitions["run"]),
         (harness.Metrics, definitions["metrics"]),
         (harness.Validation, definitions["validation"]),
@@ -125,7 +128,7 @@ def change(content: dict[str, Any], path: str, value: Any) -> str:
     [
         ("", "printed no report"),
         ("[1]", "expected format"),
-        ('{"format": "fluxvae-harness", "version": 2}', "got .'fluxvae-harness', 2"),
+        ('{"format": "fluxvae-harness", "version": 1}', "got .'fluxvae-harness', 1"),
         (change(REPORTS[1], "runs.0.samples_ms.1", "fast"), r"runs\[0\].samples_ms\[1\] should"),
         (change(REPORTS[1], "runs.0.latency.count", 2.5), "latency.count should be a whole"),
         (change(REPORTS[1], "environment.cores", True), "environment.cores should be a whole"),
@@ -168,6 +171,7 @@ FAILED = report("validate", validation=validation("fail"), input=INPUT)
         ((0, FAILED, ""), ToolError, "code 0, but its report says 3"),
         ((3, REPORTS[0], ""), ToolError, "code 3, but its report says 0"),
         ((1, REPORTS[0], "error: it broke\n"), ArtifactError, "^it broke$"),
+        ((0, {**REPORTS[4], "failures": GPU_FAILED}, ""), ToolError, "its report says 1"),
     ],
 )
 def test_exit_codes_become_errors_with_its_own_line(
@@ -185,6 +189,19 @@ def test_failed_verdict_and_missing_plan_are_reports(tmp_path: Path) -> None:
     plan = run_harness(fake.harness, ["plan", "m.mlmodelc"]).plan
     assert plan is not None
     assert (plan.available, plan.reason) == (False, NO_PLAN["reason"])
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail"])
+def test_results_stay_where_some_compute_units_failed(tmp_path: Path, verdict: str) -> None:
+    content = report("validate", validation=validation(verdict), failures=GPU_FAILED)
+    content["validation"]["verdict"] = "fail"  # a set without a result is not a pass
+    jsonschema.validate(content, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    code = {"pass": 1, "fail": 3}[verdict]  # numbers out of bounds weigh more
+    fake = FakeHarness(tmp_path, (code, content, "error: validate on cpuAndGPU: no GPU\n"))
+    found = run_harness(fake.harness, ["validate", "m.mlmodelc"])
+    assert found.validation is not None
+    assert [r.compute_units for r in found.validation.results] == ["all"]
+    assert [f.compute_units for f in found.failures] == ["cpuAndGPU"]
 
 
 def test_harness_that_cannot_start_is_named(tmp_path: Path) -> None:

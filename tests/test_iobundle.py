@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -286,6 +287,47 @@ def test_whatever_is_no_whole_bundle_is_refused_in_one_line(
     with pytest.raises(BundleError, match=why) as caught:
         read_bundle(damaged(change))
     assert "\n" not in str(caught.value)
+
+
+def put(folder: Path, part: str, index: int, value: float) -> None:
+    """Change one value of a file, and its digest: an honest bundle of something else."""
+    path = folder / f"{part}.bin"
+    values = np.fromfile(path, "<f4")
+    values[index] = value
+    values.tofile(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit(folder, lambda m: m[part].update(sha256=digest))
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("part", ["input", "output"])
+def test_values_that_are_not_finite_are_refused(
+    damaged: Callable[..., Path], part: str, value: float
+) -> None:
+    with pytest.raises(BundleError, match=f"{part}.bin holds NaN or infinity"):
+        read_bundle(damaged(lambda f: put(f, part, 5, value)))
+
+
+@pytest.mark.parametrize(
+    ("metric", "bound"),
+    [("psnr_db", b) for b in (-1e9, 0, 200.5, math.nan, math.inf, -math.inf, 10**400)]
+    + [("max_abs", b) for b in (-1e-3, 0.0, 2.5, 1e30, math.nan, math.inf)],
+)
+def test_a_bound_that_passes_everything_or_nothing_is_wrong_usage(
+    damaged: Callable[..., Path], metric: str, bound: float
+) -> None:
+    limit = {"metric": metric, "bound": bound}
+    with pytest.raises(UsageError, match=f"limits.float16: expected a bound on {metric}") as caught:
+        read_bundle(damaged(lambda f: edit(f, lambda m: m["limits"].update(float16=limit))))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bound_at_the_end_of_its_range_is_taken(damaged: Callable[..., Path]) -> None:
+    ends = {
+        "float16": {"metric": "psnr_db", "bound": 200},
+        "float32": {"metric": "max_abs", "bound": 2},
+    }
+    assert read_bundle(damaged(lambda f: edit(f, lambda m: m.update(limits=ends))))
 
 
 def test_requests_for_what_does_not_exist_are_refused(weights: Weights, tmp_path: Path) -> None:

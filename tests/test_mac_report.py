@@ -12,7 +12,15 @@ import pytest
 from fluxvae.errors import ArtifactError, OutputError
 from fluxvae.harness import UNITS, Harness
 from fluxvae.iobundle import Request
-from fluxvae.mac_record import Machine, MacRecord, Task, cell_path, read_record, write_record
+from fluxvae.mac_record import (
+    Machine,
+    MacRecord,
+    Task,
+    cell_path,
+    failures,
+    read_record,
+    write_record,
+)
 from fluxvae.mac_report import Progress, run_report, stated_list, tasks_of
 from fluxvae.mac_steps import STEPS, Place, Settings
 from fluxvae.mac_table import NO_RECORD, report_page, table
@@ -135,6 +143,40 @@ def test_drift_asks_for_all_units_in_one_call(
     assert arguments[arguments.index("--repeats") + 1] == "20"
     compared = {c["compute_units"]: c["metrics"]["max_abs"] for c in result["against_cpu"]}
     assert compared == dict.fromkeys(set(asked) - {"cpuOnly"}, 0.01)
+
+
+def test_drift_keeps_what_worked_where_some_compute_units_failed(
+    places: list[Place], tmp_path: Path
+) -> None:
+    run = {"bit_equal": True, "differing": 0, "first_differing": None, "max_abs": 0.0}
+    worked = [u for u in UNITS if u != "cpuAndGPU"]
+    drift = {
+        "repeats": 20,
+        "runs": [{"compute_units": u, **run, "digest": "0" * 64} for u in worked],
+        "against_cpu": [
+            {"compute_units": u, "bit_equal": False, "metrics": metrics()}
+            for u in worked
+            if u != "cpuOnly"
+        ],
+    }
+    failed = [{"compute_units": "cpuAndGPU", "failure": "no GPU"}]
+    content = report("drift", drift=drift, failures=failed)
+    fake = FakeHarness(tmp_path, (1, content, "error: drift on cpuAndGPU: no GPU\n"))
+    steps = Steps()
+    done = {**steps.table, "drift": STEPS["drift"]}
+    place = replace(places[0], harness=fake.harness)
+    record = run_report([place], MAC, rehearsal=False, steps=done)
+    assert [c.task.kind for c in failures(record.cells)] == ["drift"]
+    page = report_page(record)
+    row = next(line for line in page.splitlines() if line.startswith(f"| {place.package.stem}"))
+    # same bits, then the differences from the CPU: GPU, Neural Engine, all
+    cells = row.strip("| ").split(" | ")
+    assert cells[-4:] == ["yes (1 failed)", "failed", "1.0e-02", "1.0e-02"]
+    assert "drift-64-each: cpuAndGPU: no GPU" in page
+    again = Steps()
+    run_report([place], MAC, rehearsal=False, steps={**again.table, "drift": STEPS["drift"]})
+    assert again.done == []  # the drift alone was tried again
+    assert len(fake.calls) == 2
 
 
 def test_drift_without_the_comparison_is_a_failure(places: list[Place], tmp_path: Path) -> None:

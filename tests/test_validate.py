@@ -150,6 +150,7 @@ def test_own_latents_take_the_place_of_photos(
 ) -> None:
     mine = Latent("mine", normal_latent(32, Size(64, 64), seed=5))
     wide = Latent("wide", normal_latent(32, Size(64, 128), seed=5))
+    mine.values[0, 3, 1, 2] = -1e30
     report = validate(
         demo_package, weights, encoder=encoder, latents=(mine, wide), backend="reference"
     )
@@ -157,6 +158,10 @@ def test_own_latents_take_the_place_of_photos(
     assert report.cases[0].kind == "user"
     assert report.cases[0].limit == Limit("psnr_db", 60.0)
     assert report.notes[-1] == "These latents fit no size of the artifact: wide."
+    assert report.notes[-2] == (
+        "The latent mine holds -1e+30, and float16's largest value is 65504: it becomes infinity "
+        "there (values: 1)."
+    )
     assert not any("NOT tested" in note for note in report.notes)
 
 

@@ -20,6 +20,7 @@ from fluxvae.cli.harness import (
 )
 from fluxvae.cli.options import (
     ARTIFACT,
+    FiniteRange,
     artifact_argument,
     json_option,
     overwrite_option,
@@ -32,6 +33,7 @@ from fluxvae.errors import OutputError
 if TYPE_CHECKING:
     from fluxvae.bench import Record, Settings, Start
     from fluxvae.bench_compare import Comparison
+    from fluxvae.harness import FirstCalls
 
 DRIVERS = {"swift": ("swift",), "python": ("python",), "both": ("swift", "python")}
 
@@ -68,7 +70,10 @@ def command() -> None:
 @click.option("--iterations", type=click.IntRange(min=1), default=200, show_default=True,
               help="Timed predictions in each process.")  # fmt: skip
 @click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True,
-              help="Predictions before them, kept apart.")  # fmt: skip
+              help="Predictions before them, kept as first calls; three at least.")  # fmt: skip
+@click.option("--idle", type=FiniteRange(0, 3600), metavar="SECONDS",
+              help="Pause after them, and then three first calls more. [default: 6 where Core ML "
+              "may use a Neural Engine, which sleeps by then; else none]")  # fmt: skip
 @click.option("--runs", type=click.IntRange(min=1), default=7, show_default=True,
               help="Fresh processes for each set of compute units.")  # fmt: skip
 @cooldown_option(0.0)
@@ -90,6 +95,7 @@ def run(
     model: Path,
     iterations: int,
     warmup: int,
+    idle: float | None,
     runs: int,
     cooldown: float,
     units: str,
@@ -102,12 +108,13 @@ def run(
     overwrite: bool,
     program: Path | None,
     as_json: bool,
-) -> None:
-    """Load, warm up and time MODEL (.mlmodelc) in fresh processes.
+) -> int:
+    """Load and time MODEL (.mlmodelc) in fresh processes.
 
     Without MODEL, the newest artifact in coreml_out/, compiled where it is not.
     Figures are of the runs' medians; outlier runs (modified z-score above 3.5) are flagged and
-    stay in.
+    stay in. The first calls after loading and after a pause are in none of them, but figures of
+    their own. Compute units that fail are named, with exit code 1; the others go on.
     """
     from fluxvae.bench import Settings, bench, expand_units, write_record
     from fluxvae.output import refuse_existing, require_writable
@@ -123,6 +130,7 @@ def run(
     settings = Settings(
         iterations=iterations,
         warmup=warmup,
+        idle_s=idle,
         runs=runs,
         cooldown_s=cooldown,
         drivers=DRIVERS[driver],  # type: ignore[arg-type]
@@ -141,6 +149,7 @@ def run(
         _print(record)
         if out is not None:
             click.echo(str(out))
+    return 1 if record.failures else 0
 
 
 def _starter(model: Path, settings: Settings, program: Path | None) -> Start:
@@ -161,6 +170,7 @@ def _starter(model: Path, settings: Settings, program: Path | None) -> Start:
             function=settings.function,
             size=settings.size,
             io=settings.io,
+            idle_s=settings.idle_s,
         )
         return start_python(request, environment)
 
@@ -179,10 +189,22 @@ def _print(record: Record) -> None:
             f"{s.p90:9.3f} {s.first_load_median:9.1f} {s.second_load_median:8.1f} {memory:>9}"
         )
     for s in record.summaries:
+        click.echo(f"first calls, {s.driver} {s.compute_units}: {_calls(s.first_calls)}")
+    for f in record.failures:
+        click.echo(f"{f.driver} {f.compute_units} FAILED in run {f.number}: {f.failure}")
+    for s in record.summaries:
         for run_number in s.outliers:
             click.echo(f"outlier, kept: run {run_number} of {s.driver} on {s.compute_units}")
     for note in record.notes:
         click.echo(f"note: {note}")
+
+
+def _calls(calls: FirstCalls) -> str:
+    """Milliseconds in their order, as in "after loading 9.1, 2.2, 2.1 ms"."""
+    parts = [("after loading", calls.after_load_ms)]
+    if calls.after_idle_ms:
+        parts.append((f"after {calls.idle_s:g} s idle", calls.after_idle_ms))
+    return "; ".join(f"{when} {', '.join(f'{ms:.1f}' for ms in times)} ms" for when, times in parts)
 
 
 @command.command("compare")
@@ -193,7 +215,8 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
     """Say whether B is faster, slower or not distinguishable from A.
 
     A and B are records of `fluxvae bench --out`. The verdict is a Mann-Whitney U test of the
-    runs' medians at 5 %; the ratio comes with a 95 % bootstrap interval.
+    runs' medians at 5 %; the ratio comes with a 95 % bootstrap interval. First calls are shown,
+    not judged.
     """
     from fluxvae.bench import read_record
     from fluxvae.bench_compare import compare_records
@@ -204,6 +227,9 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
         return
     for row in found.rows:
         click.echo(_row(row))
+        for name, calls in (("A", row.first_calls_a), ("B", row.first_calls_b)):
+            if calls is not None:
+                click.echo(f"  first calls of {name}: {_calls(calls)}")
         if row.note:
             click.echo(f"  {row.note}")
     for note in found.notes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.cli.encoders import choose_encoder
-from fluxvae.cli.options import say
+from fluxvae.cli.options import FiniteRange, say
 from fluxvae.errors import UsageError
 from fluxvae.recipes import ACTIVATIONS, PALETTE_BITS, Compression, Recipe
 
@@ -66,7 +66,7 @@ _OPTIONS = (
     ),
     click.option(
         "--int8-share",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=FiniteRange(0, 1, min_open=True),
         metavar="SHARE",
         help="--w8a8: least share of multiply-accumulates in int8. [default: 0.95]",
     ),

@@ -14,6 +14,7 @@ from fluxvae.cli.harness import (
     function_option,
     harness_option,
     number,
+    print_failures,
     units_option,
 )
 from fluxvae.cli.options import artifact_argument, json_option, print_json
@@ -43,10 +44,11 @@ def command(
     units: str,
     program: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Say whether a compiled model gives the same bits every time and on all compute units.
 
     Without MODEL, the newest artifact in coreml_out/, compiled where it is not.
+    Compute units that fail are named, with exit code 1; the others go on.
 
     \b
     Example:
@@ -68,6 +70,7 @@ def command(
         print_json(asdict(report))
     else:
         _print(report, report.drift)
+    return 1 if report.failures else 0
 
 
 def _print(report: HarnessReport, drift: Drift) -> None:
@@ -83,5 +86,6 @@ def _print(report: HarnessReport, drift: Drift) -> None:
         m = against.metrics
         what = "the same bits" if against.bit_equal else f"max abs {number(m.max_abs, '.1e')}"
         click.echo(f"{against.compute_units:<20}against cpuOnly: {what}")
+    print_failures(report)
     for note in report.notes:
         click.echo(f"note: {note}")

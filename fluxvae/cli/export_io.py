@@ -94,6 +94,7 @@ def command(
     parsed = one_size(size, "an I/O bundle")
     from fluxvae.digest import file_sha256
     from fluxvae.iobundle import NORMAL, Request, check_target, export_bundle
+    from fluxvae.metrics import beyond_float16
     from fluxvae.weights import load_weights
 
     noise = latents is None and case in (None, NORMAL)
@@ -115,6 +116,9 @@ def command(
             parsed[0], layout, latent.name, 0, io_precision, latent, digest, recipe.latents
         )
         photo = None
+        beyond = beyond_float16(latent.values)
+        if beyond is not None:
+            say(f"note: {latent.name} {beyond}, in a float16 model")
     else:
         request = Request(
             parsed[0], layout, case or NORMAL, seed or 0, io_precision, latents=recipe.latents

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fluxvae.cli.options import say
+from fluxvae.cli.options import FiniteRange, say
 
 if TYPE_CHECKING:
-    from fluxvae.harness import Harness
+    from fluxvae.harness import Harness, HarnessReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine", "each")
@@ -37,20 +36,13 @@ units_option = click.option(
 )
 
 
-def _finite(_: click.Context, option: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):  # which click's range lets through
-        raise click.BadParameter(f"expected a number of seconds, got {value}", param=option)
-    return value
-
-
 def cooldown_option(default: float) -> Callable[[F], F]:
     """``--cooldown SECONDS``."""
     return click.option(
         "--cooldown",
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         default=default,
         show_default=True,
-        callback=_finite,
         metavar="SECONDS",
         help="Rest between two processes.",
     )
@@ -107,6 +99,12 @@ def check_bundle(folder: Path | None, size: str | None) -> None:
     held = read_bundle(folder).manifest.size
     if size is not None and parse_sizes(size) != (held,):
         raise UsageError(f"--size {size} is not that of {folder}, which holds {held}: leave it out")
+
+
+def print_failures(report: HarnessReport) -> None:
+    """A line for each set of compute units that gave no result."""
+    for failed in report.failures:
+        click.echo(f"{failed.compute_units:<20}FAILED: {failed.failure}")
 
 
 def number(value: float | None, form: str) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,18 @@ def calibration_option(photos: str) -> Callable[[Any], Any]:
         metavar="photos|DIR",
         help=f"What compression may look at: 16 crops of {photos}, or your images or latents.",
     )
+
+
+class FiniteRange(click.FloatRange):
+    """``click.FloatRange`` without NaN and infinity, which that lets through."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"expected a finite number, got {value}", param, ctx)
+        return number
 
 
 def one_size(text: str, owner: str) -> tuple[Size, ...]:

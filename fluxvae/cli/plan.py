@@ -12,6 +12,7 @@ from fluxvae.cli.harness import (
     find_harness,
     function_option,
     harness_option,
+    print_failures,
     units_option,
 )
 from fluxvae.cli.options import artifact_argument, json_option, print_json
@@ -57,7 +58,8 @@ def command(
     else:
         for result in plan.results:
             _print(result)
-    return 0 if plan.available else 1
+        print_failures(report)
+    return 0 if plan.available and not report.failures else 1
 
 
 def _print(plan: UnitsPlan) -> None:

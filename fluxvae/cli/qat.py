@@ -14,6 +14,7 @@ import click
 from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
+    FiniteRange,
     OUT,
     json_option,
     offline_option,
@@ -46,7 +47,7 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
     help="Where to start: a recipe (w8a8, w8a8-85, w8a8-symmetric, w8a8-plain, pal4), or the "
     "checkpoint of an earlier training.",
 )
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True),
+@click.option("--minutes", type=FiniteRange(min=0, min_open=True),
               help="How long to train. [default: 60]")  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), help="Steps instead of minutes; repeatable.")
 @click.option("--calibration", metavar="SOURCE",
@@ -62,13 +63,13 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
               help="Steps between two points of the curve.")  # fmt: skip
 @click.option("--judge-size", type=click.IntRange(min=16), default=256, show_default=True,
               help="Side of the photos that are judged, in pixels.")  # fmt: skip
-@click.option("--weight-rate", type=click.FloatRange(min=0, min_open=True), default=1e-5,
+@click.option("--weight-rate", type=FiniteRange(min=0, min_open=True), default=1e-5,
               show_default=True, help="Learning rate of weights.")  # fmt: skip
-@click.option("--scale-rate", type=click.FloatRange(min=0, min_open=True), default=3e-3,
+@click.option("--scale-rate", type=FiniteRange(min=0, min_open=True), default=3e-3,
               show_default=True, help="Learning rate of scales (their logarithms).")  # fmt: skip
-@click.option("--bias-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3,
+@click.option("--bias-rate", type=FiniteRange(min=0, min_open=True), default=1e-3,
               show_default=True, help="Learning rate of biases and GroupNorms.")  # fmt: skip
-@click.option("--save-every", type=click.FloatRange(min=0), default=60.0, show_default=True,
+@click.option("--save-every", type=FiniteRange(min=0), default=60.0, show_default=True,
               help="Seconds between two saved states.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
               help="Which crops.")  # fmt: skip

@@ -73,7 +73,8 @@ def command(
 
     On Linux the same Swift program runs on fluxvae's reference executor. Without MODEL, the newest
     artifact in coreml_out/ is taken, and compiled where it is not. Exit code 3 when a case is
-    outside its limit.
+    outside its limit; 1 when compute units failed, whose name and reason are printed, and no case
+    is outside its limit.
 
     \b
     Examples:
@@ -98,12 +99,13 @@ def command(
                 harness, model, folder, cases, function, size, weights, encoder, units,
                 offline,
             )  # fmt: skip
-    passed = all(r.passed for r in results)
     if as_json:
         print_json(results_json(model, results))
     else:
         _print(model, results)
-    return 0 if passed else 3
+    if any(r.missed_limit for r in results):
+        return 3
+    return 1 if any(r.report.failures for r in results) else 0
 
 
 def _given(
@@ -173,6 +175,9 @@ def _print(model: Path, results: list[JobResult]) -> None:
                 f"{number(m.max_abs, '8.1e'):>8}  {number(m.rmse, '8.1e'):>8}  "
                 f"{number(m.psnr_db, '7.1f'):>7}  {bound:>12}  {verdict}{bad}"
             )
+        for failed in result.report.failures:
+            where = f"{result.validation.case:<10}  {result.job.size!s:>9}"
+            click.echo(f"{where}  {failed.compute_units:<18}  FAILED: {failed.failure}")
     notes = dict.fromkeys(n for r in results for n in (*r.validation.notes, *r.report.notes))
     click.echo()
     if all(result.validation.case == "normal" for result in results):

@@ -24,6 +24,7 @@ from fluxvae.recipes import (
     parse_label,
     parse_sizes,
 )
+from fluxvae.recipes.bounds import check_bound
 
 UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
 DRIVERS = ("python", "swift")
@@ -243,7 +244,13 @@ def _settings(head: Mapping[str, Any]) -> Settings:
 def _thresholds(table: Mapping[str, Any]) -> Thresholds:
     names = tuple(f.name for f in fields(Thresholds))
     _known(table, names, "threshold")
-    return Thresholds(**{name: _number(table, name, 0.0) for name in names if name in table})
+    return Thresholds(
+        **{
+            name: check_bound(name, _number(table, name, 0.0), f"threshold {name}")
+            for name in names
+            if name in table
+        }
+    )
 
 
 def _needs(head: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from fluxvae.bench import Settings as BenchSettings
 from fluxvae.bench import bench, start_swift
 from fluxvae.bench_python import Request, start_python
 from fluxvae.compiler import SUFFIX, compile_model, find_compilers
-from fluxvae.errors import ArtifactError
+from fluxvae.errors import ArtifactError, BenchError
 from fluxvae.harness import Harness, run_harness
 from fluxvae.host import this_host
 from fluxvae.matrix.energy import Decode, cell_energy, ready_decode
@@ -93,6 +93,8 @@ def _measure(
         return start_python(request, environment)
 
     record = bench(start, settings, say=print)
+    for failed in record.failures:  # or a cell of fewer runs would look like a whole one
+        raise BenchError(f"run {failed.number} of {settings.runs}: {failed.failure}")
     runs = tuple(
         Latency(
             first_load_s=process.run.load.first_ms / 1e3,

@@ -10,7 +10,6 @@ from dataclasses import asdict, fields
 
 import numpy as np
 
-from fluxvae.bench import outliers
 from fluxvae.matrix.record import (
     NONE,
     Ablation,
@@ -23,6 +22,7 @@ from fluxvae.matrix.record import (
     Row,
     Summary,
 )
+from fluxvae.metrics import outliers
 
 AXES = tuple(field.name for field in fields(Cell))
 _FIXED = ("variant", "decoder")  # an ablation is of one decoder

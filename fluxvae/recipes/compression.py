@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from fluxvae.errors import UsageError
+from fluxvae.recipes.bounds import check_bound
 
 KINDS = ("palette", "int8", "int4", "mixed", "w8a8")
 METHODS = ("compensated", "plain", "trained")
@@ -191,9 +192,9 @@ def parse_label(text: str) -> Compression:
 def parse_budget(text: str) -> Budget:
     """``900KB`` and ``0.9MB`` (of 1000) to bytes, ``40dB`` to PSNR. Raises UsageError."""
     match = _BUDGET.fullmatch(text.strip())
-    if not match or float(match[1]) <= 0:
+    if not match or not 0 < float(match[1]) < math.inf:
         raise UsageError(f"budget {text!r} is not understood: give a size or a PSNR, 900KB or 40dB")
     unit = match[2].upper()
     if unit == "DB":
-        return Budget("dB", float(match[1]))
+        return Budget("dB", check_bound("psnr_db", float(match[1]), f"budget {text[:40]!r}"))
     return Budget("bytes", float(match[1]) * {"KB": 1e3, "MB": 1e6}[unit])

@@ -177,7 +177,7 @@ def test_cooldown_that_is_no_number_of_seconds(
 ) -> None:
     ran = run(capsys, *command, "--cooldown", value)
     assert (ran.code, ran.out) == (2, "")
-    expected = f"Error: Invalid value for '--cooldown': expected a number of seconds, got {value}"
+    expected = f"Error: Invalid value for '--cooldown': expected a finite number, got {value}"
     assert ran.err.splitlines()[-1] == expected
 
 
@@ -207,7 +207,7 @@ def test_records_that_are_none(capsys: Capture, tmp_path: Path) -> None:
     good = tmp_path / "none.json"
     for content, words in (
         ('{"format": "fluxvae-bench", "version": 1, "flu', "or a damaged one (Unterminated string"),
-        ("[1, 2]", "expected format 'fluxvae-bench', version 1, got None): give such a record"),
+        ("[1, 2]", "expected format 'fluxvae-bench', version 2, got None): give such a record"),
         (DEEP, "it is nested too deeply"),
     ):
         (tmp_path / "a.json").write_text(content)
@@ -233,7 +233,8 @@ def test_python_driver_s_usage_errors_are_usage_errors(
 ) -> None:
     from fluxvae import bench_python
 
-    fields = {"compute_units": "all", "iterations": 1, "warmup": 0, "function": None, "io": None}
+    fields = {"compute_units": "all", "iterations": 1, "warmup": 0, "function": None, "io": None,
+              "idle_s": None}  # fmt: skip
     for size, words in (("64,128", "one size is timed at a time"), ("128", "none of which is")):
         request = json.dumps({"model": str(demo_package), "size": size, **fields})
         assert bench_python.main([request]) == 2

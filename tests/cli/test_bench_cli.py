@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.run import run
 from tests.fake_harness import FakeHarness, bench_run, report
-from tests.test_harness import DRIFT, NO_PLAN, PLAN
+from tests.test_harness import DRIFT, GPU_FAILED, NO_PLAN, PLAN
 
 Capture = pytest.CaptureFixture[str]
 
@@ -41,9 +41,12 @@ def test_table_flags_the_outlier_and_keeps_it(tmp_path: Path, capsys: Capture, m
     program = str(fake(tmp_path, 10, 10.1, 10.2, 10.1, 30).program)
     ran = run(capsys, "bench", model, "--runs", "5", "--harness", program)
     assert ran.code == 0
-    head, row, outlier, *notes = ran.out.splitlines()
+    head, row, calls, outlier, *notes = ran.out.splitlines()
     assert head.split()[:4] == ["driver", "compute", "units", "runs"]
     assert row.split()[:4] == ["swift", "all", "5", "10.100"]
+    assert calls == (
+        "first calls, swift all: after loading 5.0, 3.0, 2.0 ms; after 6 s idle 9.0, 4.0, 2.0 ms"
+    )
     assert outlier == "outlier, kept: run 5 of swift on all"
     assert any("say nothing about a Mac" in note for note in notes)
     assert ran.err.splitlines()[0] == "run 1 of 5, swift, all: median 10.000 ms"
@@ -65,6 +68,7 @@ def test_compare_says_slower_with_its_reasons(tmp_path: Path, capsys: Capture, m
     assert ran.code == 0
     assert ran.out.splitlines()[0].endswith("p 0.029: slower")
     assert "10.150 ms (4 runs) -> 12.150 ms (4 runs), ratio 1.197" in ran.out
+    assert "  first calls of B: after loading 5.0, 3.0, 2.0 ms; after 6 s idle 9.0" in ran.out
     assert run(capsys, "bench", "compare", b, a, "--json").json["rows"][0]["verdict"] == "faster"
     same = run(capsys, "bench", "compare", a, a, "--json").json["rows"][0]
     assert same["verdict"] == "not distinguishable"
@@ -90,6 +94,8 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: Capture, model:
         (line,) = ran.err.splitlines()
         assert line.startswith("fluxvae: ")
         assert why in line
+    for seconds in ("nan", "inf", "-1"):
+        assert run(capsys, "bench", model, "--idle", seconds).code == 2
 
 
 def answering(folder: Path, code: int, content: dict[str, Any]) -> str:
@@ -153,3 +159,39 @@ def test_cache_folder_follows_the_system(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert cache_folder() == Path.home() / ".cache" / "fluxvae"
     monkeypatch.setattr("sys.platform", "darwin")
     assert cache_folder() == Path.home() / "Library" / "Caches" / "fluxvae"
+
+
+def test_compute_units_that_fail_are_named_beside_the_results_of_the_others(
+    tmp_path: Path, capsys: Capture, model: str
+) -> None:
+    reason = "m.mlmodelc cannot be loaded: no GPU"
+    (tmp_path / "drift").mkdir()
+    half = report("drift", drift=DRIFT, failures=GPU_FAILED)
+    ran = run(capsys, "drift", model, "--harness", answering(tmp_path / "drift", 1, half))
+    assert ran.code == 1
+    assert ran.out.splitlines()[0].startswith("cpuOnly             1 of 3 outputs differ")
+    assert f"cpuAndGPU           FAILED: {reason}" in ran.out.splitlines()
+
+    (tmp_path / "plan").mkdir()
+    half = report("plan", plan=PLAN, failures=GPU_FAILED)
+    ran = run(capsys, "plan", model, "--harness", answering(tmp_path / "plan", 1, half))
+    assert (ran.code, ran.out.splitlines()[-1]) == (1, f"cpuAndGPU           FAILED: {reason}")
+
+    answers = [
+        (0, report("bench", runs=[bench_run([1.0, 2.0], "all")]), ""),
+        (0, report("bench", runs=[bench_run([1.0, 2.0], "cpuOnly")]), ""),
+        (1, "", f"error: {reason}\n"),
+        (0, report("bench", runs=[bench_run([1.0, 2.0], "cpuAndNeuralEngine")]), ""),
+    ]
+    (tmp_path / "bench").mkdir()
+    program = str(FakeHarness(tmp_path / "bench", *answers).program)
+    out = str(tmp_path / "a.json")
+    ran = run(
+        capsys, "bench", model, "--compute-units", "each", "--runs", "1", "--harness", program,
+        "--out", out,
+    )  # fmt: skip
+    assert ran.code == 1
+    rows = [line.split()[1] for line in ran.out.splitlines() if line.startswith("swift ")]
+    assert rows == ["all", "cpuOnly", "cpuAndNeuralEngine", "cpuAndGPU"]
+    assert f"swift cpuAndGPU FAILED in run 1: {reason}" in ran.out.splitlines()
+    assert run(capsys, "bench", "compare", out, out).code == 0

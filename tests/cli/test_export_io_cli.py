@@ -9,6 +9,7 @@ from fluxvae.iobundle import read_bundle
 from tests.artifacts import normal_latent
 from tests.cli.run import run
 from tests.fake_harness import FakeHarness, report, validation
+from tests.test_harness import GPU_FAILED
 
 Capture = pytest.CaptureFixture[str]
 DEMO = ["export-io", "--variant", "flux2", "--weights", "demo", "--size", "64"]
@@ -109,6 +110,44 @@ def test_failed_verdict_is_exit_code_3_with_the_harness_numbers(
         ran = run(capsys, "validate-swift", str(model), "--harness", str(fake.program), *arguments)
         assert ran.code == 2
         assert why in ran.err
+
+
+def test_compute_units_that_fail_are_code_1_unless_a_limit_is_missed(
+    tmp_path: Path, capsys: Capture, demo_package: Path
+) -> None:
+    from fluxvae.compiler import compile_model
+
+    model = compile_model(demo_package, tmp_path / "m.mlmodelc", compiler="portable")
+    for verdict, code in (("pass", 1), ("fail", 3)):
+        half = report("validate", validation=validation(verdict), failures=GPU_FAILED)
+        half["validation"]["verdict"] = "fail"
+        fake = FakeHarness(tmp_path, (code, half, "error: validate on cpuAndGPU: no GPU\n"))
+        asked = ("validate-swift", str(model), "--case", "normal", "--compute-units", "each")
+        ran = run(capsys, *asked, "--harness", str(fake.program))
+        assert ran.code == code
+        (line,) = [line for line in ran.out.splitlines() if "FAILED" in line]
+        assert line.split()[2:4] == ["cpuAndGPU", "FAILED:"]
+        assert ran.out.splitlines()[-1].startswith("m.mlmodelc: FAIL")
+
+
+def test_own_latent_beyond_float16_is_noted_and_no_float16_file_is_made_of_it(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    from fluxvae.recipes import Size
+
+    values = normal_latent(32, Size(64, 64))
+    values[0, 0, 0, :2] = 1e30, -65520
+    np.save(tmp_path / "mine.npy", values)
+    asked = (*DEMO, "--latents", str(tmp_path / "mine.npy"), "--out", str(tmp_path / "io"))
+    ran = run(capsys, *asked)
+    assert ran.code == 0
+    assert "note: mine holds 1e+30, and float16's largest value is 65504" in ran.err
+    ran = run(capsys, *asked, "--overwrite", "--io-precision", "float16")
+    assert (ran.code, ran.out) == (1, "")
+    assert "export with --io-precision float32" in ran.err
+    np.save(tmp_path / "mine.npy", values.clip(-65519, 65519))  # which round to 65504
+    ran = run(capsys, *asked, "--overwrite", "--io-precision", "float16")
+    assert (ran.code, ran.err) == (0, "computing mine at 64 in float64\n")
 
 
 def test_a_photo_comes_before_noise_where_an_encoder_belongs_to_the_weights(

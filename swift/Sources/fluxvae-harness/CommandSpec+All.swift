@@ -10,7 +10,7 @@ extension CommandSpec {
     CommandSpec(
       name: .bench, argument: "MODEL", summary: "time loading and predictions",
       options: [
-        .io, .iterations, .warmup, .function, .size, .computeUnits, .strictHost, .json,
+        .io, .iterations, .warmup, .idle, .function, .size, .computeUnits, .strictHost, .json,
       ], required: []),
     CommandSpec(
       name: .plan, argument: "MODEL", summary: "which operation Core ML means to run where",
@@ -47,7 +47,12 @@ extension OptionSpec {
     help: "timed predictions (default \(Bench.Settings().iterations))")
   static let warmup = OptionSpec(
     name: "--warmup", value: "N",
-    help: "predictions before them (default \(Bench.Settings().warmup))")
+    help: "predictions before them, kept as first calls (default and least "
+      + "\(Bench.Settings().warmup))")
+  static let idle = OptionSpec(
+    name: "--idle", value: "SECONDS",
+    help: "pause, then first calls again (default \(Int(FirstCalls.sleepsAfter)) with a "
+      + "Neural Engine, else 0)")
   static let repeats = OptionSpec(
     name: "--repeats", value: "N", help: "predictions (default \(Request.defaultRepeats))")
   static let strictHost = OptionSpec(

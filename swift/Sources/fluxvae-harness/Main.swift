@@ -19,7 +19,7 @@ enum Main {
   private static func run(_ arguments: [String]) async -> Exit {
     do {
       return try await answer(try Request.parse(arguments))
-    } catch let error as UsageError {
+    } catch let error where error is UsageError || (error as? BundleError)?.isUsage == true {
       complain(error)
       return .usage
     } catch {
@@ -35,10 +35,12 @@ enum Main {
     case .validate(let choice, let io, let json):
       let report = try await Validate.run(choice, io: io, progress: progress)
       try show(report, json: json)
-      if report.validation?.verdict == .fail { return .failed }
+      if report.validation?.missedLimit == true { return .failed }
+      return complaints(report)
     case .bench(let choice, let io, let settings, let json):
       let report = try await Bench.run(choice, io: io, settings: settings, progress: progress)
       try show(report, json: json)
+      return complaints(report)
     case .plan(let choice, let json):
       let report = try await Plan.run(choice, progress: progress)
       try show(report, json: json)
@@ -46,15 +48,25 @@ enum Main {
         complain("there is no compute plan: \(plan.reason ?? "the system gave no reason")")
         return .error
       }
+      return complaints(report)
     case .drift(let choice, let io, let repeats, let json):
       let report = try await Drift.run(choice, io: io, repeats: repeats, progress: progress)
       try show(report, json: json)
+      return complaints(report)
     case .compile(let package, let out, let overwrite):
       say(try await Compile.run(package, to: out, overwrite: overwrite).path)
     case .speed:
       say(try CopySpeed.measure().lines.joined(separator: "\n"))
     }
     return .done
+  }
+
+  /// One line for each set of compute units that gave no result.
+  private static func complaints(_ report: Report) -> Exit {
+    for failed in report.failures {
+      complain("\(report.command.rawValue) on \(failed.computeUnits.rawValue): \(failed.failure)")
+    }
+    return report.failures.isEmpty ? .done : .error
   }
 
   private static func show(_ report: Report, json: Bool) throws {

@@ -11,6 +11,7 @@ enum ReportText {
     if let validation = report.validation { lines += validate(validation) }
     if let plan = report.plan { lines += plan.results.flatMap(self.plan) }
     if let drift = report.drift { lines += self.drift(drift) }
+    lines += report.failures.map { "\($0.computeUnits.rawValue): FAILED: \($0.failure)" }
     return lines + report.notes.map { "note: \($0)" }
   }
 
@@ -21,13 +22,20 @@ enum ReportText {
   private static func bench(_ run: BenchRun) -> [String] {
     let latency = run.latency
     return [
-      "\(run.computeUnits.rawValue): load \(ms(run.load.firstMs)), again \(ms(run.load.secondMs))"
-        + (run.firstPredictionMs.map { ", first prediction \(ms($0))" } ?? ""),
+      "\(run.computeUnits.rawValue): load \(ms(run.load.firstMs)), again \(ms(run.load.secondMs))",
+      "  first calls, in none of the figures below: " + firstCalls(run.firstCalls),
       "  \(latency.count) predictions: median \(ms(latency.median)), mean \(ms(latency.mean)), "
         + "p10 \(ms(latency.p10)), p90 \(ms(latency.p90))",
       "  p95 \(ms(latency.p95)), p99 \(ms(latency.p99)), min \(ms(latency.min)), "
         + "max \(ms(latency.max)), peak memory \(memory(run.peakMemoryBytes))",
     ]
+  }
+
+  private static func firstCalls(_ calls: FirstCalls) -> String {
+    func list(_ times: [Double]) -> String { times.map(ms).joined(separator: ", ") }
+    let afterLoad = "after loading \(list(calls.afterLoadMs))"
+    guard calls.idleS > 0 else { return afterLoad }
+    return afterLoad + String(format: "; after %g s idle ", calls.idleS) + list(calls.afterIdleMs)
   }
 
   private static func validate(_ validation: ValidationReport) -> [String] {

@@ -39,6 +39,7 @@ enum Request: Equatable, Sendable {
       let settings = Bench.Settings(
         iterations: try invocation.number("--iterations", least: 1) ?? Bench.Settings().iterations,
         warmup: try invocation.number("--warmup", least: 0) ?? Bench.Settings().warmup,
+        idle: try invocation.seconds("--idle"),
         strictHost: invocation.switches.contains("--strict-host"))
       self = .bench(try invocation.choice(), io: io, settings, json: json)
     case .plan:
@@ -73,6 +74,14 @@ extension Invocation {
         option: option, value: text, expected: "a whole number from \(least) to 1000000")
     }
     return number
+  }
+
+  fileprivate func seconds(_ option: String) throws(UsageError) -> Double? {
+    guard let text = values[option] else { return nil }
+    guard let seconds = Double(text), (0...3600).contains(seconds) else {
+      throw .badValue(option: option, value: text, expected: "seconds from 0 to 3600")
+    }
+    return seconds
   }
 
   private func size() throws(UsageError) -> ImageSize? {

@@ -89,6 +89,27 @@ struct AgreementTests {
     #expect(agreement.notes[0].contains("not checked"))
   }
 
+  @Test(
+    "an input beyond float16 is noted for a model that takes or computes in float16",
+    arguments: [
+      ("float16", ScalarType.float16, Float(1e30), true), ("float16", .float32, -65520, true),
+      ("float32", .float16, 65520, true), ("float32", .float32, 1e30, false),
+      ("float16", .float16, 65519, false),  // which rounds to 65504
+    ])
+  func overflow(precision: String, dtype: ScalarType, value: Float, noted: Bool) throws {
+    let folder = try BundleFolder()
+    let tensor = try Tensor(
+      [1, value] + Array(repeating: 2, count: 22), shape: [1, 4, 2, 3], dtype: .float32)
+    try folder.write(tensor.bytes, to: "input.bin")
+    folder.change("input", "sha256", to: SHA256.hexDigest(tensor.bytes))
+    let model = Interfaces.decoder(
+      metadata: Interfaces.metadata(precision: precision),
+      latent: Interfaces.feature("latent", [1, 4, 2, 3], dtype: dtype))
+    let notes = try folder.read().agreement(with: model).notes
+    #expect(notes.count == (noted ? 1 : 0))
+    #expect(notes.allSatisfy { $0.contains("\(Double(value))") && $0.contains("65504") })
+  }
+
   @Test("damaged metadata is an error, not a foreign model")
   func damaged() {
     var metadata = Interfaces.metadata()

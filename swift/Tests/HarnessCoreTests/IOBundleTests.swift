@@ -121,8 +121,33 @@ struct IOBundleTests {
     folder.manifest["format"] = "other"
     #expect(throws: BundleError.format("other")) { try folder.read() }
     try folder.write(Array("[1, 2".utf8), to: "manifest.json")
-    #expect(throws: BundleError.manifest("it is no JSON object")) {
-      try IOBundle(folder: folder.url)
-    }
+    let error = try #require(throws: BundleError.self) { try IOBundle(folder: folder.url) }
+    #expect(error.localizedDescription.contains("not valid JSON"))
+  }
+
+  @Test(
+    "a bound that passes everything or nothing is wrong usage",
+    arguments: [
+      ("psnr_db", "-1e9"), ("psnr_db", "0"), ("psnr_db", "200.5"), ("psnr_db", "1e300"),
+      ("max_abs", "-1e-3"), ("max_abs", "0"), ("max_abs", "2.5"), ("max_abs", "1e30"),
+    ])
+  func bounds(metric: String, bound: String) throws {
+    let folder = try BundleFolder()
+    folder.manifest["limits"] = ["float16": ["metric": metric, "bound": try #require(Double(bound))]]
+    let error = try #require(throws: BundleError.self) { try folder.read() }
+    #expect(error.isUsage)
+    #expect(error.localizedDescription.contains("limit for float16 is \(metric)"))
+  }
+
+  @Test("a bound that no number holds is refused", arguments: ["NaN", "Infinity", "1e999"])
+  func notANumber(bound: String) throws {
+    let folder = try BundleFolder()
+    _ = try folder.read()
+    let text = String(decoding: try folder.bytes(of: "manifest.json"), as: UTF8.self)
+    let spoilt = text.replacingOccurrences(of: "\"bound\":60", with: "\"bound\":\(bound)")
+    #expect(spoilt != text)
+    try folder.write(Array(spoilt.utf8), to: "manifest.json")
+    let error = try #require(throws: BundleError.self) { try IOBundle(folder: folder.url) }
+    #expect(error.localizedDescription.contains("a number in it is NaN, infinite or too large"))
   }
 }

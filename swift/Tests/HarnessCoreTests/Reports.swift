@@ -34,13 +34,18 @@ enum Reports {
       [nil, 7.25].map { first in
         BenchRun(
           computeUnits: .cpuAndNeuralEngine, load: .init(firstMs: 100.5, secondMs: 3),
-          firstPredictionMs: first, warmupMs: [7.25], samplesMs: samples, latency: latency,
+          firstCalls: FirstCalls(
+            afterLoadMs: [7.25, 2, 2], idleS: first == nil ? 0 : 6,
+            afterIdleMs: first.map { [$0, 3, 2] } ?? []),
+          samplesMs: samples, latency: latency,
           peakMemoryBytes: first == nil ? nil : 77)
       }
     }
     let input = InputReport(source: .generated, path: nil, case: nil, seed: 0, shape: [1, 4, 2, 3])
     return Report(
-      .bench, model: model("hw64"), environment: here, input: input, runs: runs, notes: ["a note"])
+      .bench, model: model("hw64"), environment: here, input: input, runs: runs,
+      failures: [UnitFailure(computeUnits: .cpuAndGPU, failure: "it did not load")],
+      notes: ["a note"])
   }
 
   static var validation: Report {

@@ -32,6 +32,10 @@ struct RequestTests {
         option: "--iterations", value: "0", expected: "a whole number from 1 to 1000000")
     ),
     (
+      ["bench", "M", "--idle", "nan"],
+      .badValue(option: "--idle", value: "nan", expected: "seconds from 0 to 3600")
+    ),
+    (
       ["bench", "M", "--size", "big"],
       .badValue(option: "--size", value: "big", expected: "pixels, such as 768 or 768x1344")
     ),
@@ -65,10 +69,11 @@ struct RequestTests {
     let found = try Request.parse([
       "bench", "--iterations=7", "--json", "M", "--warmup", "0", "--size", "768x1344",
       "--function", "hw768", "--compute-units=cpuAndGPU", "--strict-host", "--io", "folder",
+      "--idle", "0.5",
     ])
     let choice = ModelChoice(
       path: "M", function: "hw768", size: ImageSize(height: 768, width: 1344), units: [.cpuAndGPU])
-    let settings = Bench.Settings(iterations: 7, warmup: 0, strictHost: true)
+    let settings = Bench.Settings(iterations: 7, warmup: 0, idle: 0.5, strictHost: true)
     #expect(found == .bench(choice, io: URL(fileURLWithPath: "folder"), settings, json: true))
   }
 

@@ -16,6 +16,12 @@ public enum BundleError: Error, Equatable, Sendable {
   case weights(bundle: String, model: String)
   case latentSpace(bundle: String, model: String)
   case noLimit(precision: Precision)
+  case bound(precision: String, Limit)
+
+  /// Whether it is a threshold that makes no sense, and not a bundle that is damaged or foreign.
+  public var isUsage: Bool {
+    if case .bound = self { true } else { false }
+  }
 }
 
 extension BundleError: LocalizedError {
@@ -60,6 +66,10 @@ extension BundleError: LocalizedError {
       "the bundle's latent is of the space \(bundle), and the model wants \(model)"
     case .noLimit(let precision):
       "the manifest has no limit for \(precision.rawValue) models"
+    case .bound(let precision, let limit):
+      "the manifest's limit for \(precision) is \(limit.metric.rawValue) \(limit.bound), expected "
+        + "a bound above 0 and up to \(limit.metric.largestBound): any other passes everything or "
+        + "nothing"
     default: "the bundle cannot be used"
     }
   }

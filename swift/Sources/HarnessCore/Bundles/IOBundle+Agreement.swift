@@ -17,7 +17,19 @@ extension IOBundle {
     let (precision, notes) = try origin(of: interface.metadata)
     try check(manifest.input, role: "input", in: interface.inputs)
     try check(manifest.output, role: "output", in: interface.outputs)
-    return try judged(by: precision, notes: notes)
+    let taken = interface.input(named: manifest.input.name)?.dtype
+    let halves = precision == .float16 || taken == .float16
+    return try judged(by: precision, notes: notes + (halves ? overflow : []))
+  }
+
+  /// What becomes of an input that float16 cannot hold.
+  private var overflow: [String] {
+    let beyond = input.doubles().filter { Half.pattern(Float($0)) & 0x7FFF == 0x7C00 }
+    guard let largest = beyond.max(by: { abs($0) < abs($1) }) else { return [] }
+    return [
+      "The input holds \(largest), and float16's largest value is \(Half.largest): it becomes "
+        + "infinity in this model (values: \(beyond.count))."
+    ]
   }
 
   /// Holds the bundle against the model's metadata, which all functions of a model share.

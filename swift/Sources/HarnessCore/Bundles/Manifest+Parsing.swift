@@ -22,7 +22,7 @@ extension Manifest {
     } catch let error as DecodingError {
       throw .manifest(Self.sentence(error))
     } catch {
-      throw .manifest("it is no JSON object")
+      throw .manifest("it cannot be read: \(error.localizedDescription)")
     }
     try check()
   }
@@ -49,8 +49,8 @@ extension Manifest {
         "its size is \(size), and \(output.name) has the shape \(output.shape) in the layout "
           + output.layout.rawValue)
     }
-    guard limits.values.allSatisfy({ $0.bound.isFinite }) else {
-      throw .manifest("a limit is not finite")
+    for (precision, limit) in limits.sorted(by: { $0.key < $1.key }) where !limit.isSensible {
+      throw .bound(precision: precision, limit)
     }
   }
 
@@ -62,7 +62,7 @@ extension Manifest {
       "\(place(context.codingPath)) is of the wrong type"
     case .dataCorrupted(let context) where !context.codingPath.isEmpty:
       "\(place(context.codingPath)) has a value that is not known"
-    default: "it is no JSON object"
+    default: "it is not valid JSON, or a number in it is NaN, infinite or too large"
     }
   }
 

@@ -8,28 +8,26 @@ public enum Drift {
   ///   - progress: gets a line when something slow starts.
   /// - Throws: as `Validate.run`. Drift is no error but a finding.
   public static func run(
-    _ choice: ModelChoice, io folder: URL?, repeats: Int, progress: (String) -> Void
+    _ choice: ModelChoice, io folder: URL?, repeats: Int, loader: ModelLoader = .coreML,
+    progress: (String) -> Void
   ) async throws -> Report {
     let before = Moment.now()
     let bundle = try folder.map { try IOBundle(folder: $0) }
-    var runs: [DriftReport.Run] = []
-    var firsts: [(units: ComputeUnits, outputs: [Tensor])] = []
-    var described: (LoadedModel, InputReport)?
-    for units in choice.units {
+    let each = try await EachUnit(choice.units) { units in
       progress("drift on \(units.rawValue): \(repeats) predictions")
-      let (model, shapes) = try await choice.open(bundle, units: units)
+      let (model, shapes) = try await choice.open(bundle, units: units, loader: loader)
       let feed = try Feed(bundle: bundle, interface: model.interface, shapes: shapes)
       let (run, first) = try observe(model, feed, repeats: max(repeats, 1))
-      runs.append(run)
-      firsts.append((units, first))
-      described = described ?? (model, feed.report)
+      return (run: run, outputs: first, described: Described(model, feed))
     }
-    guard let (model, input) = described else { throw ModelFault.missing(path: choice.path) }
+    let described = each.results[0].described
+    let compared = try compare(each.results.map { ($0.run.computeUnits, $0.outputs) })
     return Report(
-      .drift, model: await choice.report(model),
-      environment: .here(before: before, after: .now()), input: input,
-      drift: DriftReport(repeats: max(repeats, 1), runs: runs, againstCpu: try compare(firsts)),
-      notes: HostProbe.notes(choice.units))
+      .drift, model: await choice.report(described.function, described.interface),
+      environment: .here(before: before, after: .now()), input: described.input,
+      drift: DriftReport(
+        repeats: max(repeats, 1), runs: each.results.map(\.run), againstCpu: compared),
+      failures: each.failures, notes: HostProbe.notes(choice.units) + described.notes)
   }
 
   /// Not async, so that the synchronous `prediction` is used, as in bench.

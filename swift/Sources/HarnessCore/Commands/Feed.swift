@@ -7,13 +7,15 @@ struct Feed {
 
   let tensors: [String: Tensor]
   let report: InputReport
+  /// What could not be checked, and what becomes of the input.
+  let notes: [String]
 
   /// - Parameter shapes: of every input, by name.
   /// - Throws: `BundleError` when the bundle was made for another model; `ModelFault` for inputs
   ///   that cannot be made up.
   init(bundle: IOBundle?, interface: Interface, shapes: [String: [Int]]) throws {
     if let bundle {
-      _ = try bundle.agreement(with: interface)
+      notes = try bundle.agreement(with: interface).notes
       tensors = [bundle.manifest.input.name: bundle.input]
       report = InputReport(bundle)
       return
@@ -29,6 +31,7 @@ struct Feed {
       made[feature.name] = try Tensor(values, shape: shape, dtype: dtype)
     }
     tensors = made
+    notes = []
     report = InputReport(
       source: .generated, path: nil, case: nil, seed: Self.seed,
       shape: interface.inputs.first.flatMap { shapes[$0.name] } ?? [])

@@ -1,9 +1,8 @@
 extension ModelChoice {
   /// What is said about the model in a report.
-  func report(_ model: LoadedModel) async -> ModelReport {
+  func report(_ function: String?, _ interface: Interface) async -> ModelReport {
     ModelReport(
-      path: path, functions: await functionNames(), function: model.function,
-      interface: model.interface)
+      path: path, functions: await functionNames(), function: function, interface: interface)
   }
 }
 

@@ -10,10 +10,12 @@ public enum Plan {
     _ choice: ModelChoice, progress: (String) -> Void
   ) async throws -> Report {
     let before = Moment.now()
-    let model = try LoadedModel(url: choice.url, function: choice.function, units: .cpuOnly)
+    let interface = try LoadedModel(
+      url: choice.url, function: choice.function, units: .cpuOnly, loader: .coreML
+    ).interface
     var results: [PlanReport.Result] = []
-    var reason: String?
-    for units in choice.units where reason == nil {
+    var failures: [UnitFailure] = []
+    for units in choice.units {
       progress("plan for \(units.rawValue)")
       let configuration = MLModelConfiguration()
       configuration.computeUnits = units.coreML
@@ -23,15 +25,16 @@ public enum Plan {
           contentsOf: choice.url, configuration: configuration)
         results += try summaries(plan, units: units, function: choice.function)
       } catch {
-        reason = error.localizedDescription
+        failures.append(UnitFailure(computeUnits: units, failure: error.localizedDescription))
       }
     }
+    let available = failures.count < choice.units.count
     let report = PlanReport(
-      available: reason == nil, reason: reason, results: reason == nil ? results : [])
+      available: available, reason: available ? nil : failures.first?.failure, results: results)
     return Report(
-      .plan, model: await choice.report(model),
+      .plan, model: await choice.report(choice.function, interface),
       environment: .here(before: before, after: .now()), plan: report,
-      notes: HostProbe.notes([]))
+      failures: available ? failures : [], notes: HostProbe.notes([]))
   }
 
   private static func summaries(

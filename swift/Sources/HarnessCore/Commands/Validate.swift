@@ -6,37 +6,41 @@ public enum Validate {
   /// - Throws: `BundleError` for a bundle that is damaged or made for another model, `ModelFault`
   ///   for a model that does not load or run. A failed limit is no error but a verdict.
   public static func run(
-    _ choice: ModelChoice, io folder: URL, progress: (String) -> Void
+    _ choice: ModelChoice, io folder: URL, loader: ModelLoader = .coreML,
+    progress: (String) -> Void
   ) async throws -> Report {
     let before = Moment.now()
     let bundle = try IOBundle(folder: folder)
-    var results: [ValidationReport.Result] = []
-    var described: (LoadedModel, IOBundle.Agreement)?
-    for units in choice.units {
+    let each = try await EachUnit(choice.units) { units in
       progress("validate on \(units.rawValue)")
-      let model = try await choice.open(bundle, units: units).model
+      let model = try await choice.open(bundle, units: units, loader: loader).model
       let agreement = try bundle.agreement(with: model.interface)
       let input = try model.provider([bundle.manifest.input.name: bundle.input])
       let output = try model.output(bundle.manifest.output.name, for: input)
       let metrics = try Metrics(output, against: bundle.output)
       let verdict: ValidationReport.Verdict = agreement.limit.holds(for: metrics) ? .pass : .fail
-      results.append(.init(computeUnits: units, verdict: verdict, metrics: metrics))
-      described = described ?? (model, agreement)
+      return (
+        result: ValidationReport.Result(computeUnits: units, verdict: verdict, metrics: metrics),
+        agreement: agreement, function: model.function, interface: model.interface
+      )
     }
-    guard let (model, agreement) = described else { throw ModelFault.missing(path: choice.path) }
+    let first = each.results[0]
     return Report(
-      .validate, model: await choice.report(model),
+      .validate, model: await choice.report(first.function, first.interface),
       environment: .here(before: before, after: .now()),
       input: InputReport(bundle),
-      validation: validation(bundle.manifest, agreement, results),
-      notes: HostProbe.notes(choice.units))
+      validation: validation(
+        bundle.manifest, first.agreement, each.results.map(\.result), each.failures),
+      failures: each.failures, notes: HostProbe.notes(choice.units))
   }
 
   static func validation(
-    _ manifest: Manifest, _ agreement: IOBundle.Agreement, _ results: [ValidationReport.Result]
+    _ manifest: Manifest, _ agreement: IOBundle.Agreement, _ results: [ValidationReport.Result],
+    _ failures: [UnitFailure]
   ) -> ValidationReport {
-    ValidationReport(
-      verdict: results.allSatisfy { $0.verdict == .pass } ? .pass : .fail,
+    let passed = failures.isEmpty && results.allSatisfy { $0.verdict == .pass }
+    return ValidationReport(
+      verdict: passed ? .pass : .fail,
       variant: manifest.variant, size: manifest.size, case: manifest.case,
       precision: agreement.precision, limit: agreement.limit, results: results,
       notes: agreement.notes)

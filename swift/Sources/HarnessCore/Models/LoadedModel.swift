@@ -18,15 +18,20 @@ struct LoadedModel {
 
   /// - Throws: `ModelFault.missing` or `.load` with Core ML's reason; for half a decoder
   ///   `.otherPart` or `.foreignPart`; `.tiled`.
-  init(url: URL, function: String?, units: ComputeUnits) throws(ModelFault) {
+  init(
+    url: URL, function: String?, units: ComputeUnits, loader: ModelLoader
+  ) throws(ModelFault) {
     let clock = ContinuousClock()
     let start = clock.now
-    let named = try Self.load(url, function: function, units: units)
+    func load(_ url: URL) throws(ModelFault) -> MLModel {
+      try Self.load(url, function: function, units: units, loader: loader)
+    }
+    let named = try load(url)
     let own = Interface(named.modelDescription)
     let record = try ArtifactRecord(metadata: own.metadata)
     if record?.tiled == true { throw .tiled(path: url.lastPathComponent) }
     if let part = record?.part {
-      let other = try Self.otherPart(of: part, at: url, function: function, units: units)
+      let other = try Self.otherPart(of: part, at: url, load: load)
       (model, next) = part.number == 1 ? (named, other) : (other, named)
       interface = try Self.joined(model, other: part.number == 1 ? other : named)
     } else {
@@ -38,28 +43,29 @@ struct LoadedModel {
   }
 
   private static func load(
-    _ url: URL, function: String?, units: ComputeUnits
+    _ url: URL, function: String?, units: ComputeUnits, loader: ModelLoader
   ) throws(ModelFault) -> MLModel {
     guard FileManager.default.fileExists(atPath: url.path) else { throw .missing(path: url.path) }
     let configuration = MLModelConfiguration()
     configuration.computeUnits = units.coreML
     configuration.functionName = function
     do {
-      return try MLModel(contentsOf: url, configuration: configuration)
+      // Drained, or a pool of the whole run would keep models that nothing else holds.
+      return try drained { try loader.load(url, configuration) }
     } catch {
       throw .load(path: url.lastPathComponent, reason: error.localizedDescription)
     }
   }
 
   private static func otherPart(
-    of part: DecoderPart, at url: URL, function: String?, units: ComputeUnits
+    of part: DecoderPart, at url: URL, load: (URL) throws(ModelFault) -> MLModel
   ) throws(ModelFault) -> MLModel {
     let place = part.otherURL(beside: url)
     guard FileManager.default.fileExists(atPath: place.path) else {
       throw .otherPart(
         path: url.lastPathComponent, number: part.number, expected: place.lastPathComponent)
     }
-    let other = try load(place, function: function, units: units)
+    let other = try load(place)
     let record = try ArtifactRecord(metadata: Interface(other.modelDescription).metadata)
     guard part.belongs(with: record?.part) else {
       throw .foreignPart(path: url.lastPathComponent, other: place.lastPathComponent)

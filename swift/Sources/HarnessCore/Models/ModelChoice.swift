@@ -36,10 +36,10 @@ public struct ModelChoice: Equatable, Sendable {
   ///
   /// - Throws: `BundleError` for a bundle of another model, `ModelFault` when no function fits.
   func open(
-    _ bundle: IOBundle?, units: ComputeUnits
+    _ bundle: IOBundle?, units: ComputeUnits, loader: ModelLoader
   ) async throws -> (model: LoadedModel, shapes: [String: [Int]]) {
     let wanted = try wanted(bundle)
-    let first = try LoadedModel(url: url, function: function, units: units)
+    let first = try LoadedModel(url: url, function: function, units: units, loader: loader)
     try bundle?.origin(of: first.interface.metadata)
     switch try ShapeChoice.decide(wanted, for: first.interface) {
     case .shapes(let shapes): return (first, shapes)
@@ -47,7 +47,7 @@ public struct ModelChoice: Equatable, Sendable {
       guard function == nil, let names = await functionNames() else { throw fault }
       let likely = names.filter { $0 == guess } + names.filter { $0 != guess }
       for name in likely {
-        let model = try LoadedModel(url: url, function: name, units: units)
+        let model = try LoadedModel(url: url, function: name, units: units, loader: loader)
         if case .shapes(let shapes) = try ShapeChoice.decide(wanted, for: model.interface) {
           return (model, shapes)
         }

@@ -21,6 +21,15 @@ public enum ModelFault: Error, Equatable, Sendable {
   case foreignPart(path: String, other: String)
   case seam(name: String)
   case tiled(path: String)
+  case everyUnit([UnitFailure])
+
+  /// Whether other compute units may do better: what a device did, not what the model declares.
+  var dependsOnUnits: Bool {
+    switch self {
+    case .load, .prediction, .output: true
+    default: false
+    }
+  }
 }
 
 extension ModelFault: LocalizedError {
@@ -55,6 +64,9 @@ extension ModelFault: LocalizedError {
     case .seam(let name): "the second part takes \(name), which the first part does not give"
     case .tiled(let path):
       "\(path) makes tiles with several functions, and this harness runs one: use fluxvae validate"
+    case .everyUnit(let failures):
+      "no compute units gave a result: "
+        + failures.map { "\($0.computeUnits.rawValue): \($0.failure)" }.joined(separator: "; ")
     }
   }
 }

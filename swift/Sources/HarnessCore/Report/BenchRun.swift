@@ -8,8 +8,7 @@ public struct BenchRun: Codable, Equatable, Sendable {
 
   public let computeUnits: ComputeUnits
   public let load: Load
-  @Nullable public var firstPredictionMs: Double?
-  public let warmupMs: [Double]
+  public let firstCalls: FirstCalls
   public let samplesMs: [Double]
   public let latency: Latency
   @Nullable public var peakMemoryBytes: Int?

@@ -13,7 +13,7 @@ public struct Report: Codable, Equatable, Sendable {
   }
 
   public var format = "fluxvae-harness"
-  public var version = 1
+  public var version = 2
   public let command: Command
   public let model: ModelReport
   public let environment: EnvironmentReport
@@ -22,6 +22,8 @@ public struct Report: Codable, Equatable, Sendable {
   @Nullable public var validation: ValidationReport?
   @Nullable public var plan: PlanReport?
   @Nullable public var drift: DriftReport?
+  /// Sets of compute units that gave no result; empty for a plan that is not available at all.
+  public let failures: [UnitFailure]
   public let notes: [String]
 
   /// One JSON object with sorted keys.
@@ -44,7 +46,8 @@ extension Report {
   init(
     _ command: Command, model: ModelReport, environment: EnvironmentReport,
     input: InputReport? = nil, runs: [BenchRun]? = nil, validation: ValidationReport? = nil,
-    plan: PlanReport? = nil, drift: DriftReport? = nil, notes: [String]
+    plan: PlanReport? = nil, drift: DriftReport? = nil, failures: [UnitFailure] = [],
+    notes: [String]
   ) {
     self.command = command
     self.model = model
@@ -54,6 +57,7 @@ extension Report {
     self.validation = validation
     self.plan = plan
     self.drift = drift
+    self.failures = failures
     self.notes = notes
   }
 }

@@ -13,6 +13,7 @@ public struct ValidationReport: Codable, Equatable, Sendable {
     public let metrics: Metrics
   }
 
+  /// `pass` when the limit holds on every set of compute units that was asked for.
   public let verdict: Verdict
   public let variant: String
   public let size: String
@@ -21,4 +22,7 @@ public struct ValidationReport: Codable, Equatable, Sendable {
   public let limit: Limit
   public let results: [Result]
   public let notes: [String]
+
+  /// Whether an output missed the limit, which a set of compute units without an output does not.
+  public var missedLimit: Bool { results.contains { $0.verdict == .fail } }
 }

@@ -2,6 +2,9 @@
 ///
 /// Swift's `Float16` is missing on Intel Macs: conversions are done on bits, the same everywhere.
 enum Half {
+  /// The largest finite value.
+  static let largest = 65504
+
   /// The value of a pattern: exact, and infinities and NaN stay what they are.
   static func float(_ pattern: UInt16) -> Float {
     let sign = UInt32(pattern & 0x8000) << 16
