@@ -4,6 +4,8 @@ from tests.mil.case import Case
 from tests.mil.cases_layout import LAYOUT
 from tests.mil.cases_math import MATH
 from tests.mil.cases_nn import NN
+from tests.mil.cases_pool import POOL
+from tests.mil.cases_recurrent import RECURRENT
 from tests.mil.cases_weights import WEIGHTS
 
-CASES: tuple[Case, ...] = (*MATH, *NN, *LAYOUT, *WEIGHTS)
+CASES: tuple[Case, ...] = (*MATH, *NN, *POOL, *RECURRENT, *LAYOUT, *WEIGHTS)

@@ -11,7 +11,9 @@ from fluxvae.mil.ops import conv as conv
 from fluxvae.mil.ops import elementwise as elementwise
 from fluxvae.mil.ops import linear as linear
 from fluxvae.mil.ops import norm as norm
+from fluxvae.mil.ops import pool as pool
 from fluxvae.mil.ops import quant as quant
+from fluxvae.mil.ops import recurrent as recurrent
 from fluxvae.mil.ops import reduce as reduce
 from fluxvae.mil.ops import resize as resize
 from fluxvae.mil.ops import shape as shape
