@@ -17,7 +17,7 @@ from torch import Tensor
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil import ops as ops  # fills the registry
 from fluxvae.mil.features import check_shape
-from fluxvae.mil.numerics import Rounder, to_tensor
+from fluxvae.mil.numerics import Rounder, storage_dtype, to_tensor
 from fluxvae.mil.program import Constant, Feature, Op, Program, Ref, TensorType
 from fluxvae.mil.registry import REGISTRY, Bools, Ints, OpSpec, Parameter, Tensors
 
@@ -49,8 +49,8 @@ class Session:
 
     ``device`` is a torch device for the floats (integers stay on the CPU, where shapes are
     computed); on ``meta`` the program runs without values, for its shapes alone.
-    Raises UnsupportedOpError, naming the operation, when the table cannot run it; that happens
-    here, before anything is computed.
+    Raises UnsupportedOpError, naming every operation that the table lacks; that happens here,
+    before anything is computed.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Session:
         self._device = torch.device(device)
         self.function = program.function(function)
         self.signature = program.signatures[self.function.name]
+        self._refuse_unsupported()
         self._check_inputs()
         self._rounder = Rounder()
         self._constants: dict[str, Any] = {}
@@ -101,6 +102,14 @@ class Session:
             for variable in step.op.outputs:
                 if variable.name not in self._last_use:  # never read: drop at once
                     holders[_storage(values.pop(variable.name))] -= 1
+
+    def _refuse_unsupported(self) -> None:
+        unsupported = REGISTRY.unsupported(self.function)
+        reason = unsupported.reason if unsupported else self.signature.unsupported()
+        if reason:
+            raise UnsupportedOpError(reason)
+        for variable in self.function.inputs:
+            storage_dtype(variable.type.dtype)
 
     def _check_inputs(self) -> None:
         described = sorted(f.name for f in self.signature.inputs)
@@ -159,17 +168,11 @@ class Session:
         fixed: dict[str, Any] = {}
         wired: dict[str, tuple[Any, ...]] = {}
         for name, bindings in arguments.items():
-            parameter = spec.parameters.get(name)
-            if parameter is None:
-                raise UnsupportedOpError(
-                    f"operation {spec.name!r} at {operation.name!r} has the argument {name!r}, "
-                    "which the executor does not know"
-                )
             resolved = tuple(self._resolve(b) for b in bindings)
             if any(isinstance(r, Ref) for r in resolved):
                 wired[name] = resolved
             else:
-                fixed[name] = convert(parameter, resolved, name, operation)
+                fixed[name] = convert(spec.parameters[name], resolved, name, operation)
         for name, parameter in spec.parameters.items():
             if parameter.required and name not in arguments:
                 raise ArtifactError(

@@ -5,7 +5,8 @@ is what the format stores and computes in; from there on the executor knows no d
 """
 
 import difflib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fluxvae.mil.features import read_metadata, read_signature
 from fluxvae.mil.layers import TRANSLATORS, Graph, Layer
 from fluxvae.mil.layers.graph import Shape, argument
 from fluxvae.mil.layers.weights import sized
+from fluxvae.mil.listing import layer_kind, listed_network
 from fluxvae.mil.program import (
     Feature,
     Function,
@@ -23,6 +25,7 @@ from fluxvae.mil.program import (
     Program,
     Ref,
     TensorType,
+    Unsupported,
     Variable,
 )
 
@@ -30,15 +33,27 @@ from fluxvae.mil.program import (
 OPSET = "CoreML5"
 
 
-def network_program(model: Any, path: Path) -> Program:
-    """The Program, with the one function ``main``, of a Model message of type neuralNetwork.
+# Types of a Model that are networks of layers
+NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 
-    Values are float32; images are (1, channels, height, width) in 0..255. Raises
-    UnsupportedOpError, naming every one, for layers the executor does not know, and
-    ArtifactError for a network that contradicts itself or maps its inputs to rank 5.
+
+def network_program(model: Any, path: Path) -> Program:
+    """The Program, with the one function ``main``, of a Model message of a type in ``NETWORKS``.
+
+    Values are float32; images are (1, channels, height, width) in 0..255. A network with layers
+    that the executor does not know, or in a form it does not support, is only listed: its
+    function says why. Raises ArtifactError for a network that contradicts itself.
     """
-    network = model.neuralNetwork
-    _refuse_unknown_layers(network.layers, path)
+    network = getattr(model, model.WhichOneof("Type"))
+    try:
+        _refuse_unknown_layers(network.layers)
+        return _translated(model, network, path)
+    except UnsupportedOpError as error:
+        counts = _unknown(network.layers)
+        return listed_network(model, network.layers, path, Unsupported(counts, str(error)))
+
+
+def _translated(model: Any, network: Any, path: Path) -> Program:
     signature = read_signature(model.description)
     graph = Graph()
     inputs = tuple(_input(f, network, path) for f in signature.inputs)
@@ -69,19 +84,22 @@ def _translate(layer: Layer) -> None:
         raise layer.damaged(f"has impossible parameters ({error!r})") from error
 
 
-def _refuse_unknown_layers(layers: Iterable[Any], path: Path) -> None:
-    unknown: dict[str, str] = {}
-    for layer in layers:
-        kind = layer.WhichOneof("layer") or "of a newer format"
-        if kind not in TRANSLATORS:
-            unknown.setdefault(kind, layer.name)
+def _unknown(layers: Sequence[Any]) -> dict[str, int]:
+    """Kinds of layers that the executor does not know, with their counts."""
+    kinds = Counter(layer_kind(layer) for layer in layers)
+    return {kind: n for kind, n in kinds.most_common() if kind not in TRANSLATORS}
+
+
+def _refuse_unknown_layers(layers: Sequence[Any]) -> None:
+    unknown = _unknown(layers)
     if not unknown:
         return
-    found = ", ".join(f"{kind} (first at {name!r})" for kind, name in unknown.items())
+    first = {layer_kind(layer): layer.name for layer in reversed(layers)}
+    found = ", ".join(f"{kind} ({n}, first at {first[kind]!r})" for kind, n in unknown.items())
     near = difflib.get_close_matches(next(iter(unknown)), TRANSLATORS, 1)
     hint = f"; the nearest known one is {near[0]!r}" if near else ""
     raise UnsupportedOpError(
-        f"{path.name} has layers the executor does not support: {found}{hint}; "
+        f"the executor does not support these layers: {found}{hint}; "
         "convert the model to an ML Program instead"
     )
 

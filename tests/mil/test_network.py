@@ -329,8 +329,8 @@ def test_unknown_layers_are_refused_by_name_before_anything_is_translated(tmp_pa
     with pytest.raises(UnsupportedOpError) as refused:
         read_package(path)
     message = str(refused.value)
-    assert "lrn (first at 'lrn_3')" in message
-    assert "reverse (first at 'flip')" in message
+    assert "lrn (2, first at 'lrn_3')" in message
+    assert "reverse (1, first at 'flip')" in message
     assert "lrn_4" not in message
 
 
@@ -339,7 +339,7 @@ def test_layer_of_a_newer_format_is_refused_by_name(tmp_path: Path, tiny: Path) 
         # a layer with the unknown field 5000, an empty message
         model.neuralNetwork.layers.add().MergeFromString(b"\x0a\x03new\x82\xb8\x02\x00")
 
-    with pytest.raises(UnsupportedOpError, match=r"newer format \(first at 'new'\)"):
+    with pytest.raises(UnsupportedOpError, match=r"newer format \(1, first at 'new'\)"):
         read_package(edited(tiny, tmp_path, edit))
 
 
