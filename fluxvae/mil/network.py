@@ -6,7 +6,7 @@ is what the format stores and computes in; from there on the executor knows no d
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.features import read_metadata, read_signature
 from fluxvae.mil.layers import TRANSLATORS, Graph, Layer
-from fluxvae.mil.layers.graph import Shape, argument
+from fluxvae.mil.layers.graph import Shape, argument, product
+from fluxvae.mil.layers.rank5 import rank_5
 from fluxvae.mil.layers.weights import sized
 from fluxvae.mil.listing import layer_kind, listed_network
 from fluxvae.mil.program import (
@@ -29,6 +30,7 @@ from fluxvae.mil.program import (
     Variable,
 )
 
+EXACT = 1  # EXACT_ARRAY_MAPPING and RANK4_IMAGE_MAPPING
 # The first opset; every operation a layer is translated to is in it.
 OPSET = "CoreML5"
 
@@ -56,15 +58,20 @@ def network_program(model: Any, path: Path) -> Program:
 def _translated(model: Any, network: Any, path: Path) -> Program:
     signature = read_signature(model.description)
     graph = Graph()
-    inputs = tuple(_input(f, network, path) for f in signature.inputs)
+    inputs = tuple(_input(f, path) for f in signature.inputs)
     for variable in inputs:
         graph.define(variable.name, variable.type.shape)
-    aliases = _preprocess(graph, network.preprocessing, signature.inputs, path)
+    aliases = _to_rank_5(graph, signature.inputs, network, path)
+    aliases |= _preprocess(graph, network.preprocessing, signature.inputs, aliases, path)
+    outputs = tuple(f.name for f in signature.outputs)
+    if network.arrayInputShapeMapping != EXACT:
+        aliases |= {name: f"{name}:rank 5" for name in outputs}
     for message in network.layers:
         _translate(Layer(graph, message, aliases))
-    outputs = tuple(f.name for f in signature.outputs)
-    for name in outputs:
-        graph.shape(name)
+    for feature in signature.outputs:
+        if feature.name in aliases:
+            _from_rank_5(graph, aliases[feature.name], feature)
+        graph.shape(feature.name)
     return Program(
         kind="neuralnetwork",
         specification=model.specificationVersion,
@@ -104,27 +111,56 @@ def _refuse_unknown_layers(layers: Sequence[Any]) -> None:
     )
 
 
-def _input(feature: Feature, network: Any, path: Path) -> Variable:
+def _input(feature: Feature, path: Path) -> Variable:
     """The value an input feature arrives in; dimensions that may vary are unknown."""
     if feature.kind == "image":
-        if network.imageInputShapeMapping != 1:  # RANK4_IMAGE_MAPPING
-            raise _rank5(feature, path)
         channels = 3 if feature.color in ("RGB", "BGR") else 1
         shape: Shape = (1, channels, *_varying(feature))
     else:
-        if network.arrayInputShapeMapping != 1:  # EXACT_ARRAY_MAPPING
-            raise _rank5(feature, path)
         shape = _varying(feature)
     if not shape:
         raise ArtifactError(f"input {feature.name!r} of {path.name} has no shape")
     return Variable(feature.name, TensorType("fp32", shape))
 
 
-def _rank5(feature: Feature, path: Path) -> ArtifactError:
-    return ArtifactError(
-        f"{path.name} maps its input {feature.name!r} to rank 5, the way of Core ML before "
-        "specification 4; convert it again with coremltools 4 or later"
-    )
+def _to_rank_5(
+    graph: Graph, features: Iterable[Feature], network: Any, path: Path
+) -> dict[str, str]:
+    """Reshape inputs that are mapped to rank 5; returns which value layers read in their place."""
+    aliases = {}
+    for feature in features:
+        exact, shape = network.arrayInputShapeMapping, graph.shape(feature.name)
+        if feature.kind == "image":
+            exact, shape = network.imageInputShapeMapping, shape[1:]
+        if exact == EXACT:
+            continue
+        try:
+            out = rank_5(shape)
+        except ValueError as error:
+            raise ArtifactError(
+                f"input {feature.name!r} of {path.name} is mapped to rank 5: {error}"
+            ) from error
+        if sum(d is None for d in out) > 1:
+            raise UnsupportedOpError(
+                f"the executor does not map input {feature.name!r} of several open sizes to rank 5"
+            )
+        aliases[feature.name] = _reshaped(graph, feature.name, f"{feature.name}:rank 5", out)
+    return aliases
+
+
+def _from_rank_5(graph: Graph, value: str, feature: Feature) -> None:
+    """An output as described, where that has as many elements; as computed otherwise."""
+    shape = graph.shape(value)
+    wanted = feature.shape if product(shape) == product(feature.shape) else shape
+    _reshaped(graph, value, feature.name, wanted or shape)
+
+
+def _reshaped(graph: Graph, value: str, name: str, shape: Shape) -> str:
+    graph.define(name, shape)
+    target = argument(tuple(-1 if d is None else d for d in shape))
+    variable = Variable(name, TensorType("fp32", shape))
+    graph.ops.append(Op("reshape", name, {"x": (Ref(value),), "shape": target}, (variable,)))
+    return name
 
 
 def _varying(feature: Feature) -> Shape:
@@ -136,11 +172,18 @@ def _varying(feature: Feature) -> Shape:
 
 
 def _preprocess(
-    graph: Graph, steps: Iterable[Any], features: tuple[Feature, ...], path: Path
+    graph: Graph,
+    steps: Iterable[Any],
+    features: tuple[Feature, ...],
+    mapped: Mapping[str, str],
+    path: Path,
 ) -> dict[str, str]:
-    """Write the scaling of image inputs; returns which value layers read in place of which."""
+    """Write the scaling of image inputs; returns which value layers read in place of which.
+
+    ``mapped``: the values that inputs of rank 5 were reshaped to.
+    """
     images = {f.name: f for f in features if f.kind == "image"}
-    aliases: dict[str, str] = {}
+    aliases = dict(mapped)
     for step in steps:
         name = step.featureName or next(iter(images), "")  # one image needs no name
         if name not in images:
