@@ -395,9 +395,9 @@ def test_impossible_parameters_are_refused_with_the_layers_name(
         read_package(edited(tiny, tmp_path, damage))
 
 
-def test_inputs_mapped_to_rank_5_are_refused(tmp_path: Path, tiny: Path) -> None:
+def test_input_of_rank_4_cannot_be_mapped_to_rank_5(tmp_path: Path, tiny: Path) -> None:
     def edit(model: Any) -> None:
         model.neuralNetwork.arrayInputShapeMapping = 0
 
-    with pytest.raises(ArtifactError, match=r"'x' to rank 5.*convert it again"):
+    with pytest.raises(ArtifactError, match=r"'x' .*rank 5: .*neither \(C\) nor \(C, H, W\)"):
         read_package(edited(tiny, tmp_path, edit))
