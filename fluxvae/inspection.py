@@ -217,11 +217,15 @@ def _shapes(program: Program, name: str) -> dict[str, tuple[int | None, ...]]:
     shapes |= {feature.name: feature.shape for feature in signature.inputs}
     if all(d is not None for shape in shapes.values() for d in shape):
         return shapes
-    zeros = {f.name: np.zeros(f.shape, np.float32) for f in signature.inputs}
+    zeros = {f.name: np.zeros(_array_shape(f), np.float32) for f in signature.inputs}
     with contextlib.suppress(UnsupportedOpError):
         for _, outputs in Session(program, name, device="meta").iterate(zeros):
             shapes.update({k: tuple(v.shape) for k, v in outputs.items()})
     return shapes
+
+
+def _array_shape(feature: Feature) -> tuple[int, ...]:
+    return (*feature.shape, 3) if feature.color in ("RGB", "BGR") else feature.shape
 
 
 def _channels_last(operation: Op, known: Mapping[str, bool]) -> bool:

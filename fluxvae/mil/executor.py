@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil import ops as ops  # fills the registry
-from fluxvae.mil.features import check_shape
+from fluxvae.mil.features import accept
 from fluxvae.mil.numerics import Rounder, storage_dtype, to_tensor
 from fluxvae.mil.program import Constant, Feature, Op, Program, Ref, TensorType
 from fluxvae.mil.registry import REGISTRY, Bools, Ints, OpSpec, Parameter, Tensors
@@ -73,8 +73,9 @@ class Session:
         """Outputs by name, in the dtype the description declares.
 
         ``inputs``: one array for each declared input, of a declared shape; floats are rounded to
-        the declared dtype first. An image output comes as uint8 (height, width, 3) in RGB order,
-        rounded to nearest and clamped. ``on_op(op, outputs)`` is called after every operation
+        the declared dtype first. An image is uint8 (height, width, 3) in RGB order; as an output it
+        was rounded to nearest and clamped. A classifier gives its scores in the order of the
+        labels, and the best label. ``on_op(op, outputs)`` is called after every operation
         with its outputs (float32 tensors that hold rounded values; copy what you keep).
         Raises LatentError for missing, extra or wrongly shaped inputs.
         """
@@ -281,8 +282,7 @@ class Session:
         types = {v.name: v.type for v in self.function.inputs}
         bound = {}
         for name, feature in features.items():
-            array = np.asarray(inputs[name])
-            check_shape(feature, array.shape)
+            array = accept(feature, np.asarray(inputs[name]))
             value = self._tensor(array, types[name].dtype)
             # An fp16 feature hands the program fp16 values even where the program widens them.
             if "fp16" in (feature.dtype, types[name].dtype):
@@ -297,6 +297,8 @@ class Session:
                 f"the program does not return the described output {feature.name!r}"
             )
         array = value.cpu().numpy()
+        if feature.labels:
+            return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
         if feature.kind == "tensor":
             return array.astype(_NUMPY_OUT[feature.dtype])
         # Device rounding of image outputs is not documented; nearest is at most one level off.

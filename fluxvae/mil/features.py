@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
@@ -79,6 +81,28 @@ def refuse_unsupported(program: Program) -> None:
             reason = function.unsupported.reason
         if reason:
             raise UnsupportedOpError(f"{program.path.name} cannot be run: {reason}")
+
+
+def accept(feature: Feature, array: np.ndarray) -> np.ndarray:
+    """What a program gets for an input: the array itself, or an image's planes.
+
+    An image is (height, width, 3) in RGB order, or (height, width) in grey, in 0..255; the program
+    takes (1, channels, height, width) in the feature's own order. Raises LatentError when the
+    shape is not one the feature declares.
+    """
+    if feature.kind != "image":
+        check_shape(feature, array.shape)
+        return array
+    check_shape(feature, array.shape[:2])
+    if array.shape[2:] != ((3,) if feature.color in ("RGB", "BGR") else ()):
+        raise LatentError(
+            f"input {feature.name!r} is a {feature.color} image of {list(array.shape[:2])} pixels; "
+            f"got an array of the shape {list(array.shape)}"
+        )
+    if array.ndim == 2:
+        return array[None, None]
+    planes = array.transpose(2, 0, 1)[None]
+    return planes[:, ::-1] if feature.color == "BGR" else planes
 
 
 def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:

@@ -7,6 +7,7 @@ is what the format stores and computes in; from there on the executor knows no d
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fluxvae.mil.program import (
     Op,
     Program,
     Ref,
+    Signature,
     TensorType,
     Unsupported,
     Variable,
@@ -56,7 +58,10 @@ def network_program(model: Any, path: Path) -> Program:
 
 
 def _translated(model: Any, network: Any, path: Path) -> Program:
-    signature = read_signature(model.description)
+    signature = _labelled(model, network)
+    reason = signature.unsupported()
+    if reason:
+        raise UnsupportedOpError(reason)
     graph = Graph()
     inputs = tuple(_input(f, path) for f in signature.inputs)
     for variable in inputs:
@@ -64,13 +69,19 @@ def _translated(model: Any, network: Any, path: Path) -> Program:
     aliases = _to_rank_5(graph, signature.inputs, network, path)
     aliases |= _preprocess(graph, network.preprocessing, signature.inputs, aliases, path)
     outputs = tuple(f.name for f in signature.outputs)
-    if network.arrayInputShapeMapping != EXACT:
-        aliases |= {name: f"{name}:rank 5" for name in outputs}
+    computed = {
+        f.name: f"{f.name}:computed"
+        for f in signature.outputs
+        if f.labels or network.arrayInputShapeMapping != EXACT
+    }
+    aliases |= computed
     for message in network.layers:
         _translate(Layer(graph, message, aliases))
     for feature in signature.outputs:
-        if feature.name in aliases:
-            _from_rank_5(graph, aliases[feature.name], feature)
+        if feature.labels:
+            _classify(graph, aliases, network, feature)
+        elif feature.name in computed:
+            _from_rank_5(graph, computed[feature.name], feature)
         graph.shape(feature.name)
     return Program(
         kind="neuralnetwork",
@@ -81,6 +92,37 @@ def _translated(model: Any, network: Any, path: Path) -> Program:
         metadata=read_metadata(model.description),
         path=path,
     )
+
+
+def _labelled(model: Any, network: Any) -> Signature:
+    """The signature, with the labels of a classifier's outputs."""
+    signature, description = read_signature(model.description), model.description
+    kind = network.WhichOneof("ClassLabels") if hasattr(network, "stringClassLabels") else None
+    labels = tuple(getattr(network, kind).vector) if kind else ()
+    classes = (description.predictedFeatureName, description.predictedProbabilitiesName)
+    outputs = tuple(
+        replace(f, labels=labels) if f.name in classes else f for f in signature.outputs
+    )
+    return replace(signature, outputs=outputs)
+
+
+def _classify(graph: Graph, aliases: Mapping[str, str], network: Any, feature: Feature) -> None:
+    """The scores of a classifier in the order of its labels, or the index of the largest."""
+    name = network.labelProbabilityLayerName or network.layers[-1].output[0]
+    scores, count = aliases.get(name, name), len(feature.labels)
+    if product(graph.shape(scores)) != count:
+        raise ArtifactError(
+            f"the scores {name!r} have the shape {list(graph.shape(scores))}, and there are "
+            f"{count} labels"
+        )
+    if feature.kind == "dictionary":
+        _reshaped(graph, scores, feature.name, (count,))
+        return
+    flat = _reshaped(graph, scores, graph.fresh(name), (count,))
+    graph.define(feature.name, (1,))
+    inputs = {"x": (Ref(flat),), "axis": argument(0), "keep_dims": argument(True)}
+    best = Variable(feature.name, TensorType("int32", (1,)))
+    graph.ops.append(Op("reduce_argmax", feature.name, inputs, (best,)))
 
 
 def _translate(layer: Layer) -> None:

@@ -169,7 +169,9 @@ class Feature:
     ``shapes`` lists the allowed shapes when they are enumerated; ``ranges`` gives inclusive
     (low, high) for each dimension when they are ranged (high -1: unbounded). An image has
     ``color`` ``RGB``, ``BGR`` or ``GRAYSCALE`` and shape (height, width). Features of any other
-    kind can only be listed: their ``dtype`` is the kind, their shape empty.
+    kind have their kind as ``dtype``, and an empty shape. They can only be listed, but for the
+    outputs of a classifier, which have ``labels``: the scores of all classes (a dictionary), or
+    the most likely label.
     """
 
     name: str
@@ -180,6 +182,7 @@ class Feature:
     ranges: tuple[tuple[int, int], ...] = ()
     color: str | None = None
     description: str = ""
+    labels: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ class Signature:
         if self.states:
             return "the model has states; the executor runs stateless models only"
         for feature in (*self.inputs, *self.outputs):
-            if feature.kind not in ("tensor", "image"):
+            if feature.kind not in ("tensor", "image") and not feature.labels:
                 return (
                     f"feature {feature.name!r} is of kind {feature.kind}; "
                     "the executor takes multi-arrays and images"

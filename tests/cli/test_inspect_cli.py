@@ -126,8 +126,8 @@ def network_with_an_unknown_layer() -> Any:
     builder = NeuralNetworkBuilder(
         [("x", Array(3, 4, 4))], [("scores", Array(4))], mode="classifier"
     )
-    builder.add_lrn("lrn_1", "x", "a", 1, 1, 3)
-    builder.add_lrn("lrn_2", "a", "b", 1, 1, 3)
+    builder.add_upper_triangular("tri_1", "x", "a")
+    builder.add_upper_triangular("tri_2", "a", "b")
     builder.add_inner_product("fc", np.ones((4, 48)), None, 48, 4, False, "b", "scores")
     builder.set_class_labels(["a", "b", "c", "d"])
     return builder.spec
@@ -141,11 +141,11 @@ def test_network_with_unknown_layers_is_listed_with_its_layers_and_weights(
     found = run(capsys, "inspect", str(path), "--json").json
     (function,) = found["functions"]
     assert found["kind"] == "neuralnetwork"
-    assert function["op_counts"] == {"lrn": 2, "innerProduct": 1}
-    assert function["unsupported"]["counts"] == {"lrn": 2}
+    assert function["op_counts"] == {"upperTriangular": 2, "innerProduct": 1}
+    assert function["unsupported"]["counts"] == {"upperTriangular": 2}
     assert found["weight_bytes"] == {"immediate": 4 * 4 * 48}
     assert [f["kind"] for f in function["outputs"]] == ["dictionary", "string"]
-    with pytest.raises(UnsupportedOpError, match=r"lrn \(2, first at 'lrn_1'\)"):
+    with pytest.raises(UnsupportedOpError, match=r"upperTriangular \(2, first at 'tri_1'\)"):
         read_package(path)
 
 

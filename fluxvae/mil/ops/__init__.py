@@ -6,6 +6,7 @@ Where that leaves a value open (which neighbour a fractional nearest upsampling 
 of two integers), the operation refuses with UnsupportedOpError rather than guess.
 """
 
+from fluxvae.mil.ops import activation as activation
 from fluxvae.mil.ops import constexpr as constexpr
 from fluxvae.mil.ops import conv as conv
 from fluxvae.mil.ops import elementwise as elementwise

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from coremltools.models.datatypes import Array
+from coremltools.models.neural_network import NeuralNetworkBuilder
 from torch import nn
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
+from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from tests.mil.networks import TOLERANCE, LayerCase, check_case, normal, run, save_network
 
@@ -58,6 +61,11 @@ CASES = [
     layer(
         "inner product", "add_inner_product", X, (FC @ X.reshape(-1)).reshape(FIVE), W=FC, b=None,
         input_channels=120, output_channels=7, has_bias=False,
+    ),
+    layer(
+        "response norm", "add_lrn", X,
+        five(F.local_response_norm(TX[None], 3, 2.0, 0.5, 0.25)[0]),
+        alpha=2.0, beta=0.5, local_size=3, k=0.25,
     ),
     layer("softmax", "add_softmax", X, five(torch.softmax(TX, 0))),
     layer("flatten", "add_flatten", X, X.reshape(FIVE), mode=0),
@@ -179,3 +187,27 @@ def test_impossible_reshape_is_refused_with_the_layers_name(tmp_path: Path) -> N
     )
     with pytest.raises(ArtifactError, match=r"'shape_2' .*makes"):
         read_package(path)
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog", "owl"], [7, 8, 9]], ids=["names", "numbers"])
+def test_classifier_gives_scores_in_the_order_of_its_labels_and_the_best_label(
+    labels: list[Any], tmp_path: Path
+) -> None:
+    builder = NeuralNetworkBuilder(
+        [("image", Array(3, 4, 5))], [("scores", None)], mode="classifier"
+    )
+    weight = normal(3, 60, seed=7)
+    builder.add_inner_product("fc", weight, None, 60, 3, False, "image", "fc")
+    builder.add_softmax("softmax", "fc", "scores")
+    builder.set_class_labels(labels, prediction_blob="scores")
+    image = builder.spec.description.input[0].type.imageType
+    image.height, image.width, image.colorSpace = 4, 5, image.BGR
+    path = tmp_path / "classifier.mlmodel"
+    path.write_bytes(builder.spec.SerializeToString())
+    picture = np.random.default_rng(0).integers(0, 4, (4, 5, 3)).astype(np.uint8)
+    got = Session(read_package(path)).run({"image": picture})
+    logits = weight @ picture[..., ::-1].transpose(2, 0, 1).reshape(-1).astype(np.float64)
+    want = torch.softmax(torch.from_numpy(logits), 0).numpy()
+    assert got["scores"].shape == (3,)
+    assert np.abs(got["scores"] - want).max() <= TOLERANCE
+    assert got["classLabel"].item() == labels[int(want.argmax())]
