@@ -253,7 +253,7 @@ class Session:
         run = step.spec.in_place if in_place and step.spec.in_place else step.spec.run
         try:
             result = run(**arguments)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             shapes = ", ".join(
                 f"{k}{list(v.shape)}" for k, v in arguments.items() if isinstance(v, Tensor)
             )
