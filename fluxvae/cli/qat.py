@@ -14,8 +14,8 @@ import click
 from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
-    FiniteRange,
     OUT,
+    FiniteRange,
     json_option,
     offline_option,
     overwrite_option,

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from fluxvae.errors import ArtifactError, LatentError
+import numpy as np
+
+from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
 # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
@@ -63,16 +65,44 @@ def read_signatures(
 
 
 def read_signature(description: Any) -> Signature:
-    """Inputs and outputs of a ModelDescription, or of one of its FunctionDescriptions.
-
-    Raises ArtifactError for states and for feature types other than arrays and images.
-    """
-    if len(description.state):
-        raise ArtifactError("the model has states; the executor runs stateless models only")
+    """Inputs, outputs and states of a ModelDescription, or of one of its FunctionDescriptions."""
     return Signature(
         tuple(_feature(f) for f in description.input),
         tuple(_feature(f) for f in description.output),
+        tuple(_feature(f) for f in description.state),
     )
+
+
+def refuse_unsupported(program: Program) -> None:
+    """Raise UnsupportedOpError for a program that could only be listed."""
+    for name, function in program.functions.items():
+        reason = program.signatures[name].unsupported()
+        if function.unsupported is not None:
+            reason = function.unsupported.reason
+        if reason:
+            raise UnsupportedOpError(f"{program.path.name} cannot be run: {reason}")
+
+
+def accept(feature: Feature, array: np.ndarray) -> np.ndarray:
+    """What a program gets for an input: the array itself, or an image's planes.
+
+    An image is (height, width, 3) in RGB order, or (height, width) in grey, in 0..255; the program
+    takes (1, channels, height, width) in the feature's own order. Raises LatentError when the
+    shape is not one the feature declares.
+    """
+    if feature.kind != "image":
+        check_shape(feature, array.shape)
+        return array
+    check_shape(feature, array.shape[:2])
+    if array.shape[2:] != ((3,) if feature.color in ("RGB", "BGR") else ()):
+        raise LatentError(
+            f"input {feature.name!r} is a {feature.color} image of {list(array.shape[:2])} pixels; "
+            f"got an array of the shape {list(array.shape)}"
+        )
+    if array.ndim == 2:
+        return array[None, None]
+    planes = array.transpose(2, 0, 1)[None]
+    return planes[:, ::-1] if feature.color == "BGR" else planes
 
 
 def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:
@@ -99,9 +129,9 @@ def _feature(feature: Any) -> Feature:
         return _array(feature)
     if kind == "imageType":
         return _image(feature)
-    raise ArtifactError(
-        f"feature {feature.name!r} is of kind {kind}; expected a multi-array or an image"
-    )
+    # "dictionaryType" and the like, and a state, whose array is one level down
+    kind = (kind or "unknown").removesuffix("Type")
+    return Feature(feature.name, kind, kind, (), description=feature.shortDescription)
 
 
 def _array(feature: Any) -> Feature:
