@@ -6,6 +6,22 @@ extension Manifest {
     let version: Int
   }
 
+  /// The numbers of a manifest alone, to find the one that does not fit.
+  private struct Numbers: Decodable {
+    struct Array: Decodable {
+      let shape: [JSONNumber<Int>]
+    }
+
+    struct Limit: Decodable {
+      let bound: JSONNumber<Double>
+    }
+
+    let version: JSONNumber<Int>
+    let input: Array
+    let output: Array
+    let limits: [String: Limit]
+  }
+
   /// Reads the text of a manifest and checks that it is consistent in itself.
   ///
   /// - Throws: `BundleError.manifest` saying what is wrong, or `.version`.
@@ -20,9 +36,9 @@ extension Manifest {
     } catch let error as BundleError {
       throw error
     } catch let error as DecodingError {
-      throw .manifest(Self.sentence(error))
+      throw .manifest(Self.misfit(in: data) ?? Self.sentence(error))
     } catch {
-      throw .manifest("it is no JSON object")
+      throw .manifest("it is not a JSON object")
     }
     try check()
   }
@@ -54,6 +70,16 @@ extension Manifest {
     }
   }
 
+  /// What is wrong with the first number that does not fit, if one does not.
+  private static func misfit(in data: Data) -> String? {
+    do {
+      _ = try JSONDecoder().decode(Numbers.self, from: data)
+    } catch DecodingError.dataCorrupted(let context) where !context.codingPath.isEmpty {
+      return "\(place(context.codingPath)) is out of range: \(context.debugDescription)"
+    } catch {}
+    return nil
+  }
+
   private static func sentence(_ error: DecodingError) -> String {
     switch error {
     case .keyNotFound(let key, let context):
@@ -62,7 +88,7 @@ extension Manifest {
       "\(place(context.codingPath)) is of the wrong type"
     case .dataCorrupted(let context) where !context.codingPath.isEmpty:
       "\(place(context.codingPath)) has a value that is not known"
-    default: "it is no JSON object"
+    default: "it is not a JSON object"
     }
   }
 
