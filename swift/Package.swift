@@ -8,7 +8,8 @@ import PackageDescription
   let coreML: [Target.Dependency] = ["CoreML"]
   let linuxOnly: [Target] = [
     .target(name: "CoreML", exclude: ["README.md"]),
-    .testTarget(name: "CoreMLTests", dependencies: ["CoreML"], exclude: ["make_models.py"]),
+    .testTarget(
+      name: "CoreMLTests", dependencies: ["CoreML", "EnginePython"], exclude: ["make_models.py"]),
   ]
 #else
   let coreML: [Target.Dependency] = []
@@ -30,7 +31,8 @@ let package = Package(
     .testTarget(
       name: "HarnessCoreTests", dependencies: ["HarnessCore"] + coreML, exclude: ["make_model.py"]),
     .testTarget(name: "HarnessTests", dependencies: ["fluxvae-harness", "HarnessCore"] + coreML),
-    .testTarget(name: "FluxVAETests", dependencies: ["FluxVAE"] + coreML),
+    .target(name: "EnginePython", path: "Tests/EnginePython"),
+    .testTarget(name: "FluxVAETests", dependencies: ["FluxVAE", "EnginePython"] + coreML),
   ] + linuxOnly,
   swiftLanguageModes: [.v6]
 )

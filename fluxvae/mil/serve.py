@@ -14,6 +14,7 @@ Every request has an integer ``id``, which its reply repeats, and an ``op``:
     predict    model, inputs + payload     -> outputs + payload
     unload     model
     functions  path                        -> functions, default
+    describe   path, function (or null)    -> functions, default, description; loads nothing
 
 ``inputs`` and ``outputs`` list ``{"name", "dtype", "shape"}`` in the payload's order; dtypes are
 NumPy's names. A reply has ``"ok": true``, or ``"ok": false`` and ``error: {kind, message}`` where
@@ -84,7 +85,7 @@ class Server:
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
         match header.get("op"):
             case "load":
-                return self._load(_path(header), header.get("function")), []
+                return self._load(_path(header), _function_name(header)), []
             case "predict":
                 return self._predict(self._session(header), header.get("inputs"), payload)
             case "unload":
@@ -94,28 +95,23 @@ class Server:
             case "functions":
                 program = read_package(_path(header))
                 return _functions(program), []
+            case "describe":
+                program = read_package(_path(header))
+                function = program.function(_function_name(header)).name
+                return _described_function(program, function), []
             case other:
                 raise RequestError(
-                    f"the request {other!r} is unknown; expected load, predict, unload or functions"
+                    f"the request {other!r} is unknown; "
+                    "expected load, predict, unload, functions or describe"
                 )
 
-    def _load(self, path: Path, function: Any) -> dict[str, Any]:
-        if function is not None and not isinstance(function, str):
-            raise RequestError(f"the function is {function!r}; expected a name or null")
+    def _load(self, path: Path, function: str | None) -> dict[str, Any]:
         program = read_package(path)
         session = Session(program, function)
         handle = self._next_handle
         self._next_handle += 1
         self._sessions[handle] = session
-        return {
-            "model": handle,
-            **_functions(program),
-            "description": {
-                "inputs": [_feature(f) for f in session.signature.inputs],
-                "outputs": [_feature(f) for f in session.signature.outputs],
-                "metadata": _metadata(program.metadata),
-            },
-        }
+        return {"model": handle, **_described_function(program, session.function.name)}
 
     def _predict(
         self, session: Session, described: Any, payload: bytes | bytearray
@@ -204,6 +200,13 @@ def _kind(error: FluxVAEError) -> str:
     return "input" if isinstance(error, LatentError) else "io"
 
 
+def _function_name(header: Mapping[str, Any]) -> str | None:
+    function = header.get("function")
+    if function is not None and not isinstance(function, str):
+        raise RequestError(f"the function is {function!r}; expected a name or null")
+    return function
+
+
 def _path(header: Mapping[str, Any]) -> Path:
     path = header.get("path")
     if not isinstance(path, str) or "\0" in path:
@@ -250,6 +253,16 @@ def _described(entry: Any) -> tuple[str, np.dtype, tuple[int, ...]]:
 
 def _functions(program: Program) -> dict[str, Any]:
     return {"functions": sorted(program.functions), "default": program.default_function}
+
+
+def _described_function(program: Program, function: str) -> dict[str, Any]:
+    signature = program.signatures[function]
+    description = {
+        "inputs": [_feature(f) for f in signature.inputs],
+        "outputs": [_feature(f) for f in signature.outputs],
+        "metadata": _metadata(program.metadata),
+    }
+    return {**_functions(program), "description": description}
 
 
 def _feature(feature: Feature) -> dict[str, Any]:

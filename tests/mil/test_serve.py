@@ -134,14 +134,20 @@ def test_a_function_is_chosen_by_name_and_functions_are_listed(
         signatures={**small.signatures, "wide": wide.signatures["main"]},
     )
     monkeypatch.setattr(module, "read_package", lambda path: both)
-    listed, usual, chosen, unknown = talk(
+    listed, described, lacking, usual, chosen, unknown = talk(
         frame({"id": 5, "op": "functions", "path": "any"}),
+        frame({"id": 6, "op": "describe", "path": "any", "function": "wide"}),
+        frame({"id": 7, "op": "describe", "path": "any", "function": "no such"}),
         load(Path("any")),
         load(Path("any"), function="wide"),
         load(Path("any"), function="no such"),
     )
     assert listed[0] == {"id": 5, "ok": True, "functions": ["main", "wide"], "default": "main"}
     assert usual[0]["description"]["inputs"][0]["shape"] == [4]
+    assert described[0]["description"] == chosen[0]["description"]
+    assert "model" not in described[0]  # nothing was loaded
+    assert (usual[0]["model"], chosen[0]["model"]) == (1, 2)
+    assert lacking[0]["error"] == unknown[0]["error"]
     assert chosen[0]["description"]["inputs"][0]["shape"] == [8]
     assert unknown[0]["error"]["kind"] == "io"
     assert "no such" in unknown[0]["error"]["message"]

@@ -56,15 +56,33 @@ public struct ArtifactRecord: Equatable, Sendable {
 }
 
 extension ArtifactRecord.Tiles {
-  fileprivate var isUsable: Bool {
-    halo >= 0 && stride ?? 1 > 0 && !shapes.isEmpty
-      && shapes.values.allSatisfy { $0.count == 2 && $0.allSatisfy { $0 > 0 } }
+  public init(from decoder: any Decoder) throws {
+    let fields = try decoder.container(keyedBy: CodingKeys.self)
+    shapes = try fields.decode([String: [JSONNumber<Int>]].self, forKey: .shapes)
+      .mapValues { $0.map(\.value) }
+    halo = try fields.number(.halo)
+    stride = try fields.decodeIfPresent(JSONNumber<Int>.self, forKey: .stride)?.value
+  }
+}
+
+extension ArtifactRecord.Part {
+  public init(from decoder: any Decoder) throws {
+    let fields = try decoder.container(keyedBy: CodingKeys.self)
+    number = try fields.number(.number)
+    of = try fields.number(.of)
+    other = try fields.decode(String.self, forKey: .other)
   }
 }
 
 extension ArtifactRecord {
   static let prefix = "com.github.fluxvae."
   static let format = "1"
+  /// Sides of an image in pixels, as fluxvae takes them.
+  static let sides = 1...999_999
+  /// Channels, and rows or columns in latent pixels.
+  static let counts = 1...sides.upperBound
+  /// Factors between grids.
+  static let scales = 1...1024
 
   /// The record among a model's user-defined metadata; nil when fluxvae did not make the model.
   ///
@@ -79,27 +97,56 @@ extension ArtifactRecord {
     weightsDigest = try Self.text("weights_digest", of: metadata)
     tiles = try Self.optional("tiles", of: metadata)
     part = try Self.optional("part", of: metadata)
-    if let tiles, !tiles.isUsable {
-      throw FluxVAEError.recordDamaged(key: "tiles", reason: "\(tiles)")
-    }
-    guard contract.isUsable else {
-      throw FluxVAEError.recordDamaged(
-        key: "latent_contract",
-        reason: """
-          \(contract.channels) channels, scale \(contract.scale), values from \(contract.low) \
-          to \(contract.high)
-          """)
-    }
     let sizes = recipe.sizes.compactMap(ImageSize.init(recipe:))
     guard !sizes.isEmpty, sizes.count == recipe.sizes.count else {
-      throw FluxVAEError.recordDamaged(key: "recipe", reason: "the sizes \(recipe.sizes)")
+      throw FluxVAEError.recordDamaged(
+        key: "recipe",
+        reason: """
+          sizes is \(recipe.sizes); expected sides of \(Self.sides.lowerBound) to \
+          \(Self.sides.upperBound) px, such as 768 or 768x1344
+          """)
     }
     self.sizes = sizes
+    try check()
+  }
+
+  /// Holds each number against the range that a decoder can have; beyond it sizes would overflow.
+  private func check() throws {
+    let counts = Self.counts
+    try Self.check("latent_contract", "channels", contract.channels, counts)
+    try Self.check("latent_contract", "scale", contract.scale, Self.scales)
+    guard contract.low < contract.high else {
+      throw FluxVAEError.recordDamaged(
+        key: "latent_contract",
+        reason: "low is \(contract.low) and high \(contract.high); expected low below high")
+    }
+    guard let tiles else { return }
+    try Self.check("tiles", "halo", tiles.halo, 0...counts.upperBound)
+    try Self.check("tiles", "stride", tiles.stride ?? 1, Self.scales)
+    for (name, shape) in tiles.shapes {
+      guard shape.count == 2 else {
+        throw FluxVAEError.recordDamaged(
+          key: "tiles", reason: "shapes.\(name) is \(shape); expected rows and columns")
+      }
+      for extent in shape { try Self.check("tiles", "shapes.\(name)", extent, counts) }
+    }
+  }
+
+  private static func check(
+    _ key: String, _ field: String, _ value: Int, _ range: ClosedRange<Int>
+  ) throws {
+    guard range.contains(value) else {
+      throw FluxVAEError.recordDamaged(
+        key: key,
+        reason: """
+          \(field) is \(value); expected \(range.lowerBound) to \(range.upperBound)
+          """)
+    }
   }
 
   private static func text(_ key: String, of metadata: [String: String]) throws -> String {
     guard let text = metadata[prefix + key] else {
-      throw FluxVAEError.recordDamaged(key: key, reason: "it is not there")
+      throw FluxVAEError.recordDamaged(key: key, reason: "it is missing")
     }
     return text
   }
@@ -117,7 +164,24 @@ extension ArtifactRecord {
     do {
       return try JSONDecoder().decode(Value.self, from: Data(text.utf8))
     } catch {
-      throw FluxVAEError.recordDamaged(key: key, reason: "not what fluxvae writes: \(text)")
+      throw FluxVAEError.recordDamaged(key: key, reason: sentence(error))
     }
+  }
+
+  /// What is wrong with an entry's JSON, with the field.
+  private static func sentence(_ error: any Error) -> String {
+    switch error as? DecodingError {
+    case .keyNotFound(let key, let context)?:
+      "\(field(context.codingPath + [key])) is missing"
+    case .typeMismatch(let type, let context)?, .valueNotFound(let type, let context)?:
+      "\(field(context.codingPath)) is not of the type \(type)"
+    case .dataCorrupted(let context)? where !context.codingPath.isEmpty:
+      "\(field(context.codingPath)) has a value that does not fit: \(context.debugDescription)"
+    default: "it is not JSON"
+    }
+  }
+
+  private static func field(_ path: [any CodingKey]) -> String {
+    path.isEmpty ? "it" : path.map(\.stringValue).joined(separator: ".")
   }
 }

@@ -18,7 +18,7 @@ public struct DecodedImage: Sendable, Equatable {
   /// 8-bit RGB, one pixel after the other, rows from the top without padding.
   ///
   /// Clamped to the range and rounded to nearest (ties to even), as `fluxvae decode` writes its
-  /// pictures. Not a number becomes black.
+  /// pictures. All values are finite: a decode that gives others throws.
   ///
   /// - Parameter range: What black and white stand for, where the model does not say.
   /// - Throws: `FluxVAEError.unknownRange` when neither does.
@@ -31,5 +31,15 @@ public struct DecodedImage: Sendable, Equatable {
       let level = (value - range.lowerBound) * scale
       return level > 0 ? UInt8(min(level, 255).rounded(.toNearestOrEven)) : 0
     }
+  }
+}
+
+extension DecodedImage {
+  /// - Throws: `FluxVAEError.nonFinite` when a value is NaN or infinite.
+  init(
+    checking values: [Float], size: ImageSize, layout: TensorLayout, range: ClosedRange<Float>?
+  ) throws {
+    try values.checkFinite("image")
+    self.init(values: values, size: size, layout: layout, range: range)
   }
 }

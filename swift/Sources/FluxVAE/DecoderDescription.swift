@@ -1,9 +1,10 @@
-/// What a decoder takes and gives, read from the loaded model.
+/// What a decoder takes and gives, read from the model's description.
 public struct DecoderDescription: Equatable, Sendable {
-  /// Sizes of the images it makes, over all its functions, the default one first.
+  /// Sizes of the images it makes, over all its functions, the default one first. A tiny decoder of
+  /// tiles makes others as well: ask `TiledDecoder.report(for:)`.
   public let sizes: [ImageSize]
-  /// Names of its functions, the default one first; empty for a model of one function, and for one
-  /// that fluxvae did not make.
+  /// Names of its functions for whole images, the default one first; empty for a model of one
+  /// function, for one of tiles, and for one that fluxvae did not make.
   public let functions: [String]
   /// Layout of its latent and of its image.
   public let layout: TensorLayout
@@ -21,5 +22,15 @@ public struct DecoderDescription: Equatable, Sendable {
     channels = interface.channels
     scale = interface.scale
     record = interface.record
+  }
+
+  /// A model of tiles.
+  init(_ record: ArtifactRecord) {
+    sizes = record.sizes
+    functions = []
+    layout = record.recipe.layout
+    channels = record.contract.channels
+    scale = record.contract.scale
+    self.record = record
   }
 }

@@ -1,3 +1,5 @@
+import CoreML
+
 /// What one loaded function takes and gives: its description and its record brought together.
 struct DecoderInterface: Equatable, Sendable {
   let input: TensorFeature
@@ -15,6 +17,25 @@ struct DecoderInterface: Equatable, Sendable {
   /// Every downsampling FLUX autoencoder has this, for models without a contract whose image
   /// size only a run tells.
   private static let usualScale = 8
+
+  /// What a model's description says of one function.
+  ///
+  /// - Throws: `FluxVAEError` when it is not a whole decoder, or its record is damaged.
+  init(_ description: MLModelDescription, ignoringRecord: Bool) throws {
+    let record =
+      ignoringRecord ? try? ArtifactRecord(description) : try ArtifactRecord(description)
+    if record?.tiles != nil {
+      throw FluxVAEError.notADecoder(reason: "this model makes tiles: use TiledDecoder")
+    }
+    if let part = record?.part {
+      throw FluxVAEError.notADecoder(
+        reason: "this model is part \(part.number) of \(part.of); the other is \(part.other)")
+    }
+    try self.init(
+      input: TensorFeature(only: description.inputDescriptionsByName, side: "input"),
+      output: TensorFeature(only: description.outputDescriptionsByName, side: "output"),
+      record: record)
+  }
 
   /// - Throws: `FluxVAEError.notADecoder` when the shapes are not a decoder's;
   ///   `.contradiction` when the record says otherwise than the description.
@@ -75,7 +96,7 @@ struct DecoderInterface: Equatable, Sendable {
   }
 
   /// The shape of one latent as the model takes it.
-  func inputShape(_ latent: Latent) -> [Int] {
+  func inputShape(_ latent: LatentMap) -> [Int] {
     tokens
       ? [1, latent.height * latent.width, latent.channels]
       : layout.shape(channels: latent.channels, height: latent.height, width: latent.width)
@@ -140,13 +161,23 @@ struct DecoderInterface: Equatable, Sendable {
     record.map { $0.functions.isEmpty ? sizes : $0.sizes } ?? sizes
   }
 
-  /// The size of the image that a latent becomes.
+  /// A latent as this decoder reads it, and the size of its image.
   ///
-  /// - Throws: `FluxVAEError.channels` when it is not this decoder's latent.
-  func size(of latent: Latent) throws -> ImageSize {
-    guard latent.channels == channels else {
-      throw FluxVAEError.channels(expected: channels, found: latent.channels)
+  /// - Throws: `FluxVAEError.channels`, `.unsupportedSize`, `.latentShape` or `.latentAmbiguous`
+  ///   when it is not this decoder's latent.
+  func read(_ latent: Latent) throws -> (map: LatentMap, size: ImageSize) {
+    if tokens, let map = try latent.tokens(channels: channels, sizes: allSizes, scale: scale) {
+      return (map, ImageSize(height: map.height * scale, width: map.width * scale))
     }
-    return ImageSize(height: latent.height * scale, width: latent.width * scale)
+    return try latent.read(in: inputOrder) { map in
+      guard map.channels == channels else {
+        throw FluxVAEError.channels(expected: channels, found: map.channels)
+      }
+      let size = ImageSize(height: map.height * scale, width: map.width * scale)
+      guard allSizes.contains(size) else {
+        throw FluxVAEError.unsupportedSize(size, supported: allSizes)
+      }
+      return (map, size)
+    }
   }
 }

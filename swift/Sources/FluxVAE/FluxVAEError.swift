@@ -18,14 +18,19 @@ public enum FluxVAEError: Error, Equatable, Sendable {
   case notADecoder(reason: String)
   /// The model says one thing in its record and another in its description.
   case contradiction(what: String, record: String, description: String)
-  /// An element type that is no float.
+  /// An element type that is not a float.
   case elementType(Int)
-  /// Strides that reach beyond the buffer they are for.
-  case strides(reach: Int, capacity: Int)
+  /// Strides that do not describe an array of this shape.
+  case strides([Int], shape: [Int])
   /// A latent's count of numbers that does not fit its rows and columns.
   case latentCount(count: Int, height: Int, width: Int)
-  /// A latent's shape that is not one latent of this layout.
-  case latentShape([Int], layout: TensorLayout)
+  /// A shape that is not one latent of this layout; nil where none was said.
+  case latentShape([Int], layout: TensorLayout?)
+  /// A matrix of tokens without rows and columns that fits images of several sizes.
+  case latentAmbiguous([Int], sizes: [ImageSize])
+  /// Values, of the latent or another part of the decode, that are NaN, infinite, or infinite once
+  /// they have the model's element type.
+  case nonFinite(what: String, count: Int, of: Int)
   /// A latent of another number of channels than the model takes.
   case channels(expected: Int, found: Int)
   /// A latent of a size that the model does not take.
@@ -49,10 +54,10 @@ extension FluxVAEError: LocalizedError {
     case .modelNotFound, .loadFailed, .contractMissing, .contractMismatch, .recordDamaged,
       .recordFormat, .notADecoder, .contradiction:
       modelSentence
-    case .elementType, .strides, .latentCount, .latentShape, .channels, .unsupportedSize,
-      .smallerThanTile:
+    case .elementType, .strides, .latentCount, .latentShape, .latentAmbiguous, .channels,
+      .unsupportedSize, .smallerThanTile:
       latentSentence
-    case .predictionFailed, .unexpectedOutput, .unknownRange, .noImage:
+    case .predictionFailed, .unexpectedOutput, .nonFinite, .unknownRange, .noImage:
       imageSentence
     }
   }
@@ -95,17 +100,19 @@ extension FluxVAEError: LocalizedError {
     switch self {
     case .elementType(let raw):
       "Expected float16, float32 or float64 elements, got Core ML's type \(raw)."
-    case .strides(let reach, let capacity):
-      "An array's strides reach \(reach) elements far; its buffer holds \(capacity)."
+    case .strides(let strides, let shape):
+      "The strides \(strides) do not describe an array of shape \(shape)."
     case .latentCount(let count, let height, let width):
       """
       A latent of \(height) x \(width) needs a multiple of \(height) x \(width) numbers, one for \
       each channel; got \(count).
       """
     case .latentShape(let shape, let layout):
+      "Expected one latent of shape \(axes(layout)), got \(shape): decode one at a time."
+    case .latentAmbiguous(let shape, let sizes):
       """
-      Expected one latent of shape \(layout == .nchw ? "(1, C, h, w)" : "(1, h, w, C)"), got \
-      \(shape): decode one at a time.
+      Tokens of shape \(shape) could make images of \
+      \(sizes.map(\.description).joined(separator: " or ")): make a Latent of height and width.
       """
     case .channels(let expected, let found):
       """
@@ -132,6 +139,11 @@ extension FluxVAEError: LocalizedError {
       "Core ML could not decode the latent: \(reason)"
     case .unexpectedOutput(let expected, let found):
       "The decoder should have given the shape \(expected), got \(found.map { "\($0)" } ?? "none")."
+    case .nonFinite(let what, let count, let total):
+      """
+      \(count) of the \(total) values of the \(what) are NaN, infinite or too large for the \
+      model's element type, and would be black or wrong pixels: \(nonFiniteHint(what)).
+      """
     case .unknownRange:
       """
       The model does not say which values black and white stand for: give the range, 0...1 for \
@@ -141,6 +153,20 @@ extension FluxVAEError: LocalizedError {
       "CoreGraphics made no image of \(size)."
     default: nil
     }
+  }
+
+  private func axes(_ layout: TensorLayout?) -> String {
+    switch layout {
+    case .nchw: "(1, C, h, w)"
+    case .nhwc: "(1, h, w, C)"
+    case nil: "(1, C, h, w) or (1, h, w, C)"
+    }
+  }
+
+  private func nonFiniteHint(_ what: String) -> String {
+    what == "latent"
+      ? "check what made the latent"
+      : "check that the latent is of the space this decoder takes, or convert it at float32"
   }
 
   private func of(_ function: String?) -> String {

@@ -1,5 +1,9 @@
 /// IEEE half precision by its bits, since macOS on Intel has no `Float16`.
 enum HalfPrecision {
+  /// Half-way from the largest half, 65504, to the one that would come after it: from here on a
+  /// float becomes infinite.
+  static let limit: Float = 65520
+
   /// The value of 16 bits, exactly.
   @inline(__always)
   static func float(_ half: UInt16) -> Float {
@@ -18,7 +22,7 @@ enum HalfPrecision {
   static func bits(_ value: Float) -> UInt16 {
     let sign = UInt16(truncatingIfNeeded: (value.bitPattern >> 16) & 0x8000)
     let magnitude = value.magnitude
-    if !(magnitude < 65520) {  // half-way from the largest half to the one after it; or NaN
+    if !(magnitude < limit) {  // or NaN
       return sign | (magnitude.isNaN ? 0x7E00 : 0x7C00)
     }
     if magnitude < 0x1p-14 {  // subnormal: adding 0.5 leaves 2^-24 as the last place

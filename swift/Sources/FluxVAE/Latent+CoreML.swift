@@ -1,29 +1,29 @@
 import CoreML
 
 extension Latent {
-  /// A copy of an array of shape `(1, C, h, w)` or `(C, h, w)`, or the same in NHWC.
+  /// A copy of an array: `(C, h, w)`, `(h, w, C)`, or the tokens `(h * w, C)` of a decoder that takes
+  /// those. Axes of length 1 in front, and one of frames after the channels, are left out.
   ///
   /// Padded strides are read right. Because it copies, the latent may travel to another task,
   /// which the array may not.
   ///
-  /// - Throws: `FluxVAEError.latentShape` or `.elementType`, with what came.
-  public init(_ array: MLMultiArray, layout: TensorLayout = .nchw) throws {
+  /// - Parameter layout: The order of the axes; nil for the decoder's own.
+  /// - Throws: `FluxVAEError.latentShape`, `.strides` or `.elementType`, with what came.
+  public init(_ array: MLMultiArray, layout: TensorLayout? = nil) throws {
     try self.init(array.floats(), shape: array.shape.map(\.intValue), layout: layout)
   }
 
-  /// The numbers of a shaped array of shape `(1, C, h, w)` or `(C, h, w)`, or the same in NHWC.
+  /// A copy of a shaped array, of a shape as for a multi-array.
   ///
-  /// - Throws: `FluxVAEError.latentShape`, with what came.
+  /// - Parameter layout: The order of the axes; nil for the decoder's own.
+  /// - Throws: `FluxVAEError.latentShape`, `.strides` or `.elementType`, with what came.
   public init<Scalar: MLShapedArrayScalar & BinaryFloatingPoint>(
-    _ array: MLShapedArray<Scalar>, layout: TensorLayout = .nchw
+    _ array: MLShapedArray<Scalar>, layout: TensorLayout? = nil
   ) throws {
-    try self.init(array.scalars.map { Float($0) }, shape: array.shape, layout: layout)
-  }
-
-  private init(_ values: [Float], shape: [Int], layout: TensorLayout) throws {
-    guard let axes = layout.split(shape) else {
-      throw FluxVAEError.latentShape(shape, layout: layout)
+    let values = try array.withUnsafeShapedBufferPointer { buffer, shape, strides in
+      try StridedRows(shape: shape, strides: strides)
+        .floats(UnsafeRawPointer(buffer.baseAddress), of: Scalar.multiArrayDataType)
     }
-    try self.init(values, height: axes.height, width: axes.width, layout: layout)
+    try self.init(values, shape: array.shape, layout: layout)
   }
 }

@@ -1,6 +1,6 @@
 /// Which latent a decoder wants and what it gives back, as fluxvae wrote it into the model.
 public struct LatentContract: Codable, Equatable, Sendable {
-  /// Identifier of the latent space; compared on load.
+  /// Identifier of the latent space; compared before the model is loaded.
   public let space: String
   /// The same in a sentence.
   public let wants: String
@@ -13,16 +13,27 @@ public struct LatentContract: Codable, Equatable, Sendable {
   /// Upper end of the image's values.
   public let high: Float
 
-  /// Whether the latent is a matrix of tokens, one row for each place of the map; nil for a map.
+  /// Whether the latent is a matrix of tokens, one row for each pixel of the map; nil for a map.
   var tokens: Bool? = nil
 
   /// Whether the latent is a matrix of tokens, `(1, rows * columns, channels)`, as a transformer
-  /// gives it: hand it over as a `Latent` of `rows` x `columns` in the layout `.nhwc`.
+  /// gives it: hand that over as an array, or as a `Latent` of `rows` x `columns` in the layout
+  /// `.nhwc`.
   public var isTokens: Bool { tokens ?? false }
 
   /// The values that black and white stand for.
   public var range: ClosedRange<Float> { low...high }
+}
 
-  /// A contract whose numbers can be used, or nil: positive counts, `low` below `high`.
-  var isUsable: Bool { channels > 0 && scale > 0 && low.isFinite && high.isFinite && low < high }
+extension LatentContract {
+  public init(from decoder: any Decoder) throws {
+    let fields = try decoder.container(keyedBy: CodingKeys.self)
+    space = try fields.decode(String.self, forKey: .space)
+    wants = try fields.decode(String.self, forKey: .wants)
+    channels = try fields.number(.channels)
+    scale = try fields.number(.scale)
+    low = try fields.number(.low)
+    high = try fields.number(.high)
+    tokens = try fields.decodeIfPresent(Bool.self, forKey: .tokens)
+  }
 }

@@ -7,9 +7,8 @@ import Foundation
 ///     let image = try await decoder.decode(Latent(floats, height: 96, width: 96))
 ///
 /// Making one loads nothing. The first decode, or `load()`, does; `unload()` gives the memory back.
-/// One decode runs at a time, in the order asked for. Every method comes in two forms: the plain
-/// one blocks its thread, and the `async` one, which is chosen where there is an `await`, can be
-/// cancelled.
+/// One decode runs at a time, in the order asked for. Methods are asynchronous and can be cancelled.
+/// For code without tasks each has a twin that blocks its thread and says so: `decodeBlocking(_:)`.
 public final class LatentDecoder: Sendable {
   /// How a model is loaded and judged.
   public struct Configuration: Sendable {
@@ -33,166 +32,116 @@ public final class LatentDecoder: Sendable {
   }
 
   /// The compiled model (`.mlmodelc`).
-  public let modelURL: URL
+  public var modelURL: URL { file.url }
   /// The space of the latents that this decoder is given.
   public let latentSpace: LatentSpace
   public let configuration: Configuration
+  private let file: ModelFile
   private let gate = TurnGate()
-  private let store = FunctionStore()
+  private let store = ModelStore<DecoderInterface, LoadedFunction>()
 
   /// A decoder that is not loaded yet.
   ///
   /// - Parameters:
-  ///   - url: A compiled model. Keep it at one place: Core ML caches by path.
+  ///   - url: A compiled model. Keep it at one path: Core ML caches by path.
   ///   - space: The space of the app's latents; the model's contract must name the same.
   ///   - configuration: How to load and judge it.
-  public init(
+  public convenience init(
     modelAt url: URL, for space: LatentSpace, configuration: Configuration = Configuration()
   ) {
-    modelURL = url
+    self.init(
+      ModelFile(url: url, computeUnits: configuration.computeUnits), for: space, configuration)
+  }
+
+  init(_ file: ModelFile, for space: LatentSpace, _ configuration: Configuration) {
+    self.file = file
     latentSpace = space
     self.configuration = configuration
   }
 
-  /// Whether the model is in memory.
-  public var isLoaded: Bool { store[nil] != nil }
+  /// Whether a function of the model is in memory.
+  public var isLoaded: Bool { !store.isEmpty }
 
-  /// Lets the model go. A decode that runs meanwhile ends as it would have.
-  public func unload() {
-    store.removeAll()
-  }
-}
+  /// Releases the model. A decode that was asked for before ends as it would have, and keeps
+  /// nothing loaded.
+  public func unload() { store.removeAll() }
 
-// The forms that block their thread. Not for the inside of a task.
-extension LatentDecoder {
-  /// Loads the model, unless it is loaded.
+  /// Loads the function for images of `size`, unless it is loaded.
   ///
-  /// - Throws: `FluxVAEError`, also for a contract that does not fit.
-  public func load() throws {
-    _ = try gate.blockingTurn { try function(nil) }
-  }
-
-  /// Loads the model and lets it go again, unless it is loaded: Core ML's cache is warm after that.
-  public func prewarm() throws {
-    try gate.blockingTurn { if !isLoaded { _ = try open(configuration.function) } }
-  }
-
-  /// What the model takes and gives. Loads it when it is not loaded.
-  public func describe() throws -> DecoderDescription {
-    try gate.blockingTurn { try DecoderDescription(function(nil).interface) }
-  }
-
-  /// The image of a latent. Loads the model when it is not loaded.
-  ///
-  /// - Throws: `FluxVAEError`, with what was expected and what came.
-  public func decode(_ latent: Latent) throws -> DecodedImage {
-    try gate.blockingTurn {
-      let main = try function(nil)
-      let size = try main.interface.size(of: latent)
-      let name = try main.interface.otherFunction(for: size)
-      return try (name == nil ? main : function(name)).decode(latent, size: size)
-    }
-  }
-
-  /// The function of this name, or the main one, from memory or else loaded now.
-  private func function(_ name: String?) throws -> LoadedFunction {
-    if let loaded = store[name] { return loaded }
+  /// - Parameter size: Nil for the function that `configuration` names, or the default one.
+  /// - Throws: `FluxVAEError`, also for a contract that does not fit; `CancellationError`.
+  public func load(for size: ImageSize? = nil) async throws {
     let epoch = store.epoch
-    let function = try open(name ?? configuration.function)
-    store.keep(function, as: name, since: epoch)
-    return function
+    try await gate.turn { _ = try await function(name(for: size, since: epoch), since: epoch) }
   }
 
-  private func open(_ name: String?) throws -> LoadedFunction {
-    try checkPresence()
-    let model: MLModel
-    do {
-      model = try MLModel(contentsOf: modelURL, configuration: coreML(name))
-    } catch {
-      throw failure(error, function: name)
+  /// Loads the function for images of `size` and releases it again, unless it is loaded: Core ML's
+  /// cache is warm after that.
+  ///
+  /// - Parameter size: Nil for the function that `configuration` names, or the default one.
+  /// - Throws: `FluxVAEError`, also for a contract that does not fit; `CancellationError`.
+  public func prewarm(for size: ImageSize? = nil) async throws {
+    let epoch = store.epoch
+    try await gate.turn {
+      let name = try await name(for: size, since: epoch)
+      if store[name] == nil { _ = try await open(name) }
     }
-    return try judged(model)
   }
-}
 
-// The forms for tasks.
-extension LatentDecoder {
-  /// Loads the model, unless it is loaded.
+  /// What the model takes and gives. Loads nothing, and waits for no decode.
   ///
   /// - Throws: `FluxVAEError`, also for a contract that does not fit; `CancellationError`.
-  public func load() async throws {
-    _ = try await gate.turn { try await function(nil) }
-  }
-
-  /// Loads the model and lets it go again, unless it is loaded: Core ML's cache is warm after that.
-  public func prewarm() async throws {
-    try await gate.turn { if !isLoaded { _ = try await open(configuration.function) } }
-  }
-
-  /// What the model takes and gives. Loads it when it is not loaded.
   public func describe() async throws -> DecoderDescription {
-    try await gate.turn { try await DecoderDescription(function(nil).interface) }
+    try await DecoderDescription(interface(since: store.epoch))
   }
 
-  /// The image of a latent. Loads the model when it is not loaded.
+  /// The image of a latent. Loads the function for its size when it is not loaded.
   ///
   /// - Throws: `FluxVAEError`, with what was expected and what came; `CancellationError`.
   public func decode(_ latent: Latent) async throws -> DecodedImage {
-    try await gate.turn {
-      let main = try await function(nil)
-      let size = try main.interface.size(of: latent)
-      let name = try main.interface.otherFunction(for: size)
-      let chosen = name == nil ? main : try await function(name)
-      return try await chosen.decode(latent, size: size)
+    let epoch = store.epoch
+    return try await gate.turn {
+      let interface = try await interface(since: epoch)
+      let (map, size) = try interface.read(latent)
+      let function = try await function(interface.otherFunction(for: size), since: epoch)
+      return try await function.decode(map, size: size)
     }
   }
+}
 
-  /// The function of this name, or the main one, from memory or else loaded now.
-  private func function(_ name: String?) async throws -> LoadedFunction {
+extension LatentDecoder {
+  /// What the model says of itself, from memory or else read now.
+  private func interface(since epoch: Int) async throws -> DecoderInterface {
+    if let known = store.description { return known }
+    let interface = try await file.describe(configuration.function, interface)
+    store.keep(interface, since: epoch)
+    return interface
+  }
+
+  /// The function for images of `size`; nil for the one to start with.
+  private func name(for size: ImageSize?, since epoch: Int) async throws -> String? {
+    let interface = try await interface(since: epoch)
+    return try size.flatMap(interface.otherFunction)
+  }
+
+  /// A function, from memory or else loaded now; nil is the one to start with.
+  private func function(_ name: String?, since epoch: Int) async throws -> LoadedFunction {
     if let loaded = store[name] { return loaded }
-    let epoch = store.epoch
-    let function = try await open(name ?? configuration.function)
+    let function = try await open(name)
     store.keep(function, as: name, since: epoch)
     return function
   }
 
   private func open(_ name: String?) async throws -> LoadedFunction {
-    try checkPresence()
-    try Task.checkCancellation()
-    let model: MLModel
-    do {
-      model = try await MLModel.load(contentsOf: modelURL, configuration: coreML(name))
-    } catch {
-      try Task.checkCancellation()
-      throw failure(error, function: name)
-    }
-    return try judged(model)
-  }
-}
-
-// What both forms share.
-extension LatentDecoder {
-  private func checkPresence() throws {
-    guard FileManager.default.fileExists(atPath: modelURL.path) else {
-      throw FluxVAEError.modelNotFound(modelURL)
+    try await file.load(name ?? configuration.function) { model in
+      LoadedFunction(model, try interface(model.modelDescription))
     }
   }
 
-  private func coreML(_ function: String?) -> MLModelConfiguration {
-    let settings = MLModelConfiguration()
-    settings.computeUnits = configuration.computeUnits
-    settings.functionName = function
-    return settings
-  }
-
-  private func failure(_ error: any Error, function: String?) -> FluxVAEError {
-    .loadFailed(modelURL, function: function, reason: error.localizedDescription)
-  }
-
-  private func judged(_ model: MLModel) throws -> LoadedFunction {
+  private func interface(_ description: MLModelDescription) throws -> DecoderInterface {
     let check = configuration.contractCheck
-    let function = try LoadedFunction(model, ignoringRecord: check == .off)
-    try check.judge(function.interface.record?.contract, for: latentSpace, model: modelURL)
-    return function
+    let interface = try DecoderInterface(description, ignoringRecord: check == .off)
+    try check.judge(interface.record?.contract, for: latentSpace, model: modelURL)
+    return interface
   }
 }

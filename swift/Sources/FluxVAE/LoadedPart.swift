@@ -4,38 +4,23 @@ import CoreML
 ///
 /// `MLModel` is not declared as safe to share; see `LoadedFunction`.
 struct LoadedPart: @unchecked Sendable {
-  let record: ArtifactRecord?
   private let model: MLModel
   private let types: [String: MLMultiArrayDataType]
   private let output: TensorFeature
 
-  /// - Throws: `FluxVAEError` when a feature is no tensor of floats, or the record is damaged.
+  /// - Throws: `FluxVAEError` when a feature is not a tensor.
   init(_ model: MLModel) throws {
     let description = model.modelDescription
-    let metadata = description.metadata[.creatorDefinedKey] as? [String: String] ?? [:]
     var types: [String: MLMultiArrayDataType] = [:]
     for (name, feature) in description.inputDescriptionsByName {
       types[name] = feature.multiArrayConstraint?.dataType
     }
-    record = try ArtifactRecord(metadata: metadata)
     output = try TensorFeature(only: description.outputDescriptionsByName, side: "output")
     self.types = types
     self.model = model
   }
 
-  func run(_ inputs: [String: Planes]) throws -> Planes {
-    let provider = try provider(inputs)
-    return try withPool {
-      do {
-        return try planes(model.prediction(from: provider))
-      } catch let error as FluxVAEError {
-        throw error
-      } catch {
-        throw FluxVAEError.predictionFailed(reason: error.localizedDescription)
-      }
-    }
-  }
-
+  /// - Throws: `FluxVAEError`; `CancellationError`.
   func run(_ inputs: [String: Planes]) async throws -> Planes {
     try Task.checkCancellation()
     let provider = try provider(inputs)
@@ -58,7 +43,7 @@ struct LoadedPart: @unchecked Sendable {
       }
       values[name] = MLFeatureValue(
         multiArray: try MLMultiArray.filled(
-          with: planes.values, shape: planes.shape, dataType: type))
+          with: planes.values, shape: planes.shape, dataType: type, what: name))
     }
     return try MLDictionaryFeatureProvider(dictionary: values)
   }

@@ -10,7 +10,11 @@ struct StridedRows {
   /// Extent and stride of the axes around the runs, outermost first.
   private let outer: [(extent: Int, stride: Int)]
 
-  init(shape: [Int], strides: [Int]) {
+  /// - Throws: `FluxVAEError.strides` when they are of another rank, negative, or reach beyond `Int`.
+  init(shape: [Int], strides: [Int]) throws {
+    guard Self.describesArray(shape, strides) else {
+      throw FluxVAEError.strides(strides, shape: shape)
+    }
     var axes: [(extent: Int, stride: Int)] = []
     for (extent, stride) in zip(shape, strides) where extent != 1 {
       if let last = axes.last, last.stride == extent * stride {
@@ -50,9 +54,20 @@ struct StridedRows {
     outer.reduce(length) { $0 * $1.extent }
   }
 
-  /// Elements that a buffer needs to hold every offset; strides are not negative.
-  var reach: Int {
-    guard length > 0, outer.allSatisfy({ $0.extent > 0 }) else { return 0 }
-    return outer.reduce(1 + (length - 1) * step) { $0 + ($1.extent - 1) * $1.stride }
+  /// Whether each element has an offset, in bytes too, that is an `Int` from 0 up.
+  private static func describesArray(_ shape: [Int], _ strides: [Int]) -> Bool {
+    guard shape.count == strides.count, (shape + strides).allSatisfy({ $0 >= 0 }) else {
+      return false
+    }
+    var (elements, last) = (8, 0)
+    for (extent, stride) in zip(shape, strides) {
+      let (product, tooMany) = elements.multipliedReportingOverflow(by: extent)
+      guard !tooMany else { return false }
+      let (reach, tooFar) = stride.multipliedReportingOverflow(by: max(extent - 1, 0) &* 8)
+      let (sum, overflow) = last.addingReportingOverflow(reach)
+      guard !tooFar, !overflow else { return false }
+      (elements, last) = (product, sum)
+    }
+    return true
   }
 }

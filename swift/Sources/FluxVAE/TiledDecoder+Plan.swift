@@ -16,10 +16,13 @@ extension TiledDecoder {
 
     /// The functions that see the whole map: a KL decoder has one pair for each size.
     var front: String { isTiny ? "front" : "front_\(size.function)" }
-    var measure: String { "\(Self.statistics)_\(size.function)" }
+    /// Nil for a decoder whose tiles need no statistics.
+    var measure: String? { tiles.stride.map { _ in "\(Self.statistics)_\(size.function)" } }
+    var functions: [String] { [front] + (measure.map { [$0] } ?? []) + [grid.function] }
 
     /// - Throws: `FluxVAEError.notADecoder` for a model without tiles, `.smallerThanTile`,
-    ///   `.unsupportedSize` for a size that a KL decoder was not made for.
+    ///   `.unsupportedSize` for a size that a KL decoder was not made for, and for sides that are
+    ///   not multiples of the decoder's scale.
     init(_ record: ArtifactRecord, size: ImageSize) throws {
       guard let tiles = record.tiles else {
         throw FluxVAEError.notADecoder(reason: "this model makes no tiles: use LatentDecoder")
@@ -27,33 +30,42 @@ extension TiledDecoder {
       self.record = record
       self.tiles = tiles
       self.size = size
-      guard (record.recipe.decoder ?? "tiny") == "tiny" || record.sizes.contains(size) else {
+      let scale = record.contract.scale
+      let isTiny = (record.recipe.decoder ?? "tiny") == "tiny"
+      guard isTiny || record.sizes.contains(size) else {
         throw FluxVAEError.unsupportedSize(size, supported: record.sizes)
       }
-      grid = try TileGrid(size, tiles: tiles, scale: record.contract.scale)
-    }
-
-    /// - Throws: as the other one, and `.channels` for a latent of another model.
-    init(_ record: ArtifactRecord, latent: Latent) throws {
-      guard latent.channels == record.contract.channels else {
-        throw FluxVAEError.channels(
-          expected: record.contract.channels, found: latent.channels)
+      guard size.isMultiple(of: scale), ArtifactRecord.sides.contains(max(size.height, size.width))
+      else {
+        let near = size.multiples(of: scale).filter {
+          (try? TileGrid($0, tiles: tiles, scale: scale)) != nil
+        }
+        throw FluxVAEError.unsupportedSize(size, supported: near.isEmpty ? record.sizes : near)
       }
-      let scale = record.contract.scale
-      try self.init(
-        record, size: ImageSize(height: latent.height * scale, width: latent.width * scale))
+      grid = try TileGrid(size, tiles: tiles, scale: scale)
     }
 
-    func input(_ latent: Latent) -> Planes {
-      Planes(
-        values: latent.values(in: layout),
-        shape: layout.shape(
-          channels: latent.channels, height: latent.height, width: latent.width))
+    /// The plan for a latent, and the latent as `front` takes it.
+    ///
+    /// - Throws: as the other one, and `.channels` for a latent of another model.
+    static func reading(
+      _ latent: Latent, _ record: ArtifactRecord
+    ) throws -> (plan: Plan, input: Planes) {
+      let (contract, layout) = (record.contract, record.recipe.layout)
+      return try latent.read(in: layout) { map in
+        guard map.channels == contract.channels else {
+          throw FluxVAEError.channels(expected: contract.channels, found: map.channels)
+        }
+        let size = ImageSize(
+          height: map.height * contract.scale, width: map.width * contract.scale)
+        let shape = layout.shape(channels: map.channels, height: map.height, width: map.width)
+        let plan = try Plan(record, size: size)
+        return (plan, Planes(values: map.values(in: layout), shape: shape))
+      }
     }
 
-    /// What `measure` is given: all features, in samples; nil for a decoder whose tiles need no
-    /// statistics.
-    func samples(of features: Planes) -> [Planes]? { tiles.stride.map(features.samples) }
+    /// What `measure` is given: all features, in samples.
+    func samples(of features: Planes) -> [Planes] { features.samples(tiles.stride ?? 1) }
 
     func block(of features: Planes, _ row: TileCut, _ column: TileCut) -> Planes {
       features.block(
@@ -75,9 +87,10 @@ extension TiledDecoder {
       canvas.place(made.values, height: height, width: width, row: row, column: column)
     }
 
-    func image(_ canvas: TileCanvas) -> DecodedImage {
-      DecodedImage(
-        values: canvas.values, size: size, layout: layout, range: record.contract.range)
+    /// - Throws: `FluxVAEError.nonFinite`.
+    func image(_ canvas: TileCanvas) throws -> DecodedImage {
+      try DecodedImage(
+        checking: canvas.values, size: size, layout: layout, range: record.contract.range)
     }
   }
 }

@@ -10,149 +10,137 @@ import Foundation
 /// little cost; `tile` makes the picture piece by piece. Images of a tiny decoder are those of the
 /// whole decode; `report(for:)` says what to expect of others, and what tiles cost.
 ///
-/// One decode runs at a time, in the order asked for. The `async` form can be cancelled between
-/// tiles. Functions are loaded when they are first needed; `unload()` gives the memory back.
+/// One decode runs at a time, in the order asked for, and can be cancelled between tiles. Functions
+/// are loaded when they are first needed; `unload()` gives the memory back. For code without tasks
+/// each method has a twin that blocks its thread and says so: `decodeBlocking(_:)`.
 public final class TiledDecoder: Sendable {
   /// The compiled model (`.mlmodelc`).
-  public let modelURL: URL
+  public var modelURL: URL { file.url }
   /// The space of the latents that this decoder is given.
   public let latentSpace: LatentSpace
   /// How the model is loaded and judged; its function is not used.
   public let configuration: LatentDecoder.Configuration
+  private let file: ModelFile
   private let gate = TurnGate()
-  private let store = PartStore()
+  private let store = ModelStore<ArtifactRecord, LoadedPart>()
 
   /// A decoder that is not loaded yet.
-  public init(
+  public convenience init(
     modelAt url: URL, for space: LatentSpace,
     configuration: LatentDecoder.Configuration = LatentDecoder.Configuration()
   ) {
-    modelURL = url
+    self.init(
+      ModelFile(url: url, computeUnits: configuration.computeUnits), for: space, configuration)
+  }
+
+  init(_ file: ModelFile, for space: LatentSpace, _ configuration: LatentDecoder.Configuration) {
+    self.file = file
     latentSpace = space
     self.configuration = configuration
   }
 
-  /// Lets the model go. A decode that runs meanwhile ends as it would have.
+  /// Whether a function of the model is in memory.
+  public var isLoaded: Bool { !store.isEmpty }
+
+  /// Releases the model. A decode that was asked for before ends as it would have, and keeps
+  /// nothing loaded.
   public func unload() { store.removeAll() }
 
-  /// What an image of `size` costs in tiles. Loads the model when it is not loaded.
+  /// Loads the functions that make images of `size`, unless they are loaded.
   ///
-  /// - Throws: `FluxVAEError`, also for a size that cannot be made.
-  public func report(for size: ImageSize) throws -> TilingReport {
-    try gate.blockingTurn {
-      let plan = try Plan(record(), size: size)
-      return TilingReport(plan.grid, size: size, scale: plan.scale, stride: plan.tiles.stride)
+  /// - Parameter size: Nil for the first size that the model was made for.
+  /// - Throws: `FluxVAEError`, also for a size that cannot be made; `CancellationError`.
+  public func load(for size: ImageSize? = nil) async throws {
+    let epoch = store.epoch
+    try await gate.turn {
+      for name in try await functions(for: size, since: epoch) {
+        _ = try await part(name, since: epoch)
+      }
     }
   }
 
-  /// The image of a latent. Loads the model when it is not loaded. Blocks its thread.
+  /// Loads the functions that make images of `size`, one at a time, and releases each again, unless
+  /// it is loaded: Core ML's cache is warm after that.
   ///
-  /// - Throws: `FluxVAEError`, with what was expected and what came.
-  public func decode(_ latent: Latent) throws -> DecodedImage {
-    try gate.blockingTurn {
-      let plan = try Plan(record(), latent: latent)
-      let features = try part(plan.front).run([Plan.latent: plan.input(latent)])
-      var fixed: [String: Planes] = [:]
-      if let blocks = plan.samples(of: features) {
-        let measure = try part(plan.measure)
-        fixed[Plan.statistics] = Planes.pooled(
-          try blocks.map { try measure.run([Plan.features: $0]) })
+  /// - Parameter size: Nil for the first size that the model was made for.
+  /// - Throws: `FluxVAEError`, also for a size that cannot be made; `CancellationError`.
+  public func prewarm(for size: ImageSize? = nil) async throws {
+    let epoch = store.epoch
+    try await gate.turn {
+      for name in try await functions(for: size, since: epoch) where store[name] == nil {
+        _ = try await file.load(name, LoadedPart.init)
       }
-      let tile = try part(plan.grid.function)
-      var canvas = plan.canvas
-      for (row, column) in plan.grid.cells {
-        var inputs = fixed
-        inputs[Plan.features] = plan.block(of: features, row, column)
-        try plan.place(tile.run(inputs), row, column, on: &canvas)
-      }
-      return plan.image(canvas)
     }
   }
 
-  /// The image of a latent. Loads the model when it is not loaded.
+  /// What the model takes and gives. Loads nothing, and waits for no decode.
+  ///
+  /// - Throws: `FluxVAEError`, also for a contract that does not fit; `CancellationError`.
+  public func describe() async throws -> DecoderDescription {
+    try await DecoderDescription(record(since: store.epoch))
+  }
+
+  /// What an image of `size` costs in tiles. Loads nothing, and waits for no decode.
+  ///
+  /// - Throws: `FluxVAEError`, also for a size that cannot be made; `CancellationError`.
+  public func report(for size: ImageSize) async throws -> TilingReport {
+    let plan = try Plan(await record(since: store.epoch), size: size)
+    return TilingReport(plan.grid, size: size, scale: plan.scale, stride: plan.tiles.stride)
+  }
+
+  /// The image of a latent. Loads the functions for its size when they are not loaded.
   ///
   /// - Throws: `FluxVAEError`, with what was expected and what came; `CancellationError`.
   public func decode(_ latent: Latent) async throws -> DecodedImage {
-    try await gate.turn {
-      let plan = try Plan(await record(), latent: latent)
-      let features = try await part(plan.front).run([Plan.latent: plan.input(latent)])
+    let epoch = store.epoch
+    return try await gate.turn {
+      let (plan, input) = try Plan.reading(latent, await record(since: epoch))
+      let features = try await part(plan.front, since: epoch).run([Plan.latent: input])
       var fixed: [String: Planes] = [:]
-      if let blocks = plan.samples(of: features) {
-        let measure = try await part(plan.measure)
+      if let measure = plan.measure {
+        let measure = try await part(measure, since: epoch)
         var found: [Planes] = []
-        for block in blocks { found.append(try await measure.run([Plan.features: block])) }
+        for block in plan.samples(of: features) {
+          found.append(try await measure.run([Plan.features: block]))
+        }
         fixed[Plan.statistics] = Planes.pooled(found)
       }
-      let tile = try await part(plan.grid.function)
+      let tile = try await part(plan.grid.function, since: epoch)
       var canvas = plan.canvas
       for (row, column) in plan.grid.cells {
         var inputs = fixed
         inputs[Plan.features] = plan.block(of: features, row, column)
         try plan.place(try await tile.run(inputs), row, column, on: &canvas)
       }
-      return plan.image(canvas)
+      return try plan.image(canvas)
     }
   }
 }
 
-// Loading.
 extension TiledDecoder {
-  /// A function, from memory or else loaded now; nil is the model's default one, which is a front.
-  private func part(_ name: String?) throws -> LoadedPart {
-    if let loaded = store[name] { return loaded }
-    try checkPresence()
-    do {
-      return try kept(MLModel(contentsOf: modelURL, configuration: coreML(name)), as: name)
-    } catch {
-      throw failure(error, function: name)
+  /// The model's record, from memory or else read now.
+  private func record(since epoch: Int) async throws -> ArtifactRecord {
+    if let known = store.description { return known }
+    let record = try await file.describe(nil) { description in
+      let record = try ArtifactRecord(description)
+      try configuration.contractCheck.judge(record?.contract, for: latentSpace, model: modelURL)
+      guard let record else { throw FluxVAEError.contractMissing(modelURL) }
+      return record
     }
-  }
-
-  private func part(_ name: String?) async throws -> LoadedPart {
-    if let loaded = store[name] { return loaded }
-    try checkPresence()
-    try Task.checkCancellation()
-    do {
-      let model = try await MLModel.load(contentsOf: modelURL, configuration: coreML(name))
-      return try kept(model, as: name)
-    } catch {
-      try Task.checkCancellation()
-      throw failure(error, function: name)
-    }
-  }
-
-  private func kept(_ model: MLModel, as name: String?) throws -> LoadedPart {
-    let part = try LoadedPart(model)
-    try configuration.contractCheck.judge(
-      part.record?.contract, for: latentSpace, model: modelURL)
-    store[name] = part
-    return part
-  }
-
-  private func record() throws -> ArtifactRecord { try known(part(nil).record) }
-
-  private func record() async throws -> ArtifactRecord { try known(await part(nil).record) }
-
-  private func known(_ record: ArtifactRecord?) throws -> ArtifactRecord {
-    guard let record else { throw FluxVAEError.contractMissing(modelURL) }
+    store.keep(record, since: epoch)
     return record
   }
 
-  private func checkPresence() throws {
-    guard FileManager.default.fileExists(atPath: modelURL.path) else {
-      throw FluxVAEError.modelNotFound(modelURL)
-    }
+  private func functions(for size: ImageSize?, since epoch: Int) async throws -> [String] {
+    let record = try await record(since: epoch)
+    return try Plan(record, size: size ?? record.sizes[0]).functions
   }
 
-  private func coreML(_ function: String?) -> MLModelConfiguration {
-    let settings = MLModelConfiguration()
-    settings.computeUnits = configuration.computeUnits
-    settings.functionName = function
-    return settings
-  }
-
-  private func failure(_ error: any Error, function: String?) -> FluxVAEError {
-    (error as? FluxVAEError)
-      ?? .loadFailed(modelURL, function: function, reason: error.localizedDescription)
+  /// A function, from memory or else loaded now.
+  private func part(_ name: String, since epoch: Int) async throws -> LoadedPart {
+    if let loaded = store[name] { return loaded }
+    let part = try await file.load(name, LoadedPart.init)
+    store.keep(part, as: name, since: epoch)
+    return part
   }
 }

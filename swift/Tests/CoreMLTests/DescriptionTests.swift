@@ -3,7 +3,7 @@ import Testing
 
 @testable import CoreML
 
-@Suite(.enabled(if: Models.python != nil, Models.needed))
+@Suite(.enabled(if: Models.isPossible, Models.reason))
 struct DescriptionTests {
   @Test func featuresAndMetadataAreThoseOfTheModel() throws {
     let description = try Models.load("fixed16").modelDescription
@@ -62,5 +62,41 @@ struct DescriptionTests {
     }
     #expect(error?.code == .featureType)
     #expect(error?.localizedDescription.contains("feature y is an image") == true)
+  }
+
+  /// As Apple's header has it: without the multi-function configuration the list is empty.
+  @Test(arguments: ["fixed32", "enumerated"])
+  func aModelOfOneFunctionListsNone(name: String) async throws {
+    #expect(try await MLModelAsset(url: Models.named(name)).functionNames == [])
+  }
+
+  @Test func anAssetDescribesWhatALoadedModelDescribes() async throws {
+    let asset = try MLModelAsset(url: Models.named("fixed16"))
+    let (found, loaded) = (try await asset.modelDescription, try Models.load("fixed16"))
+    let expected = loaded.modelDescription
+    let x = try #require(found.inputDescriptionsByName["x"]?.multiArrayConstraint)
+    #expect(x.shape == [1, 2, 3, 5] && x.dataType == .float16)
+    #expect(
+      found.metadata[.creatorDefinedKey] as? [String: String]
+        == expected.metadata[.creatorDefinedKey] as? [String: String])
+    #expect(found.metadata[.author] as? String == "a test")
+    let y = found.outputDescriptionsByName["y"]?.multiArrayConstraint?.shape
+    #expect(y == expected.outputDescriptionsByName["y"]?.multiArrayConstraint?.shape)
+  }
+
+  @Test func anAssetDescribesEachOfItsFunctions() async throws {
+    func shape(_ description: MLModelDescription) -> [NSNumber]? {
+      description.inputDescriptionsByName["x"]?.multiArrayConstraint?.shape
+    }
+    let asset = try MLModelAsset(url: Models.named("functions"))
+    #expect(try await shape(asset.modelDescription) == [1, 2, 3, 5])
+    #expect(try await shape(asset.modelDescription(of: "wide")) == [1, 2, 3, 7])
+    let error = await #expect(throws: MLModelError.self) {
+      _ = try await asset.modelDescription(of: "third")
+    }
+    #expect(error?.code == .io)
+    #expect(error?.localizedDescription.contains("no function 'third'") == true)
+    let package = try MLModelAsset(url: Models.named("functions", extension: "mlpackage"))
+    await #expect(throws: MLModelError.self) { _ = try await package.modelDescription }
   }
 }

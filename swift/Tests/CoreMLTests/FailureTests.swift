@@ -1,10 +1,11 @@
+import EnginePython
 import Foundation
 import Glibc
 import Testing
 
 @testable import CoreML
 
-@Suite(.enabled(if: Models.python != nil, Models.needed))
+@Suite(.enabled(if: Models.isPossible, Models.reason))
 struct FailureTests {
   /// The texts are those of Core ML in alibaba/MNN#1672 and apple/coremltools#672.
   @Test(arguments: [
@@ -83,7 +84,7 @@ struct FailureTests {
   /// The engine is stopped first, so that the prediction is under way for certain when it dies.
   @Test(.timeLimit(.minutes(2)))
   func anEngineKilledInMidPredictionIsAnErrorAndNoHang() async throws {
-    let engine = try Engine(python: try #require(Models.python))
+    let engine = try Engine(python: EnginePython.path)
     let url = try Models.named("ranged")
     let loaded = try LoadedModel.load(url, function: nil, engine: engine)
     let model = try MLModel(loaded, configuration: MLModelConfiguration())
@@ -106,7 +107,7 @@ struct FailureTests {
   /// More than a socket holds, so that writing itself meets the end of the engine.
   @Test(.timeLimit(.minutes(2)))
   func anEngineKilledWhileItIsWrittenToRaisesNoSignal() throws {
-    let engine = try Engine(python: try #require(Models.python))
+    let engine = try Engine(python: EnginePython.path)
     let pid = engine.process.identifier
     kill(pid, SIGSTOP)
     Thread.detachNewThread {

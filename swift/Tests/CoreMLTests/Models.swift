@@ -1,3 +1,4 @@
+import EnginePython
 import Foundation
 import Testing
 
@@ -5,11 +6,9 @@ import Testing
 
 /// Models made by the Python side into a temporary folder, once for all tests.
 enum Models {
-  static let python = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"]
-
-  /// Skips a test, with this sentence, where there is no Python to run models.
-  static let needed: Comment =
-    "FLUXVAE_PYTHON does not name a Python with fluxvae, which makes and runs the models"
+  static let isPossible = EnginePython.problem == nil
+  /// Why a test with models is skipped.
+  static let reason = Comment(rawValue: EnginePython.problem ?? "")
 
   static func named(_ name: String, extension suffix: String = "mlmodelc") throws -> URL {
     try made.get().appending(path: "\(name).\(suffix)")
@@ -30,8 +29,8 @@ enum Models {
     let script = URL(filePath: #filePath).deletingLastPathComponent()
       .appending(path: "make_models.py")
     let process = Process()
-    process.executableURL = URL(filePath: python ?? "")
-    process.arguments = [script.path, folder.path]
+    process.executableURL = URL(filePath: "/usr/bin/env")
+    process.arguments = [EnginePython.path, script.path, folder.path]
     let noise = Pipe()
     process.standardError = noise
     try process.run()

@@ -3,7 +3,7 @@ import Testing
 
 @testable import CoreML
 
-@Suite(.enabled(if: Models.python != nil, Models.needed))
+@Suite(.enabled(if: Models.isPossible, Models.reason))
 struct PredictionTests {
   @Test(arguments: [("fixed32", MLMultiArrayDataType.float32), ("fixed16", .float16)])
   func aModelComputes(name: String, type: MLMultiArrayDataType) throws {

@@ -1,3 +1,4 @@
+import EnginePython
 import Foundation
 import Testing
 
@@ -5,7 +6,7 @@ import Testing
 
 /// Models that tests/make_swift_models.py makes, once for a run of the tests.
 ///
-/// It takes a Python that has fluxvae: the environment variable `FLUXVAE_PYTHON` names it.
+/// It takes a Python that has fluxvae, see `EnginePython`.
 struct DemoModels: Sendable {
   struct Case: Decodable, Sendable {
     struct Size: Decodable, Sendable {
@@ -27,9 +28,9 @@ struct DemoModels: Sendable {
     let log: String
   }
 
-  static let isPossible = python != nil
-  static let reason: Comment = "FLUXVAE_PYTHON names no Python that can make models"
-  private static let python = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"]
+  static let isPossible = EnginePython.problem == nil
+  /// Why a test with models is skipped.
+  static let reason = Comment(rawValue: EnginePython.problem ?? "")
   private static let made = Result { try DemoModels() }
   private static let folder = FileManager.default.temporaryDirectory
     .appending(path: "fluxvae-models-\(UUID().uuidString)")
@@ -44,7 +45,7 @@ struct DemoModels: Sendable {
     let process = Process()
     process.executableURL = URL(filePath: "/usr/bin/env")
     let maker = "tests.make_swift_models"
-    process.arguments = [Self.python ?? "python3", "-m", maker, Self.folder.path]
+    process.arguments = [EnginePython.path, "-m", maker, Self.folder.path]
     process.currentDirectoryURL =
       URL(filePath: #filePath)
       .appending(path: "../../../..").standardizedFileURL

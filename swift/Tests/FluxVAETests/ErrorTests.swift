@@ -20,9 +20,16 @@ import Testing
     (.notADecoder(reason: "two inputs"), ["two inputs"]),
     (.contradiction(what: "the sizes", record: "A", description: "B"), ["the sizes", "A", "B"]),
     (.elementType(131104), ["131104"]),
-    (.strides(reach: 70, capacity: 60), ["70", "60"]),
+    (.strides([70, -1], shape: [2, 3]), ["[70, -1]", "[2, 3]"]),
     (.latentCount(count: 97, height: 2, width: 3), ["97", "2 x 3"]),
     (.latentShape([4, 1], layout: .nhwc), ["[4, 1]", "(1, h, w, C)"]),
+    (.latentShape([4, 1], layout: nil), ["(1, C, h, w) or (1, h, w, C)"]),
+    (
+      .latentAmbiguous([1, 2, 64], sizes: [ImageSize(16), ImageSize(32)]),
+      ["[1, 2, 64]", "16x16 or 32x32"]
+    ),
+    (.nonFinite(what: "latent", count: 3, of: 96), ["3 of the 96", "latent"]),
+    (.nonFinite(what: "image", count: 3, of: 96), ["3 of the 96", "image", "float32"]),
     (.channels(expected: 32, found: 16), ["32", "16"]),
     (.unsupportedSize(ImageSize(72), supported: [ImageSize(64)]), ["72x72", "64x64"]),
     (.predictionFailed(reason: "The server was killed."), ["was killed"]),

@@ -61,8 +61,9 @@ import Testing
       #expect(found.sizes == [ImageSize(height: 64, width: 128)])
       #expect((found.channels, found.scale) == (64, 16))
       let latent = try Latent([Float](repeating: 0, count: 2048), height: 4, width: 8, layout: .nhwc)
-      #expect(try found.size(of: latent) == ImageSize(height: 64, width: 128))
-      #expect(found.inputShape(latent) == [1, 32, 64])
+      let (map, size) = try found.read(latent)
+      #expect(size == ImageSize(height: 64, width: 128))
+      #expect(found.inputShape(map) == [1, 32, 64])
       #expect(found.inputOrder == .nhwc)
     }
   }
@@ -126,8 +127,92 @@ import Testing
   @Test func channelsAreCounted() throws {
     let found = try interface(latent: [[1, 32, 8, 8]], image: [[1, 3, 64, 64]])
     let latent = try Latent([Float](repeating: 0, count: 16 * 64), height: 8, width: 8)
+    #expect(throws: FluxVAEError.channels(expected: 32, found: 16)) { try found.read(latent) }
+  }
+}
+
+/// The decoder's layout decides about a latent that does not say its own.
+@Suite struct ReadingTests {
+  private func latent(_ shape: [Int], _ layout: TensorLayout? = nil) throws -> Latent {
+    let count = shape.reduce(1, *)
+    return try Latent((0..<count).map(Float.init), shape: shape, layout: layout)
+  }
+
+  private func decoder(_ layout: TensorLayout, _ size: ImageSize) throws -> DecoderInterface {
+    let (height, width) = (size.height / 8, size.width / 8)
+    return try DecoderInterface(
+      input: TensorFeature(
+        name: "latent", dataType: 65568,
+        shapes: [layout.shape(channels: 32, height: height, width: width)]),
+      output: TensorFeature(
+        name: "image", dataType: 65568,
+        shapes: [layout.shape(channels: 3, height: size.height, width: size.width)]),
+      record: nil)
+  }
+
+  @Test(arguments: TensorLayout.allCases)
+  func aShapeThatFitsBothIsReadInTheDecodersOrder(layout: TensorLayout) throws {
+    let found = try decoder(layout, ImageSize(256)).read(latent([1, 32, 32, 32]))
+    #expect(found.map.layout == layout && found.size == ImageSize(256))
+    #expect(found.map.values(in: layout).prefix(2) == [0, 1])
+  }
+
+  @Test func aSideAsLongAsTheChannelsDoesNotMisleadEither() throws {
+    let size = ImageSize(height: 256, width: 384)
+    let own = try decoder(.nhwc, size).read(latent([1, 32, 48, 32]))
+    #expect(own.map.layout == .nhwc && own.size == size)
+    let other = try decoder(.nhwc, ImageSize(height: 384, width: 256)).read(latent([32, 48, 32]))
+    #expect(other.map.layout == .nchw && other.size == ImageSize(height: 384, width: 256))
+  }
+
+  @Test func theOtherOrderIsTakenWhereItAloneFits() throws {
+    let found = try decoder(.nhwc, ImageSize(64)).read(latent([1, 32, 8, 8]))
+    #expect(found.map.layout == .nchw && found.size == ImageSize(64))
+  }
+
+  @Test func anOrderThatIsSaidIsNotChanged() throws {
+    #expect(throws: FluxVAEError.channels(expected: 32, found: 8)) {
+      try decoder(.nchw, ImageSize(64)).read(latent([1, 32, 8, 8], .nhwc))
+    }
+    let size = ImageSize(height: 256, width: 384)
+    #expect(throws: FluxVAEError.unsupportedSize(ImageSize(height: 384, width: 256), supported: [size])) {
+      try decoder(.nhwc, size).read(latent([1, 32, 48, 32], .nchw))
+    }
+  }
+
+  @Test func anotherModelsChannelsAreRefused() throws {
     #expect(throws: FluxVAEError.channels(expected: 32, found: 16)) {
-      try found.size(of: latent)
+      try decoder(.nchw, ImageSize(height: 128, width: 256)).read(latent([1, 16, 16, 32], .nchw))
+    }
+    #expect(throws: FluxVAEError.channels(expected: 32, found: 16)) {
+      try decoder(.nchw, ImageSize(64)).read(latent([1, 16, 8, 8]))
+    }
+  }
+
+  @Test(arguments: [[1, 1, 32, 8, 8], [1, 32, 1, 8, 8], [32, 1, 8, 8], [32, 8, 8]])
+  func axesOfLengthOneAreLeftOut(shape: [Int]) throws {
+    #expect(try decoder(.nchw, ImageSize(64)).read(latent(shape)).size == ImageSize(64))
+  }
+
+  private func tokens(_ sizes: String) throws -> DecoderInterface {
+    try DecoderInterface(
+      input: TensorFeature(name: "latent", dataType: 65568, shapes: [[1, 32, 64]]),
+      output: TensorFeature(name: "image", dataType: 65568, shapes: [[1, 3, 64, 128]]),
+      record: ArtifactRecord(
+        metadata: Written.metadata(
+          recipe: Written.recipe(shapes: "multifunction", sizes: sizes), contract: Written.tokens)))
+  }
+
+  @Test(arguments: [[1, 32, 64], [32, 64]])
+  func tokensGetTheirRowsFromTheOneSizeThatFits(shape: [Int]) throws {
+    let found = try tokens(#"["64x128", "128"]"#).read(latent(shape))
+    #expect((found.map.height, found.map.width, found.map.channels) == (4, 8, 64))
+  }
+
+  @Test func tokensThatFitSeveralSizesAreRefused() throws {
+    let sizes = [ImageSize(height: 64, width: 128), ImageSize(height: 128, width: 64)]
+    #expect(throws: FluxVAEError.latentAmbiguous([1, 32, 64], sizes: sizes)) {
+      try tokens(#"["64x128", "128x64"]"#).read(latent([1, 32, 64]))
     }
   }
 }

@@ -82,7 +82,7 @@ enum Written {
   func aMissingPartIsNamed(key: String) {
     var metadata = Written.metadata()
     metadata["com.github.fluxvae.\(key)"] = nil
-    #expect(throws: FluxVAEError.recordDamaged(key: key, reason: "it is not there")) {
+    #expect(throws: FluxVAEError.recordDamaged(key: key, reason: "it is missing")) {
       try ArtifactRecord(metadata: metadata)
     }
   }
@@ -106,6 +106,57 @@ enum Written {
       guard case .recordDamaged("recipe", _)? = $0 as? FluxVAEError else { return false }
       return true
     }
+  }
+}
+
+/// A damaged record says which field, and what it should be.
+@Suite struct RecordRangeTests {
+  private func refusal(of key: String, _ text: String) -> String? {
+    var metadata = Written.metadata()
+    metadata["com.github.fluxvae.\(key)"] = text
+    let error = #expect(throws: FluxVAEError.self) { try ArtifactRecord(metadata: metadata) }
+    guard case .recordDamaged(key, let reason)? = error else { return nil }
+    return reason
+  }
+
+  @Test(arguments: [
+    ("\"channels\": 32", "\"channels\": 1e30", "channels", "an integer from -9223372036854775808"),
+    ("\"channels\": 32", "\"channels\": 99999999999999999999", "channels", "9223372036854775807"),
+    ("\"channels\": 32", "\"channels\": 4000000000", "channels is 4000000000", "1 to 999999"),
+    ("\"scale\": 8", "\"scale\": 0", "scale is 0", "1 to 1024"),
+    ("\"scale\": 8", "\"scale\": 1.5", "scale", "an integer"),
+    ("\"high\": 1.0", "\"high\": 1e400", "high", "3.4028235e+38"),
+    ("\"high\": 1.0", "\"high\": 1e39", "high", "a number from -3.4"),
+    ("\"high\": 1.0", "\"high\": -1", "high -1.0", "low below high"),
+    ("\"scale\": 8, ", "", "scale is missing", "scale"),
+    ("\"scale\": 8", "\"scale\": \"8\"", "scale", "the type Int"),
+    ("{", "", "it is not JSON", "JSON"),
+  ])
+  func numbersOfTheContract(text: String, instead: String, field: String, range: String) throws {
+    let contract = Written.contract()
+    try #require(contract.contains(text))
+    let reason = try #require(
+      refusal(of: "latent_contract", contract.replacingOccurrences(of: text, with: instead)))
+    #expect(reason.contains(field) && reason.contains(range), "\(reason)")
+  }
+
+  @Test(arguments: [
+    (#"{"shapes": {"tile": [29, 1e30]}, "halo": 9}"#, "shapes.tile", "an integer"),
+    (#"{"shapes": {"tile": [29, 0]}, "halo": 9}"#, "shapes.tile is 0", "1 to 999999"),
+    (#"{"shapes": {"tile": [29]}, "halo": 9}"#, "shapes.tile is [29]", "rows and columns"),
+    (#"{"shapes": {"tile": [29, 29]}, "halo": 4611686018427387904}"#, "halo", "0 to 999999"),
+    (#"{"shapes": {"tile": [29, 29]}, "halo": 9, "stride": 0}"#, "stride is 0", "1 to 1024"),
+    (#"{"shapes": {"tile": [29, 29]}, "halo": 9, "stride": 1e30}"#, "stride", "an integer"),
+  ])
+  func numbersOfTiles(text: String, field: String, range: String) throws {
+    let reason = try #require(refusal(of: "tiles", text))
+    #expect(reason.contains(field) && reason.contains(range), "\(reason)")
+  }
+
+  @Test func sides() throws {
+    let reason = try #require(
+      refusal(of: "recipe", Written.recipe(sizes: #"["64", "4611686018427387904"]"#)))
+    #expect(reason.contains("sizes") && reason.contains("1 to 999999"), "\(reason)")
   }
 }
 

@@ -38,7 +38,7 @@ import Testing
   func writesWhatTheSubscriptReads(as type: MLMultiArrayDataType) throws {
     let shape = [1, 2, 3, 4]
     let values = (0..<24).map { Float($0) / 8 - 1 }
-    let array = try MLMultiArray.filled(with: values, shape: shape, dataType: type)
+    let array = try MLMultiArray.filled(with: values, shape: shape, dataType: type, what: "test")
     let read = allIndices(of: shape).map { array[$0.map { NSNumber(value: $0) }].floatValue }
     #expect(read == values)
   }
@@ -50,10 +50,45 @@ import Testing
     }
   }
 
-  @Test func aDenseArrayIsOneRun() {
-    let rows = StridedRows(shape: [1, 3, 4, 5], strides: [60, 20, 5, 1])
+  @Test func aDenseArrayIsOneRun() throws {
+    let rows = try StridedRows(shape: [1, 3, 4, 5], strides: [60, 20, 5, 1])
     #expect(rows.length == 60)
-    #expect(StridedRows(shape: [1, 3, 4, 5], strides: [96, 32, 8, 1]).length == 5)
+    #expect(try StridedRows(shape: [1, 3, 4, 5], strides: [96, 32, 8, 1]).length == 5)
+  }
+
+  /// As the harness: see its test of the same strides.
+  @Test(arguments: [
+    ([2, 3], [1]), ([2, 3], [-3, 1]), ([2, 3], [.max, 1]), ([2, -3], [3, 1]),
+    ([.max, 3], [3, 1]), ([0, .max], [.max, .max]),
+  ])
+  func stridesThatDescribeNoArrayAreRefused(shape: [Int], strides: [Int]) {
+    #expect(throws: FluxVAEError.strides(strides, shape: shape)) {
+      try StridedRows(shape: shape, strides: strides)
+    }
+  }
+
+  /// Core ML may count the bytes of an array without its padding; strides are what holds.
+  @Test func stridesAreTheContractAndNotACountOfBytes() throws {
+    let padded: [Float] = [0, 1, 2, .nan, .nan, 3, 4, 5, .nan, .nan]
+    let rows = try StridedRows(shape: [2, 3], strides: [5, 1])
+    let values = try padded.withUnsafeBytes { bytes in
+      try rows.floats(UnsafeRawBufferPointer(rebasing: bytes[..<24]).baseAddress, of: .float32)
+    }
+    #expect(values == [0, 1, 2, 3, 4, 5])
+  }
+
+  @Test(arguments: [Float.nan, .infinity, -.infinity, 65520, 1e30])
+  func whatIsNotFiniteAsTheElementTypeIsRefused(value: Float) throws {
+    let error = FluxVAEError.nonFinite(what: "latent", count: 2, of: 3)
+    #expect(throws: error) {
+      try MLMultiArray.filled(
+        with: [value, 65519, -value], shape: [3], dataType: .float16, what: "latent")
+    }
+    let wide = Result {
+      try MLMultiArray.filled(
+        with: [value, 65519, -value], shape: [3], dataType: .float32, what: "latent")
+    }
+    #expect((try? wide.get()) != nil || !value.isFinite)
   }
 
   /// Every index of a shape in C order.

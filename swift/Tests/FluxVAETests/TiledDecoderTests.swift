@@ -10,11 +10,11 @@ struct TiledDecoderTests {
     TiledDecoder(modelAt: model.url, for: model.latentSpace)
   }
 
-  @Test func tilesOfATinyDecoderAreThoseOfPythonBitByBit() throws {
+  @Test func tilesOfATinyDecoderAreThoseOfPythonBitByBit() async throws {
     let model = try DemoModels.model("tiles")
     let tiles = decoder(model)
     for size in model.sizes {
-      let image = try tiles.decode(model.latent(size))
+      let image = try await tiles.decode(model.latent(size))
       #expect(image.size == ImageSize(height: size.height, width: size.width))
       #expect(image.range == 0...1)
       #expect(try image.values == model.floats(size.image))
@@ -22,21 +22,14 @@ struct TiledDecoderTests {
   }
 
   /// Statistics are pooled in double precision on both sides, in another order of sums.
-  @Test func tilesOfAKLDecoderAreThoseOfPython() throws {
+  @Test func tilesOfAKLDecoderAreThoseOfPython() async throws {
     let model = try DemoModels.model("kl-tiles")
     let size = model.sizes[0]
-    let image = try decoder(model).decode(model.latent(size))
+    let image = try await decoder(model).decode(model.latent(size))
     let expected = try model.floats(size.image)
     let found = image.values(in: .nchw)
     #expect(image.layout == .nhwc && found.count == expected.count)
     #expect(zip(found, expected).allSatisfy { abs($0 - $1) < 1e-5 })
-  }
-
-  @Test func aTaskMakesTheSameImage() async throws {
-    let model = try DemoModels.model("tiles")
-    let size = model.sizes[1]
-    let image = try await decoder(model).decode(model.latent(size))
-    #expect(try image.values == model.floats(size.image))
   }
 
   @Test func aCancelledTaskMakesNone() async throws {
@@ -50,44 +43,62 @@ struct TiledDecoderTests {
     await #expect(throws: CancellationError.self) { try await task.value }
   }
 
-  @Test func costsAreToldBefore() throws {
+  @Test func costsAreReportedWithoutLoading() async throws {
     let model = try DemoModels.model("tiles")
-    let report = try decoder(model).report(for: ImageSize(height: 240, width: 304))
+    let report = try await decoder(model).report(for: ImageSize(height: 240, width: 304))
     #expect(report.tiles == 4 && report.tileSize == ImageSize(232) && report.promise == .exact)
     let kl = try DemoModels.model("kl-tiles")
-    let frozen = try decoder(kl).report(for: ImageSize(height: 192, width: 224))
+    let frozen = try await decoder(kl).report(for: ImageSize(height: 192, width: 224))
     #expect(frozen.tiles == 4 && frozen.promise == .stridedStatistics)
+    let described = try await decoder(kl).describe()
+    #expect(described.sizes == [ImageSize(height: 192, width: 224)])
+    #expect((described.channels, described.scale, described.layout) == (16, 8, .nhwc))
   }
 
-  @Test func whatCannotBeMadeIsSaid() throws {
+  @Test func whatCannotBeMadeIsSaid() async throws {
     let model = try DemoModels.model("tiles")
     let kl = try DemoModels.model("kl-tiles")
     let small = ImageSize(height: 64, width: 232)
-    #expect(throws: FluxVAEError.smallerThanTile(small, tile: ImageSize(232))) {
-      try decoder(model).report(for: small)
+    await #expect(throws: FluxVAEError.smallerThanTile(small, tile: ImageSize(232))) {
+      try await decoder(model).report(for: small)
+    }
+    for (size, near) in [
+      (ImageSize(height: 523, width: 530), [(520, 528), (528, 536)]),
+      (ImageSize(height: 300, width: 301), [(296, 296), (304, 304)]),
+      (ImageSize(height: 233, width: 240), [(232, 240), (240, 240)]),
+    ] {
+      let supported = near.map { ImageSize(height: $0.0, width: $0.1) }
+      await #expect(throws: FluxVAEError.unsupportedSize(size, supported: supported)) {
+        try await decoder(model).report(for: size)
+      }
+    }
+    for side in [Int.max, Int.max - 7, 8_000_000, 0, -8, .min] {
+      await #expect(throws: FluxVAEError.self) {
+        try await decoder(model).report(for: ImageSize(side))
+      }
     }
     let other = ImageSize(256)
     let made = [ImageSize(height: 192, width: 224)]
-    #expect(throws: FluxVAEError.unsupportedSize(other, supported: made)) {
-      try decoder(kl).report(for: other)
+    await #expect(throws: FluxVAEError.unsupportedSize(other, supported: made)) {
+      try await decoder(kl).report(for: other)
     }
     let latent = try Latent([Float](repeating: 0, count: 16 * 29 * 29), height: 29, width: 29)
-    #expect(throws: FluxVAEError.channels(expected: 32, found: 16)) {
-      try decoder(model).decode(latent)
+    await #expect(throws: FluxVAEError.channels(expected: 32, found: 16)) {
+      try await decoder(model).decode(latent)
     }
-    #expect(throws: FluxVAEError.self) {
-      try TiledDecoder(modelAt: model.url, for: .flux1Sampler).decode(latent)
+    await #expect(throws: FluxVAEError.self) {
+      try await TiledDecoder(modelAt: model.url, for: .flux1Sampler).decode(latent)
     }
   }
 
-  @Test func eachDecoderKnowsItsOwnModels() throws {
+  @Test func eachDecoderKnowsItsOwnModels() async throws {
     let tiles = try DemoModels.model("tiles")
     let whole = try DemoModels.model("fixed")
-    #expect(throws: FluxVAEError.notADecoder(reason: "this model makes tiles: use TiledDecoder")) {
-      try tiles.decoder().load()
+    await #expect(throws: FluxVAEError.notADecoder(reason: "this model makes tiles: use TiledDecoder")) {
+      try await tiles.decoder().load()
     }
-    #expect(throws: FluxVAEError.self) {
-      try TiledDecoder(modelAt: whole.url, for: whole.latentSpace).report(for: ImageSize(64))
+    await #expect(throws: FluxVAEError.self) {
+      try await TiledDecoder(modelAt: whole.url, for: whole.latentSpace).report(for: ImageSize(64))
     }
   }
 }

@@ -1,4 +1,3 @@
-import Dispatch
 import Synchronization
 import Testing
 
@@ -24,18 +23,8 @@ import Testing
 
   @Test func oneAtATime() async throws {
     let (gate, room) = (TurnGate(), Occupancy())
-    let threads = DispatchQueue(label: "threads", attributes: .concurrent)
-    let group = DispatchGroup()
-    for _ in 0..<8 {
-      threads.async(group: group) {
-        gate.blockingTurn {
-          room.enter()
-          room.leave()
-        }
-      }
-    }
     try await withThrowingTaskGroup(of: Void.self) { tasks in
-      for _ in 0..<8 {
+      for _ in 0..<16 {
         tasks.addTask {
           try await gate.turn {
             room.enter()
@@ -46,7 +35,6 @@ import Testing
       }
       try await tasks.waitForAll()
     }
-    await withCheckedContinuation { done in group.notify(queue: threads) { done.resume() } }
     #expect(room.most == 1)
     #expect(room.visits == 16)
   }
@@ -67,14 +55,13 @@ import Testing
     await #expect(throws: CancellationError.self) { try await waiting.value }
     finishSignal.finish()
     try await holder.value
-    #expect(gate.blockingTurn { true })  // free again
+    #expect(try await gate.turn { true })  // free again
   }
 
   @Test func aFailureGivesTheTurnBack() async throws {
     struct Failure: Error {}
     let gate = TurnGate()
     await #expect(throws: Failure.self) { try await gate.turn { throw Failure() } }
-    #expect(throws: Failure.self) { try gate.blockingTurn { throw Failure() } }
-    #expect(gate.blockingTurn { true })
+    #expect(try await gate.turn { true })
   }
 }

@@ -22,7 +22,7 @@ final class LoadedModel: Sendable {
     _ url: URL, function: String?, engine own: Engine? = nil
   ) throws -> LoadedModel {
     do {
-      let request = try request(url, function)
+      let request = try request("load", url, function)
       let engine = try own ?? Engine.shared()
       let (reply, _) = try engine.ask(request)
       return try LoadedModel(engine: engine, reply: reply)
@@ -34,10 +34,19 @@ final class LoadedModel: Sendable {
   /// Loads a model in the engine of this process without blocking a thread.
   static func load(_ url: URL, function: String?) async throws -> LoadedModel {
     do {
-      let request = try request(url, function)
+      let request = try request("load", url, function)
       let engine = try Engine.shared()
       let (reply, _) = try await engine.ask(request)
       return try LoadedModel(engine: engine, reply: reply)
+    } catch let error as MLModelError {
+      throw explained(error, url)
+    }
+  }
+
+  /// Asks the engine of this process about a model that need not be loaded.
+  static func ask(_ op: String, _ url: URL, function: String?) async throws -> EngineReply {
+    do {
+      return try await Engine.shared().ask(request(op, url, function)).0
     } catch let error as MLModelError {
       throw explained(error, url)
     }
@@ -55,7 +64,9 @@ final class LoadedModel: Sendable {
     EngineRequest(op: "predict", model: handle, inputs: inputs.arrays)
   }
 
-  private static func request(_ url: URL, _ function: String?) throws -> EngineRequest {
+  private static func request(
+    _ op: String, _ url: URL, _ function: String?
+  ) throws -> EngineRequest {
     guard url.isFileURL else {
       throw MLModelError(.io, "\(url.absoluteString) is not the URL of a file.")
     }
@@ -63,7 +74,7 @@ final class LoadedModel: Sendable {
       // The engine could run it; Core ML loads compiled models only, and so does this module.
       throw MLModelError(.io, "It is not compiled; compile it with 'fluxvae compile'.")
     }
-    return EngineRequest(op: "load", path: url.path, function: function)
+    return EngineRequest(op: op, path: url.path, function: function)
   }
 
   private static func explained(_ error: MLModelError, _ url: URL) -> MLModelError {

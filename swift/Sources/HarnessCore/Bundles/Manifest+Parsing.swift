@@ -6,6 +6,22 @@ extension Manifest {
     let version: Int
   }
 
+  /// The numbers of a manifest alone, to find the one that does not fit.
+  private struct Numbers: Decodable {
+    struct Array: Decodable {
+      let shape: [JSONNumber<Int>]
+    }
+
+    struct Limit: Decodable {
+      let bound: JSONNumber<Double>
+    }
+
+    let version: JSONNumber<Int>
+    let input: Array
+    let output: Array
+    let limits: [String: Limit]
+  }
+
   /// Reads the text of a manifest and checks that it is consistent in itself.
   ///
   /// - Throws: `BundleError.manifest` saying what is wrong, or `.version`.
@@ -20,7 +36,7 @@ extension Manifest {
     } catch let error as BundleError {
       throw error
     } catch let error as DecodingError {
-      throw .manifest(Self.sentence(error))
+      throw .manifest(Self.misfit(in: data) ?? Self.sentence(error))
     } catch {
       throw .manifest("it cannot be read: \(error.localizedDescription)")
     }
@@ -52,6 +68,16 @@ extension Manifest {
     for (precision, limit) in limits.sorted(by: { $0.key < $1.key }) where !limit.isSensible {
       throw .bound(precision: precision, limit)
     }
+  }
+
+  /// What is wrong with the first number that does not fit, if one does not.
+  private static func misfit(in data: Data) -> String? {
+    do {
+      _ = try JSONDecoder().decode(Numbers.self, from: data)
+    } catch DecodingError.dataCorrupted(let context) where !context.codingPath.isEmpty {
+      return "\(place(context.codingPath)) is out of range: \(context.debugDescription)"
+    } catch {}
+    return nil
   }
 
   private static func sentence(_ error: DecodingError) -> String {

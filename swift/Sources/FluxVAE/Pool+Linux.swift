@@ -1,6 +1,0 @@
-#if !canImport(ObjectiveC)
-  /// Runs `body`: nothing is autoreleased here.
-  func withPool<Result>(_ body: () throws -> Result) rethrows -> Result {
-    try body()
-  }
-#endif
