@@ -95,7 +95,7 @@ def _root_model(package: Path) -> Path:
     if not manifest.is_file():
         raise ArtifactError(f"{package.name} is not an .mlpackage: it has no Manifest.json")
     try:
-        content = json.loads(manifest.read_text())
+        content = json.loads(manifest.read_text(encoding="utf-8-sig"))
         root = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
         model = package / "Data" / root
     except (ValueError, KeyError, TypeError, RecursionError) as error:
