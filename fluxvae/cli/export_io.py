@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, load_decoder
 from fluxvae.cli.full import decoder_option, latent_form_option
 from fluxvae.cli.options import (
     json_option,
@@ -89,7 +89,6 @@ def command(
     """
     parsed = one_size(size, "an I/O bundle")
     from fluxvae.iobundle import NORMAL, Request, check_target, export_bundle
-    from fluxvae.weights import load_weights
 
     noise = latents is None and case in (None, NORMAL)
     if seed is not None and not noise:
@@ -98,7 +97,7 @@ def command(
         raise UsageError("--encoder makes a photo's latent: add --case chelsea, or leave it out")
     check_target(out, overwrite)
     recipe = Recipe(variant, layout=layout, sizes=parsed, decoder=decoder, latents=latent_form)
-    loaded = load_weights(variant, weights, kind=decoder, offline=offline)
+    loaded = load_decoder(variant, weights, kind=decoder, offline=offline)
     if latents is not None:
         latent, digest = _latent(latents, loaded, recipe, case)
         request = Request(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, say_notes
 from fluxvae.cli.options import (
     ARTIFACT,
     backend_option,
@@ -89,6 +89,7 @@ def command(
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
     loaded, spec = resolve_weights(record, weights, offline=offline)
+    say_notes(loaded)
     user: tuple[Latent, ...] = ()
     if latents is not None:
         from fluxvae.validate import check_latents, read_for
