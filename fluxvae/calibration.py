@@ -5,7 +5,7 @@ The photos are disjoint from those that every figure is measured on.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,10 @@ from fluxvae.catalog import LatentContract, find_decoder
 from fluxvae.data import CALIBRATION_PHOTOS, crop_image, photo_crops
 from fluxvae.errors import CompressionError, ImageError, LatentError
 from fluxvae.images import IMAGE_SUFFIXES, open_image
-from fluxvae.latent_files import read_latents
+from fluxvae.latent_files import KEYED, LatentFile, read_latents
 from fluxvae.models.build import build_encoder
+from fluxvae.recipes.axes import LatentInput
+from fluxvae.recipes.latents import native_form
 from fluxvae.weights import Weights
 
 SIDE = 256  # of a crop, in pixels
@@ -24,7 +26,7 @@ MOST = 16  # crops taken from a folder's images: as many as the photos give
 LARGEST_IMAGE = 1024  # shorter side; camera pictures are soft at their own scale, unlike ours
 LARGEST_LATENT = 64  # sides of a latent file's middle that is used: a walk's memory grows with it
 
-LATENT_SUFFIXES = (".safetensors", ".npy")  # a raw .bin does not say what it holds
+LATENT_SUFFIXES = (*KEYED, ".npy")  # a raw .bin does not say what it holds
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no useful ==; compare digests
@@ -32,16 +34,23 @@ class Calibration:
     """What compression may look at.
 
     ``name`` is ``photos`` or the folder's name; ``latents`` float32, each (1, C, h, w), of sizes
-    that may differ; ``digest`` sha256 over their shapes and bytes, in order.
+    that may differ; ``digest`` sha256 over their shapes and bytes, in order. ``notes``: what is to
+    be said of latents that came from files, in sentences.
     """
 
     name: str
     digest: str
     latents: tuple[np.ndarray, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_calibration(
-    source: str, variant: str, encoder: Weights | None, *, contract: LatentContract | None = None
+    source: str,
+    variant: str,
+    encoder: Weights | None,
+    *,
+    contract: LatentContract | None = None,
+    layout: str = "nchw",
 ) -> Calibration:
     """What ``--calibration`` names: ``photos``, or a folder (``./photos`` for one of that name).
 
@@ -49,7 +58,7 @@ def load_calibration(
     ``folder_calibration``.
     """
     if source != "photos":
-        return folder_calibration(Path(source), variant, encoder, contract=contract)
+        return folder_calibration(Path(source), variant, encoder, contract=contract, layout=layout)
     if encoder is None:
         raise CompressionError(
             "calibration photos need an encoder, and none belongs to these weights: pass "
@@ -71,13 +80,15 @@ def folder_calibration(
     encoder: Weights | None,
     *,
     contract: LatentContract | None = None,
+    layout: str = "nchw",
     side: int = SIDE,
 ) -> Calibration:
     """Latents of a folder's images (by ``encoder``) and latent files, in the order of their names.
 
     Images of any mode become RGB, turned as their EXIF says and reduced to ``LARGEST_IMAGE``; each
     gives squares of ``side`` pixels, ``MOST`` in all (of more images than that, ``MOST`` spread
-    evenly). Latents must fit ``contract`` (default: the encoder's, or the catalogue's). Subfolders
+    evenly). Latents must fit ``contract`` (default: the encoder's, or the
+    catalogue's), of any size; ``layout`` decides where two orders of axes can fit. Subfolders
     and files of other kinds are passed over. Raises CompressionError when nothing is left, when
     images have no encoder, and for any file that cannot be used.
     """
@@ -87,7 +98,9 @@ def folder_calibration(
     if not images and not stored:
         raise CompressionError(_nothing(folder, files))
     wanted = contract or (encoder.contract if encoder else find_decoder(variant).contract)
-    latents = [latent for file in stored for latent in _read_latents(file, wanted)]
+    form = LatentInput(wanted, variant, native_form("tiny"), layout)
+    given = [_read_latents(file, form) for file in stored]
+    latents = [middle for file in given for middle in _middles(file)]
     if images:
         if encoder is None:
             raise CompressionError(
@@ -95,7 +108,8 @@ def folder_calibration(
                 "PATH, or a folder of latent files (.safetensors or .npy)"
             )
         latents += encode(encoder, _image_crops(images, side))
-    return calibration_of(folder.resolve().name, latents)
+    notes = tuple(note for file in given for note in file.notes)
+    return replace(calibration_of(folder.resolve().name, latents), notes=notes)
 
 
 def encode(encoder: Weights, images: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -142,12 +156,15 @@ def _nothing(folder: Path, files: list[Path]) -> str:
     )
 
 
-def _read_latents(file: Path, contract: LatentContract) -> Iterator[np.ndarray]:
+def _read_latents(file: Path, wanted: LatentInput) -> LatentFile:
     try:
-        found = read_latents(file, contract, (), "nchw")
+        return read_latents(file, wanted)
     except LatentError as error:
         raise CompressionError(f"{error}; --calibration needs this decoder's latents") from error
-    for latent in found:
+
+
+def _middles(file: LatentFile) -> Iterator[np.ndarray]:
+    for latent in file.latents:
         top, left = (max(0, side - LARGEST_LATENT) // 2 for side in latent.values.shape[2:])
         middle = latent.values[:, :, top : top + LARGEST_LATENT, left : left + LARGEST_LATENT]
         yield np.ascontiguousarray(middle, np.float32)

@@ -169,6 +169,8 @@ def _compare(
     allowed = None
     if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
         allowed = load_calibration(calibration, variant, network, contract=weights.contract)
+        for note in allowed.notes:
+            say(f"note: {note}")
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     maker = Maker(weights, allowed, checkpoint, overwrite, verbose, ctrl_c.check, say)
     return compare_variants(

@@ -220,8 +220,14 @@ def compress(
     if recipe.compression.needs_calibration:
         found = choose_encoder(weights.variant, spec, encoder, offline=offline)
         calibration = load_calibration(
-            request.calibration or "photos", weights.variant, found, contract=weights.contract
+            request.calibration or "photos",
+            weights.variant,
+            found,
+            contract=weights.contract,
+            layout=recipe.layout,
         )
+        for note in calibration.notes:
+            say(f"note: {note}")
     say(f"compressing: {recipe.compression.label()}")
     allocation = None if request.allocation is None else _read_allocation(request.allocation)
     return compress_decoder(

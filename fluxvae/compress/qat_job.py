@@ -155,7 +155,10 @@ def _start(
     }
     if team.rank == 0 and not path.exists():
         say(f"compressing without gradients, to start from: {job.start.label()}")
-        made = post_training(job.start, job.weights, calibrate(job, pictures), precision, say)
+        calibration = calibrate(job, pictures)
+        for note in calibration.notes:
+            say(f"note: {note}")
+        made = post_training(job.start, job.weights, calibration, precision, say)
         save_checkpoint(path, made, job.weights, job.start, seen)
     wait(team)
     found = read_checkpoint(path)
