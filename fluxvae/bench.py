@@ -34,7 +34,7 @@ from fluxvae.harness import (
     run_harness,
 )
 from fluxvae.metrics import LEAST_FOR_OUTLIERS, outliers
-from fluxvae.output import write_text
+from fluxvae.output import read_text, write_text
 from fluxvae.structure import parse_record
 
 FORMAT = "fluxvae-bench"
@@ -326,7 +326,7 @@ def read_record(path: Path) -> Record:
     its own samples is refused.
     """
     try:
-        record = parse_record(Record, path.read_text(encoding="utf-8"), FORMAT, VERSION)
+        record = parse_record(Record, read_text(path), FORMAT, VERSION)
     except OSError as error:
         raise BenchError(
             f"{path} cannot be read: {error.strerror}; give a record of `fluxvae bench --out`"

@@ -80,7 +80,8 @@ def _finds(xcrun: str, tool: str, runner: Runner) -> bool:
         result = runner(
             [xcrun, "--find", tool],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_FIND_SECONDS,
             stdin=subprocess.DEVNULL,
         )
@@ -139,8 +140,9 @@ def compile_model(
     portable one was used, and one for each guess it made. Works in a hidden folder beside the
     target, which is removed on any failure or interruption. ``compilers`` defaults to Apple's of
     this machine and are tried in order. Raises ArtifactError, before anything is written, when
-    ``path`` is not such a model or is damaged, and when every compiler refuses it,
-    OutputError when the target exists (without ``overwrite``) or cannot be written, ToolError when there is no compiler.
+    ``path`` is not such a model or is damaged, and when every compiler refuses it, OutputError when
+    the target exists (without ``overwrite``) or cannot be written, ToolError when there is no
+    compiler.
     """
     _check_source(path)
     target = compiled_path(path, out)
@@ -192,7 +194,7 @@ def _first_success(path: Path, folder: Path, compilers: Iterable[Compiler], runn
             result = runner(
                 [*compiler.command, str(path.absolute()), str(place.absolute())],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 stdin=subprocess.DEVNULL,
             )

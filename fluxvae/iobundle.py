@@ -40,7 +40,7 @@ from fluxvae.latent_files import Latent
 from fluxvae.latent_spaces import passage
 from fluxvae.metrics import beyond_float16
 from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.output import commit, refuse_existing, require_writable, staging
+from fluxvae.output import commit, read_text, refuse_existing, require_writable, staging
 from fluxvae.package import make_record
 from fluxvae.recipes import PRECISIONS, Recipe, Size
 from fluxvae.recipes.latents import artifact_contract
@@ -268,7 +268,7 @@ def read_bundle(folder: Path) -> Bundle:
     Raises BundleError, in one sentence, for anything that is not exactly a version 1 bundle.
     """
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        text = read_text(folder / MANIFEST)
         content = parse_json(text)
     except OSError as error:
         raise BundleError(

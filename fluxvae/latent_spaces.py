@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from fluxvae.errors import WeightsError
-from fluxvae.models.kl import STATISTICS_EPS
+from fluxvae.models.kl import NO_STATISTICS, STATISTICS_EPS
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.axes import FIRST, LatentInput
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH, native_form
@@ -48,6 +48,11 @@ class Passage:
     form: str  # the artifact's
     native: str  # the decoder's
     tensors: Mapping[str, Tensor]  # the decoder's weights: they hold FLUX.2's statistics
+
+    @property
+    def known(self) -> bool:
+        """Whether the weights have what it takes to leave the VAE's own space."""
+        return self.variant != "flux2" or self.native != "vae" or _MEAN in self.tensors
 
     def inwards(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
         """What the decoder takes, in ``dtype``, of what the artifact takes."""
@@ -89,7 +94,7 @@ class Passage:
 
     def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
         if _MEAN not in self.tensors:
-            raise WeightsError("these weights hold no batch-norm statistics of FLUX.2's latent")
+            raise WeightsError(NO_STATISTICS)
         mean, variance = (
             self.tensors[name].double().numpy()[None, :, None, None] for name in (_MEAN, _VARIANCE)
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxvae.errors import OutputError
-from fluxvae.output import disk_trouble, write_text
+from fluxvae.output import disk_trouble, read_text, write_text
 from fluxvae.structure import build, parse_json, parse_record
 
 FORMAT = "fluxvae-mac-report"
@@ -107,7 +107,7 @@ def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
     """A finished cell with this very key, or None: absent, damaged, of another run, or failed,
     wholly or on some compute units."""
     try:
-        data = parse_json(cell_path(out, task).read_text(encoding="utf-8"))
+        data = parse_json(read_text(cell_path(out, task)))
         cell = build(Cell, data["cell"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -124,7 +124,7 @@ def write_record(record: MacRecord, path: Path) -> None:
 def read_record(path: Path) -> MacRecord:
     """The inverse of ``write_record``. Raises OutputError in one sentence."""
     try:
-        return parse_record(MacRecord, path.read_text(encoding="utf-8"), FORMAT, VERSION)
+        return parse_record(MacRecord, read_text(path), FORMAT, VERSION)
     except OSError as error:
         raise OutputError(disk_trouble(error, path)) from error
     except ValueError as error:

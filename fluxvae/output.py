@@ -6,9 +6,11 @@ system releases a lock when its process ends, however that ends: a lock file tha
 of a process that is gone, and the next one to write in that directory takes both away. Where files
 cannot be locked (some network disks) nothing is taken away.
 
-Finished results get their names in ``commit``, one process at a time in each directory.
+Finished results get their names in ``commit``, one process at a time in each directory. And reading
+text, the inverse of ``write_text``.
 """
 
+import codecs
 import errno
 import hashlib
 import os
@@ -32,6 +34,7 @@ _COMMITTING = f"{_HIDDEN}commit{_LOCK}"
 _NEW, _REPLACING, _OLD = ".new", ".replacing", ".old"  # folders inside a hidden folder
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # renaming onto what is there
 _ELSE = "pass --overwrite, or another path with --out"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -66,6 +69,22 @@ def write_file(path: Path, write: Callable[[Path], object], *, overwrite: bool) 
 def write_text(path: Path, text: str, *, overwrite: bool) -> Path:
     """Text in UTF-8 as a file, whole or not at all. Raises OutputError."""
     return write_file(path, lambda draft: draft.write_text(text, "utf-8"), overwrite=overwrite)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, whatever the locale. A byte order mark before it is dropped: Windows'
+    editors write one.
+
+    Raises OSError, and ValueError for text in another encoding; its message leaves the file's name
+    to the caller's.
+    """
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        seen = "is UTF-16" if raw.startswith(_UTF16) else f"byte {error.start} is not UTF-8"
+        raise ValueError(f"expected text in UTF-8, {seen}: save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # as a text stream does
 
 
 @contextmanager

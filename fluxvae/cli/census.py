@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, load_decoder
 from fluxvae.cli.full import decoder_option, latent_form_option
 from fluxvae.cli.options import (
     LATENT_FILES,
@@ -80,10 +80,9 @@ def command(
     recipe = Recipe(variant, precision="float32", sizes=sizes, decoder=decoder, latents=latent_form)
     from fluxvae.census import take_census
     from fluxvae.models.build import build_decoder
-    from fluxvae.weights import load_weights
 
     say(f"loading {weights or 'pinned'} weights of {variant}")
-    loaded = load_weights(variant, weights, kind=decoder, offline=offline)
+    loaded = load_decoder(variant, weights, kind=decoder, offline=offline)
     notes: tuple[str, ...] = ()
     if latents is None:
         found = choose_encoder(variant, weights, encoder, offline=offline, kind=decoder)

@@ -256,9 +256,10 @@ def save_allocation(compressed: CompressedDecoder, artifact: Path) -> None:
 
 def _read_allocation(path: Path) -> Allocation:
     from fluxvae.compress.mixed import Allocation
+    from fluxvae.output import read_text
 
     try:
-        return Allocation.from_dict(json.loads(path.read_text()))
+        return Allocation.from_dict(json.loads(read_text(path)))
     except OSError as error:
         raise UsageError(
             f"the allocation {path} cannot be read ({error.strerror}): expected the .json file "

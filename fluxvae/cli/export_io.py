@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, load_decoder
 from fluxvae.cli.full import decoder_option, latent_form_option
 from fluxvae.cli.options import (
     LATENT_FILES,
@@ -95,7 +95,6 @@ def command(
     from fluxvae.digest import file_sha256
     from fluxvae.iobundle import NORMAL, Request, check_target, export_bundle
     from fluxvae.metrics import beyond_float16
-    from fluxvae.weights import load_weights
 
     noise = latents is None and case in (None, NORMAL)
     if seed is not None and not noise:
@@ -105,7 +104,7 @@ def command(
     check_target(out, overwrite)
     notes: tuple[str, ...] = ()
     recipe = Recipe(variant, layout=layout, sizes=parsed, decoder=decoder, latents=latent_form)
-    loaded = load_weights(variant, weights, kind=decoder, offline=offline)
+    loaded = load_decoder(variant, weights, kind=decoder, offline=offline)
     if latents is not None:
         given = _read(latents, loaded, recipe, strict)
         notes = given.notes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, say_notes
 from fluxvae.cli.options import (
     LATENT_FILES,
     artifact_argument,
@@ -95,6 +95,7 @@ def command(
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
     loaded, spec = resolve_weights(record, weights, offline=offline)
+    say_notes(loaded)
     user: tuple[Latent, ...] = ()
     notes: tuple[str, ...] = ()
     if latents is not None:
