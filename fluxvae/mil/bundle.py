@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fluxvae.errors import ArtifactError
+from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles
 from fluxvae.mil.bundle_data import parse_data
 from fluxvae.mil.features import ml_program
@@ -46,6 +46,11 @@ def read_bundle(path: Path) -> Program:
 
     Raises ArtifactError when it is incomplete, damaged, or of a kind other than ML Program.
     """
+    if (path / "model.espresso.net").exists():
+        raise UnsupportedOpError(
+            f"{path.name} is a compiled neural network, and the executor reads compiled ML "
+            "Programs only: give the .mlmodel that it was compiled from"
+        )
     data = parse_data(_bytes(path, "coremldata.bin"), path.name)
     description = _description(data.description, path.name)
     try:
