@@ -12,7 +12,7 @@ import numpy as np
 
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles, inside, unpack_bits
-from fluxvae.mil.bundle import read_bundle
+from fluxvae.mil.bundle import list_constant, read_bundle
 from fluxvae.mil.features import ml_program, refuse_unsupported
 from fluxvae.mil.listing import listed_model
 from fluxvae.mil.network import NETWORKS, network_program
@@ -160,6 +160,10 @@ class _Reader:
 
     def _constant(self, value: Any) -> Constant:
         declared = _tensor_type(value.type)
+        if declared.dtype == "list":
+            return list_constant(self._constant(v) for v in value.immediateValue.list.values)
+        if declared.dtype not in MIL_DTYPES.values():
+            raise ArtifactError(f"a constant is of kind {declared.dtype}; expected a tensor")
         if value.WhichOneof("value") == "blobFileValue":
             reference = value.blobFileValue
             return Constant(
