@@ -17,7 +17,7 @@ from fluxvae.mil.classifier import CLASSIFY, computed, labels_constant
 from fluxvae.mil.features import read_metadata, read_signature
 from fluxvae.mil.layers import TRANSLATORS, Graph, Layer
 from fluxvae.mil.layers.graph import Shape, argument, product
-from fluxvae.mil.layers.rank5 import rank_5
+from fluxvae.mil.layers.rank5 import AXES, rank_5
 from fluxvae.mil.layers.weights import sized
 from fluxvae.mil.listing import layer_kind, listed_network
 from fluxvae.mil.program import (
@@ -62,13 +62,9 @@ def _translated(model: Any, network: Any, path: Path) -> Program:
     for variable in inputs:
         graph.define(variable.name, variable.type.shape)
     aliases = _to_rank_5(graph, signature.inputs, network, path)
+    arrays = [f for f in signature.outputs if f.kind in ("tensor", "image")]
+    unmapped = {f.name: f"{f.name}:rank 5" for f in arrays} if aliases else {}
     aliases |= _preprocess(graph, network.preprocessing, signature.inputs, aliases, path)
-    arrays = [f for f in signature.outputs if f.kind == "tensor"]
-    unmapped = (
-        {}
-        if network.arrayInputShapeMapping == EXACT
-        else {f.name: f"{f.name}:rank 5" for f in arrays}
-    )
     scores = model.description.predictedProbabilitiesName  # also the name of a layer's output
     aliases |= unmapped | ({scores: f"{scores}:computed"} if scores else {})
     for message in network.layers:
@@ -173,26 +169,29 @@ def _to_rank_5(
             raise ArtifactError(
                 f"input {feature.name!r} of {path.name} is mapped to rank 5: {error}"
             ) from error
-        if sum(d is None for d in out) > 1:
-            raise UnsupportedOpError(
-                f"the executor does not map input {feature.name!r} of several open sizes to rank 5"
-            )
-        aliases[feature.name] = _reshaped(graph, feature.name, f"{feature.name}:rank 5", out)
+        axes = (0, 1, 3, 4) if len(shape) == 1 else (0,) if feature.kind == "image" else (0, 1)
+        name = f"{feature.name}:rank 5"
+        aliases[feature.name] = _moved(graph, "expand_dims", feature.name, name, out, axes=axes)
     return aliases
 
 
 def _from_rank_5(graph: Graph, value: str, feature: Feature) -> None:
-    """An output as described, where that has as many elements; as computed otherwise."""
+    """An output as described, where that has as many elements; otherwise as it is computed."""
     shape = graph.shape(value)
-    wanted = feature.shape if product(shape) == product(feature.shape) else shape
-    _reshaped(graph, value, feature.name, wanted or shape)
+    if feature.kind == "image" and len(shape) == len(AXES):
+        _moved(graph, "squeeze", value, feature.name, shape[1:], axes=(0,))
+    elif feature.shape and product(shape) == product(feature.shape):
+        _moved(graph, "reshape", value, feature.name, feature.shape, shape=feature.shape)
+    else:
+        _moved(graph, "identity", value, feature.name, shape)
 
 
-def _reshaped(graph: Graph, value: str, name: str, shape: Shape) -> str:
-    graph.define(name, shape)
-    target = argument(tuple(-1 if d is None else d for d in shape))
-    variable = Variable(name, TensorType("fp32", shape))
-    graph.ops.append(Op("reshape", name, {"x": (Ref(value),), "shape": target}, (variable,)))
+def _moved(
+    graph: Graph, op: str, value: str, name: str, out: Shape, /, **arguments: tuple[int, ...]
+) -> str:
+    graph.define(name, out)
+    inputs = {"x": (Ref(value),)} | {k: argument(v) for k, v in arguments.items()}
+    graph.ops.append(Op(op, name, inputs, (Variable(name, TensorType("fp32", out)),)))
     return name
 
 
