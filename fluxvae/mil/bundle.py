@@ -7,14 +7,16 @@ description) and the same weight files as the package it came from. ``metadata.j
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fluxvae.errors import ArtifactError
+from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles
 from fluxvae.mil.bundle_data import parse_data
+from fluxvae.mil.classifier import labels_constant
 from fluxvae.mil.features import ml_program
 from fluxvae.mil.files import read_file
 from fluxvae.mil.program import (
@@ -34,6 +36,7 @@ from fluxvae.mil.text import (
     Argument,
     Blob,
     Document,
+    ListType,
     TextFunction,
     TextOp,
     Type,
@@ -48,6 +51,11 @@ def read_bundle(path: Path) -> Program:
 
     Raises ArtifactError when it is incomplete, damaged, or of a kind other than ML Program.
     """
+    if (path / "model.espresso.net").exists():
+        raise UnsupportedOpError(
+            f"{path.name} is a compiled neural network, and the executor reads compiled ML "
+            "Programs only: give the .mlmodel that it was compiled from"
+        )
     data = parse_data(_bytes(path, "coremldata.bin"), path.name)
     description = _description(data.description, path.name)
     try:
@@ -113,10 +121,27 @@ class _Reader:
 
     def _constant(self, value: Value) -> Constant:
         declared = _tensor(value.type)
+        if isinstance(value.type, ListType):
+            item = _tensor(value.type.item)
+            return list_constant(_immediate(item, body) for body in value.body)
+        if not isinstance(value.type, TensorType):
+            raise ArtifactError(f"a constant is of kind {declared.dtype}; expected a tensor")
         if isinstance(value.body, Blob):
             reference = BlobRef(self._weights[value.body.path], value.body.offset)
             return Constant(declared, blob=reference)
         return _immediate(declared, value.body)
+
+
+def list_constant(items: Iterable[Constant]) -> Constant:
+    """A list of single strings or numbers."""
+    plain: list[str | int] = []
+    for item in items:
+        value = item.value()
+        single = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+        if not isinstance(single, str | int):
+            raise ArtifactError("a list holds more than single strings and integers")
+        plain.append(single)
+    return labels_constant(tuple(plain))
 
 
 def _immediate(declared: TensorType, body: tuple[Any, ...]) -> Constant:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fluxvae.errors import ArtifactError
+from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.bundle_data import NEURAL_NETWORK, PIPELINE, CompiledData, pack_data, parse_data
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
@@ -283,3 +283,11 @@ def test_value_defined_twice_is_refused(bundle: Path) -> None:
     file.write_text("".join([*lines[:10], lines[9], *lines[10:]]))
     with pytest.raises(ArtifactError, match=r"defines .* twice"):
         read_package(bundle)
+
+
+def test_compiled_neural_network_is_refused_with_the_file_to_give(tmp_path: Path) -> None:
+    folder = tmp_path / "network.mlmodelc"
+    folder.mkdir()
+    (folder / "model.espresso.net").write_text("{}")
+    with pytest.raises(UnsupportedOpError, match=r"network\.mlmodelc is a compiled neural network"):
+        read_package(folder)
