@@ -141,7 +141,8 @@ def compile_model(
     target, which is removed on any failure or interruption. ``compilers`` defaults to Apple's of
     this machine and are tried in order. Raises ArtifactError, before anything is written, when
     ``path`` is not such a model or is damaged, and when every compiler refuses it,
-    OutputError when the target exists (without ``overwrite``) or cannot be written, ToolError when there is no compiler.
+    OutputError when the target exists (without ``overwrite``) or cannot be written, ToolError when
+    there is no compiler.
     """
     _check_source(path)
     target = compiled_path(path, out)

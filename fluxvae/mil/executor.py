@@ -16,7 +16,9 @@ from torch import Tensor
 
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil import ops as ops  # fills the registry
+from fluxvae.mil.declared import check_declared, check_value
 from fluxvae.mil.features import check_shape
+from fluxvae.mil.growth import refuse_growth
 from fluxvae.mil.numerics import Rounder, to_tensor
 from fluxvae.mil.program import Constant, Feature, Op, Program, Ref, TensorType
 from fluxvae.mil.registry import REGISTRY, Bools, Ints, OpSpec, Parameter, Tensors
@@ -110,7 +112,7 @@ class Session:
 
     def _plan(self) -> list[Step]:
         steps = []
-        known = {v.name for v in self.function.inputs}
+        known = {v.name: v.type for v in self.function.inputs}
         # Every operation is looked up before any constant is read or anything is computed.
         specs = [self._lookup(o) for o in self.function.ops]
         for index, (operation, spec) in enumerate(zip(self.function.ops, specs, strict=True)):
@@ -119,7 +121,8 @@ class Session:
                     raise ArtifactError(
                         f"operation {operation.name!r} reads {name!r} before it exists"
                     )
-            known.update(v.name for v in operation.outputs)
+            check_declared(operation, known)
+            known.update((v.name, v.type) for v in operation.outputs)
             if spec is None:
                 self._enter_const(operation)
                 continue
@@ -246,10 +249,11 @@ class Session:
         for name, bindings in step.wired.items():
             found = tuple(values[b.name] if isinstance(b, Ref) else b for b in bindings)
             arguments[name] = convert(step.spec.parameters[name], found, name, step.op)
+        refuse_growth(step.op, arguments)
         run = step.spec.in_place if in_place and step.spec.in_place else step.spec.run
         try:
             result = run(**arguments)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
             shapes = ", ".join(
                 f"{k}{list(v.shape)}" for k, v in arguments.items() if isinstance(v, Tensor)
             )
@@ -262,6 +266,8 @@ class Session:
                 f"operation {step.spec.name!r} at {step.op.name!r} gives {len(results)} values, "
                 f"the program names {len(step.op.outputs)}"
             )
+        for variable, value in zip(step.op.outputs, results, strict=True):
+            check_value(step.op, variable.name, variable.type, value)
         return results
 
     def _round(self, value: Tensor, declared: TensorType, spec: OpSpec, shared: bool) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxvae.errors import ArtifactError, LatentError
-from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
+from fluxvae.mil.program import FLOATS, Feature, Function, Metadata, Program, Signature, TensorType
 
 # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
 _ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
@@ -25,6 +25,8 @@ def ml_program(
     if not functions:
         raise ArtifactError(f"{path.name} holds an ML Program without functions")
     signatures, default = read_signatures(description, functions, path.name)
+    for name, function in functions.items():
+        check_interface(function, signatures[name])
     return Program(
         kind="mlprogram",
         specification=specification,
@@ -91,6 +93,53 @@ def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:
         wanted = str(list(feature.shape))
     if not fits:
         raise LatentError(f"input {feature.name!r} wants the shape {wanted}, got {list(shape)}")
+
+
+def check_interface(function: Function, signature: Signature) -> None:
+    """Raise ArtifactError when a function's inputs and outputs are not of the described types.
+
+    An fp16 feature may be an fp32 value of the program, and the other way round. A dimension of
+    ``None`` is free; an output's shape need not be described.
+    """
+    types = {v.name: v.type for v in function.inputs}
+    for features, verb in ((signature.inputs, "takes"), (signature.outputs, "returns")):
+        if verb == "returns":
+            types |= {v.name: v.type for o in function.ops for v in o.outputs}
+        for feature in features:
+            if feature.name in types and not _fits(types[feature.name], feature):
+                raise ArtifactError(
+                    f"function {function.name!r} {verb} {feature.name!r} as "
+                    f"{types[feature.name]}, but the model describes {_described(feature)}"
+                )
+
+
+def _fits(declared: TensorType, feature: Feature) -> bool:
+    if feature.kind == "image":
+        channels = 3 if feature.color in ("RGB", "BGR") else 1
+        same_type = declared.dtype in FLOATS
+        head: tuple[tuple[int, int], ...] = ((1, 1), (channels, channels))
+    else:
+        both_float = declared.dtype in FLOATS and feature.dtype in FLOATS
+        same_type, head = both_float or declared.dtype == feature.dtype, ()
+    shapes = feature.shapes or ((feature.shape,) if feature.shape else ())
+    spans = [feature.ranges] if feature.ranges else [[(d, d) for d in shape] for shape in shapes]
+    return same_type and (
+        not spans or any(_within(declared.shape, (*head, *span)) for span in spans)
+    )
+
+
+def _within(shape: tuple[int | None, ...], spans: tuple[tuple[int, int], ...]) -> bool:
+    return len(shape) == len(spans) and all(
+        d is None or (low <= d and (high < 0 or d <= high))
+        for d, (low, high) in zip(shape, spans, strict=True)
+    )
+
+
+def _described(feature: Feature) -> str:
+    what = f"{feature.color} image" if feature.kind == "image" else feature.dtype
+    if feature.ranges:
+        return f"{what} within {list(feature.ranges)}"
+    return f"{what} of {' or '.join(str(list(s)) for s in feature.shapes or (feature.shape,))}"
 
 
 def _feature(feature: Any) -> Feature:
