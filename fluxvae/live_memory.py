@@ -44,7 +44,8 @@ def peak_live(function: Function, shapes: Mapping[str, tuple[int | None, ...]]) 
             if name in owner:
                 last[owner[name]] = index
     for name in function.outputs:
-        last[owner[name]] = len(ops)
+        if name in owner:  # a damaged program can name what nothing computes
+            last[owner[name]] = len(ops)
     return _walk(ops, [v.name for v in function.inputs], owner, sizes, last)
 
 

@@ -27,7 +27,8 @@ def command(artifact: Path, as_json: bool) -> None:
 
     Inputs and outputs, functions, operations, weight bytes, multiply-accumulates, the memory of
     activations in program order, where transposes and casts stand, what is compressed and
-    computed in 8 bits, and the metadata.
+    computed in 8 bits, and the metadata. A model that the executor cannot run is listed too, with
+    the operations that it lacks.
 
     \b
     Example:
@@ -59,11 +60,13 @@ def inspection_json(report: Inspection) -> dict[str, Any]:
 
 def _print(report: Inspection) -> None:
     program = report.program
-    kind = "ML Program" if report.kind == "mlprogram" else "neural network"
+    kind = {"mlprogram": "ML Program", "neuralnetwork": "neural network"}.get(
+        report.kind, report.kind
+    )
     click.echo(f"{report.path.name}: {kind}, specification {report.specification}, "
                f"{size_text(report.bytes_on_disk)} on disk")  # fmt: skip
     weights = ", ".join(f"{kind} {size_text(n)}" for kind, n in report.weights.items())
-    click.echo(f"weights: {weights}")
+    click.echo(f"weights: {weights or 'none'}")
     for function in report.functions:
         default = function.name == program.default_function and len(report.functions) > 1
         _print_function(function, default)
@@ -83,20 +86,34 @@ def _print(report: Inspection) -> None:
 def _print_function(function: FunctionReport, default: bool) -> None:
     mark = " (default)" if default else ""
     click.echo(f"\nfunction {function.name}{mark}, opset {function.opset}")
-    for direction, features in (("input", function.inputs), ("output", function.outputs)):
+    for direction, features in (
+        ("input", function.inputs),
+        ("output", function.outputs),
+        ("state", function.states),
+    ):
         for feature in features:
             click.echo(f"  {direction:<6} {feature.name}: {_feature(feature)}")
-            click.echo(f"         {feature.description}")
+            if feature.description:
+                click.echo(f"         {feature.description}")
     ops = ", ".join(f"{kind} {n}" for kind, n in function.op_counts.items())
     types = ", ".join(f"{kind} {n}" for kind, n in function.dtype_counts.items())
     click.echo(f"  operations: {ops}")
+    if function.unsupported:
+        lacking = ", ".join(f"{kind} {n}" for kind, n in function.unsupported.counts.items())
+        click.echo(f"  the executor lacks: {lacking or 'see the next line'}")
+        click.echo(f"  cannot be run: {function.unsupported.reason}")
     click.echo(f"  output types: {types}")
-    click.echo(f"  multiply-accumulates: {function.macs / 1e9:.2f} G")
-    live = function.live
+    without = f" without {function.unknown_shapes} operations whose shape is not known"
     click.echo(
-        f"  activations alive at once, in program order: {size_text(live.bytes)} at most, at "
-        f"operation {live.index} ({live.kind} {live.op})"
+        f"  multiply-accumulates: {function.macs / 1e9:.2f} G"
+        f"{without if function.unknown_shapes else ''}"
     )
+    live = function.live
+    if live.bytes:
+        click.echo(
+            f"  activations alive at once, in program order: {size_text(live.bytes)} at most, at "
+            f"operation {live.index} ({live.kind} {live.op})"
+        )
     click.echo("    map          ops     GMAC      share  activations")
     for stage in function.stages:
         share = stage.macs / function.macs if function.macs else 0
@@ -150,5 +167,7 @@ def _feature(feature: Feature) -> str:
     sizes = " or ".join("x".join(map(str, s)) for s in shapes)
     if feature.ranges:
         sizes = " x ".join(f"{low}..{high if high >= 0 else ''}" for low, high in feature.ranges)
+    if feature.kind not in ("tensor", "image"):
+        return feature.kind
     what = f"{feature.color} image" if feature.kind == "image" else feature.dtype
     return f"{what} {sizes or '(no fixed shape)'}"

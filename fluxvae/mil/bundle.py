@@ -6,13 +6,12 @@ description) and the same weight files as the package it came from. ``metadata.j
 """
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fluxvae.errors import ArtifactError
+from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles
 from fluxvae.mil.bundle_data import parse_data
 from fluxvae.mil.features import ml_program
@@ -48,6 +47,11 @@ def read_bundle(path: Path) -> Program:
 
     Raises ArtifactError when it is incomplete, damaged, or of a kind other than ML Program.
     """
+    if (path / "model.espresso.net").exists():
+        raise UnsupportedOpError(
+            f"{path.name} is a compiled neural network, and the executor reads compiled ML "
+            "Programs only: give the .mlmodel that it was compiled from"
+        )
     data = parse_data(_bytes(path, "coremldata.bin"), path.name)
     description = _description(data.description, path.name)
     try:
@@ -96,7 +100,6 @@ class _Reader:
             )
         inputs = tuple(_variable(p) for p in function.parameters)
         ops = tuple(self._op(op) for op in function.ops)
-        _refuse_twice([v.name for v in inputs] + [v.name for op in ops for v in op.outputs])
         return Function(function.name, OPSET_OF[function.opset], inputs, ops, function.outputs)
 
     def _op(self, op: TextOp) -> Op:
@@ -155,13 +158,6 @@ def _variable(item: TypedName) -> Variable:
 
 
 def _tensor(kind: Type) -> TensorType:
-    if not isinstance(kind, TensorType):
-        what = type(kind).__name__.removesuffix("Type").lower()
-        raise ArtifactError(f"a value is of kind {what}; expected a tensor")
+    if not isinstance(kind, TensorType):  # of an operation that the executor does not know
+        return TensorType(type(kind).__name__.removesuffix("Type").lower(), ())
     return kind
-
-
-def _refuse_twice(names: list[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ArtifactError(f"the program defines {twice[0]!r} twice; it is damaged")

@@ -17,13 +17,16 @@ from torch import Tensor
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil import ops as ops  # fills the registry
 from fluxvae.mil.declared import check_declared, check_value
-from fluxvae.mil.features import check_shape
+from fluxvae.mil.features import accept
 from fluxvae.mil.growth import refuse_growth
-from fluxvae.mil.numerics import Rounder, to_tensor
+from fluxvae.mil.interface import check_wiring
+from fluxvae.mil.numerics import Rounder, storage_dtype, to_tensor
 from fluxvae.mil.program import Constant, Feature, Op, Program, Ref, TensorType
 from fluxvae.mil.registry import REGISTRY, Bools, Ints, OpSpec, Parameter, Tensors
 
 OnOp = Callable[[Op, Mapping[str, Tensor]], None]
+# What torch and numpy raise for arguments of a damaged model.
+_FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _NUMPY_OUT = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64, "int32": np.int32}
 
 
@@ -51,8 +54,8 @@ class Session:
 
     ``device`` is a torch device for the floats (integers stay on the CPU, where shapes are
     computed); on ``meta`` the program runs without values, for its shapes alone.
-    Raises UnsupportedOpError, naming the operation, when the table cannot run it; that happens
-    here, before anything is computed.
+    Raises UnsupportedOpError, naming every operation that the table lacks; that happens here,
+    before anything is computed.
     """
 
     def __init__(
@@ -62,7 +65,8 @@ class Session:
         self._device = torch.device(device)
         self.function = program.function(function)
         self.signature = program.signatures[self.function.name]
-        self._check_inputs()
+        self._refuse_unsupported()
+        check_wiring(self.function, self.signature)
         self._rounder = Rounder()
         self._constants: dict[str, Any] = {}
         self._last_use = _last_uses(self.function.ops, self.function.outputs)
@@ -74,8 +78,9 @@ class Session:
         """Outputs by name, in the dtype the description declares.
 
         ``inputs``: one array for each declared input, of a declared shape; floats are rounded to
-        the declared dtype first. An image output comes as uint8 (height, width, 3) in RGB order,
-        rounded to nearest and clamped. ``on_op(op, outputs)`` is called after every operation
+        the declared dtype first. An image is uint8 (height, width, 3) in RGB order; as an output it
+        was rounded to nearest and clamped. A classifier gives its scores in the order of the
+        labels, and the best label. ``on_op(op, outputs)`` is called after every operation
         with its outputs (float32 tensors that hold rounded values; copy what you keep).
         Raises LatentError for missing, extra or wrongly shaped inputs.
         """
@@ -104,11 +109,13 @@ class Session:
                 if variable.name not in self._last_use:  # never read: drop at once
                     holders[_storage(values.pop(variable.name))] -= 1
 
-    def _check_inputs(self) -> None:
-        described = sorted(f.name for f in self.signature.inputs)
-        taken = sorted(v.name for v in self.function.inputs)
-        if described != taken:
-            raise ArtifactError(f"the program takes {taken}, but the model describes {described}")
+    def _refuse_unsupported(self) -> None:
+        unsupported = REGISTRY.unsupported(self.function)
+        reason = unsupported.reason if unsupported else self.signature.unsupported()
+        if reason:
+            raise UnsupportedOpError(reason)
+        for variable in self.function.inputs:
+            storage_dtype(variable.type.dtype)
 
     def _plan(self) -> list[Step]:
         steps = []
@@ -116,11 +123,6 @@ class Session:
         # Every operation is looked up before any constant is read or anything is computed.
         specs = [self._lookup(o) for o in self.function.ops]
         for index, (operation, spec) in enumerate(zip(self.function.ops, specs, strict=True)):
-            for name in operation.refs():
-                if name not in known:
-                    raise ArtifactError(
-                        f"operation {operation.name!r} reads {name!r} before it exists"
-                    )
             check_declared(operation, known)
             known.update((v.name, v.type) for v in operation.outputs)
             if spec is None:
@@ -137,9 +139,6 @@ class Session:
                         )
             else:
                 steps.append(step)
-        missing = [name for name in self.function.outputs if name not in known]
-        if missing:
-            raise ArtifactError(f"the program returns {missing[0]!r}, which nothing computes")
         # The steps hold what they need; raw operands of decompressed weights can go.
         self._constants = {n: v for n, v in self._constants.items() if n in self.function.outputs}
         return steps
@@ -162,17 +161,11 @@ class Session:
         fixed: dict[str, Any] = {}
         wired: dict[str, tuple[Any, ...]] = {}
         for name, bindings in arguments.items():
-            parameter = spec.parameters.get(name)
-            if parameter is None:
-                raise UnsupportedOpError(
-                    f"operation {spec.name!r} at {operation.name!r} has the argument {name!r}, "
-                    "which the executor does not know"
-                )
             resolved = tuple(self._resolve(b) for b in bindings)
             if any(isinstance(r, Ref) for r in resolved):
                 wired[name] = resolved
             else:
-                fixed[name] = convert(parameter, resolved, name, operation)
+                fixed[name] = convert(spec.parameters[name], resolved, name, operation)
         for name, parameter in spec.parameters.items():
             if parameter.required and name not in arguments:
                 raise ArtifactError(
@@ -253,7 +246,7 @@ class Session:
         run = step.spec.in_place if in_place and step.spec.in_place else step.spec.run
         try:
             result = run(**arguments)
-        except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
+        except _FAILURES as error:
             shapes = ", ".join(
                 f"{k}{list(v.shape)}" for k, v in arguments.items() if isinstance(v, Tensor)
             )
@@ -284,8 +277,7 @@ class Session:
         types = {v.name: v.type for v in self.function.inputs}
         bound = {}
         for name, feature in features.items():
-            array = np.asarray(inputs[name])
-            check_shape(feature, array.shape)
+            array = accept(feature, np.asarray(inputs[name]))
             value = self._tensor(array, types[name].dtype)
             # An fp16 feature hands the program fp16 values even where the program widens them.
             if "fp16" in (feature.dtype, types[name].dtype):
@@ -300,6 +292,8 @@ class Session:
                 f"the program does not return the described output {feature.name!r}"
             )
         array = value.cpu().numpy()
+        if feature.labels:
+            return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
         if feature.kind == "tensor":
             return array.astype(_NUMPY_OUT[feature.dtype])
         # Device rounding of image outputs is not documented; nearest is at most one level off.

@@ -7,8 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from fluxvae.errors import ArtifactError, LatentError
-from fluxvae.mil.program import FLOATS, Feature, Function, Metadata, Program, Signature, TensorType
+import numpy as np
+
+from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
+from fluxvae.mil.interface import check_types, check_wiring
+from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
 # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
 _ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
@@ -26,7 +29,8 @@ def ml_program(
         raise ArtifactError(f"{path.name} holds an ML Program without functions")
     signatures, default = read_signatures(description, functions, path.name)
     for name, function in functions.items():
-        check_interface(function, signatures[name])
+        check_wiring(function, signatures[name])
+        check_types(function, signatures[name])
     return Program(
         kind="mlprogram",
         specification=specification,
@@ -65,16 +69,44 @@ def read_signatures(
 
 
 def read_signature(description: Any) -> Signature:
-    """Inputs and outputs of a ModelDescription, or of one of its FunctionDescriptions.
-
-    Raises ArtifactError for states and for feature types other than arrays and images.
-    """
-    if len(description.state):
-        raise ArtifactError("the model has states; the executor runs stateless models only")
+    """Inputs, outputs and states of a ModelDescription, or of one of its FunctionDescriptions."""
     return Signature(
         tuple(_feature(f) for f in description.input),
         tuple(_feature(f) for f in description.output),
+        tuple(_feature(f) for f in description.state),
     )
+
+
+def refuse_unsupported(program: Program) -> None:
+    """Raise UnsupportedOpError for a program that could only be listed."""
+    for name, function in program.functions.items():
+        reason = program.signatures[name].unsupported()
+        if function.unsupported is not None:
+            reason = function.unsupported.reason
+        if reason:
+            raise UnsupportedOpError(f"{program.path.name} cannot be run: {reason}")
+
+
+def accept(feature: Feature, array: np.ndarray) -> np.ndarray:
+    """What a program gets for an input: the array itself, or an image's planes.
+
+    An image is (height, width, 3) in RGB order, or (height, width) in grey, in 0..255; the program
+    takes (1, channels, height, width) in the feature's own order. Raises LatentError when the
+    shape is not one the feature declares.
+    """
+    if feature.kind != "image":
+        check_shape(feature, array.shape)
+        return array
+    check_shape(feature, array.shape[:2])
+    if array.shape[2:] != ((3,) if feature.color in ("RGB", "BGR") else ()):
+        raise LatentError(
+            f"input {feature.name!r} is a {feature.color} image of {list(array.shape[:2])} pixels; "
+            f"got an array of the shape {list(array.shape)}"
+        )
+    if array.ndim == 2:
+        return array[None, None]
+    planes = array.transpose(2, 0, 1)[None]
+    return planes[:, ::-1] if feature.color == "BGR" else planes
 
 
 def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:
@@ -95,62 +127,15 @@ def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:
         raise LatentError(f"input {feature.name!r} wants the shape {wanted}, got {list(shape)}")
 
 
-def check_interface(function: Function, signature: Signature) -> None:
-    """Raise ArtifactError when a function's inputs and outputs are not of the described types.
-
-    An fp16 feature may be an fp32 value of the program, and the other way round. A dimension of
-    ``None`` is free; an output's shape need not be described.
-    """
-    types = {v.name: v.type for v in function.inputs}
-    for features, verb in ((signature.inputs, "takes"), (signature.outputs, "returns")):
-        if verb == "returns":
-            types |= {v.name: v.type for o in function.ops for v in o.outputs}
-        for feature in features:
-            if feature.name in types and not _fits(types[feature.name], feature):
-                raise ArtifactError(
-                    f"function {function.name!r} {verb} {feature.name!r} as "
-                    f"{types[feature.name]}, but the model describes {_described(feature)}"
-                )
-
-
-def _fits(declared: TensorType, feature: Feature) -> bool:
-    if feature.kind == "image":
-        channels = 3 if feature.color in ("RGB", "BGR") else 1
-        same_type = declared.dtype in FLOATS
-        head: tuple[tuple[int, int], ...] = ((1, 1), (channels, channels))
-    else:
-        both_float = declared.dtype in FLOATS and feature.dtype in FLOATS
-        same_type, head = both_float or declared.dtype == feature.dtype, ()
-    shapes = feature.shapes or ((feature.shape,) if feature.shape else ())
-    spans = [feature.ranges] if feature.ranges else [[(d, d) for d in shape] for shape in shapes]
-    return same_type and (
-        not spans or any(_within(declared.shape, (*head, *span)) for span in spans)
-    )
-
-
-def _within(shape: tuple[int | None, ...], spans: tuple[tuple[int, int], ...]) -> bool:
-    return len(shape) == len(spans) and all(
-        d is None or (low <= d and (high < 0 or d <= high))
-        for d, (low, high) in zip(shape, spans, strict=True)
-    )
-
-
-def _described(feature: Feature) -> str:
-    what = f"{feature.color} image" if feature.kind == "image" else feature.dtype
-    if feature.ranges:
-        return f"{what} within {list(feature.ranges)}"
-    return f"{what} of {' or '.join(str(list(s)) for s in feature.shapes or (feature.shape,))}"
-
-
 def _feature(feature: Any) -> Feature:
     kind = feature.type.WhichOneof("Type")
     if kind == "multiArrayType":
         return _array(feature)
     if kind == "imageType":
         return _image(feature)
-    raise ArtifactError(
-        f"feature {feature.name!r} is of kind {kind}; expected a multi-array or an image"
-    )
+    # "dictionaryType" and the like, and a state, whose array is one level down
+    kind = (kind or "unknown").removesuffix("Type")
+    return Feature(feature.name, kind, kind, (), description=feature.shortDescription)
 
 
 def _array(feature: Any) -> Feature:

@@ -5,7 +5,9 @@ is what the format stores and computes in; from there on the executor knows no d
 """
 
 import difflib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +16,73 @@ import numpy as np
 from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.features import read_metadata, read_signature
 from fluxvae.mil.layers import TRANSLATORS, Graph, Layer
-from fluxvae.mil.layers.graph import Shape, argument
+from fluxvae.mil.layers.graph import Shape, argument, product
+from fluxvae.mil.layers.rank5 import rank_5
 from fluxvae.mil.layers.weights import sized
+from fluxvae.mil.listing import layer_kind, listed_network
 from fluxvae.mil.program import (
     Feature,
     Function,
     Op,
     Program,
     Ref,
+    Signature,
     TensorType,
+    Unsupported,
     Variable,
 )
 
+EXACT = 1  # EXACT_ARRAY_MAPPING and RANK4_IMAGE_MAPPING
 # The first opset; every operation a layer is translated to is in it.
 OPSET = "CoreML5"
 
 
-def network_program(model: Any, path: Path) -> Program:
-    """The Program, with the one function ``main``, of a Model message of type neuralNetwork.
+# Types of a Model that are networks of layers
+NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 
-    Values are float32; images are (1, channels, height, width) in 0..255. Raises
-    UnsupportedOpError, naming every one, for layers the executor does not know, and
-    ArtifactError for a network that contradicts itself or maps its inputs to rank 5.
+
+def network_program(model: Any, path: Path) -> Program:
+    """The Program, with the one function ``main``, of a Model message of a type in ``NETWORKS``.
+
+    Values are float32; images are (1, channels, height, width) in 0..255. A network with layers
+    that the executor does not know, or in a form it does not support, is only listed: its
+    function says why. Raises ArtifactError for a network that contradicts itself.
     """
-    network = model.neuralNetwork
-    _refuse_unknown_layers(network.layers, path)
-    signature = read_signature(model.description)
+    network = getattr(model, model.WhichOneof("Type"))
+    try:
+        _refuse_unknown_layers(network.layers)
+        return _translated(model, network, path)
+    except UnsupportedOpError as error:
+        counts = _unknown(network.layers)
+        return listed_network(model, network.layers, path, Unsupported(counts, str(error)))
+
+
+def _translated(model: Any, network: Any, path: Path) -> Program:
+    signature = _labelled(model, network)
+    reason = signature.unsupported()
+    if reason:
+        raise UnsupportedOpError(reason)
     graph = Graph()
-    inputs = tuple(_input(f, network, path) for f in signature.inputs)
+    inputs = tuple(_input(f, path) for f in signature.inputs)
     for variable in inputs:
         graph.define(variable.name, variable.type.shape)
-    aliases = _preprocess(graph, network.preprocessing, signature.inputs, path)
+    aliases = _to_rank_5(graph, signature.inputs, network, path)
+    aliases |= _preprocess(graph, network.preprocessing, signature.inputs, aliases, path)
+    outputs = tuple(f.name for f in signature.outputs)
+    computed = {
+        f.name: f"{f.name}:computed"
+        for f in signature.outputs
+        if f.labels or network.arrayInputShapeMapping != EXACT
+    }
+    aliases |= computed
     for message in network.layers:
         _translate(Layer(graph, message, aliases))
-    outputs = tuple(f.name for f in signature.outputs)
-    for name in outputs:
-        graph.shape(name)
+    for feature in signature.outputs:
+        if feature.labels:
+            _classify(graph, aliases, network, feature)
+        elif feature.name in computed:
+            _from_rank_5(graph, computed[feature.name], feature)
+        graph.shape(feature.name)
     return Program(
         kind="neuralnetwork",
         specification=model.specificationVersion,
@@ -61,6 +94,37 @@ def network_program(model: Any, path: Path) -> Program:
     )
 
 
+def _labelled(model: Any, network: Any) -> Signature:
+    """The signature, with the labels of a classifier's outputs."""
+    signature, description = read_signature(model.description), model.description
+    kind = network.WhichOneof("ClassLabels") if hasattr(network, "stringClassLabels") else None
+    labels = tuple(getattr(network, kind).vector) if kind else ()
+    classes = (description.predictedFeatureName, description.predictedProbabilitiesName)
+    outputs = tuple(
+        replace(f, labels=labels) if f.name in classes else f for f in signature.outputs
+    )
+    return replace(signature, outputs=outputs)
+
+
+def _classify(graph: Graph, aliases: Mapping[str, str], network: Any, feature: Feature) -> None:
+    """The scores of a classifier in the order of its labels, or the index of the largest."""
+    name = network.labelProbabilityLayerName or network.layers[-1].output[0]
+    scores, count = aliases.get(name, name), len(feature.labels)
+    if product(graph.shape(scores)) != count:
+        raise ArtifactError(
+            f"the scores {name!r} have the shape {list(graph.shape(scores))}, and there are "
+            f"{count} labels"
+        )
+    if feature.kind == "dictionary":
+        _reshaped(graph, scores, feature.name, (count,))
+        return
+    flat = _reshaped(graph, scores, graph.fresh(name), (count,))
+    graph.define(feature.name, (1,))
+    inputs = {"x": (Ref(flat),), "axis": argument(0), "keep_dims": argument(True)}
+    best = Variable(feature.name, TensorType("int32", (1,)))
+    graph.ops.append(Op("reduce_argmax", feature.name, inputs, (best,)))
+
+
 def _translate(layer: Layer) -> None:
     try:
         TRANSLATORS[layer.kind](layer)
@@ -69,44 +133,76 @@ def _translate(layer: Layer) -> None:
         raise layer.damaged(f"has impossible parameters ({error!r})") from error
 
 
-def _refuse_unknown_layers(layers: Iterable[Any], path: Path) -> None:
-    unknown: dict[str, str] = {}
-    for layer in layers:
-        kind = layer.WhichOneof("layer") or "of a newer format"
-        if kind not in TRANSLATORS:
-            unknown.setdefault(kind, layer.name)
+def _unknown(layers: Sequence[Any]) -> dict[str, int]:
+    """Kinds of layers that the executor does not know, with their counts."""
+    kinds = Counter(layer_kind(layer) for layer in layers)
+    return {kind: n for kind, n in kinds.most_common() if kind not in TRANSLATORS}
+
+
+def _refuse_unknown_layers(layers: Sequence[Any]) -> None:
+    unknown = _unknown(layers)
     if not unknown:
         return
-    found = ", ".join(f"{kind} (first at {name!r})" for kind, name in unknown.items())
+    first = {layer_kind(layer): layer.name for layer in reversed(layers)}
+    found = ", ".join(f"{kind} ({n}, first at {first[kind]!r})" for kind, n in unknown.items())
     near = difflib.get_close_matches(next(iter(unknown)), TRANSLATORS, 1)
     hint = f"; the nearest known one is {near[0]!r}" if near else ""
     raise UnsupportedOpError(
-        f"{path.name} has layers the executor does not support: {found}{hint}; "
+        f"the executor does not support these layers: {found}{hint}; "
         "convert the model to an ML Program instead"
     )
 
 
-def _input(feature: Feature, network: Any, path: Path) -> Variable:
+def _input(feature: Feature, path: Path) -> Variable:
     """The value an input feature arrives in; dimensions that may vary are unknown."""
     if feature.kind == "image":
-        if network.imageInputShapeMapping != 1:  # RANK4_IMAGE_MAPPING
-            raise _rank5(feature, path)
         channels = 3 if feature.color in ("RGB", "BGR") else 1
         shape: Shape = (1, channels, *_varying(feature))
     else:
-        if network.arrayInputShapeMapping != 1:  # EXACT_ARRAY_MAPPING
-            raise _rank5(feature, path)
         shape = _varying(feature)
     if not shape:
         raise ArtifactError(f"input {feature.name!r} of {path.name} has no shape")
     return Variable(feature.name, TensorType("fp32", shape))
 
 
-def _rank5(feature: Feature, path: Path) -> ArtifactError:
-    return ArtifactError(
-        f"{path.name} maps its input {feature.name!r} to rank 5, the way of Core ML before "
-        "specification 4; convert it again with coremltools 4 or later"
-    )
+def _to_rank_5(
+    graph: Graph, features: Iterable[Feature], network: Any, path: Path
+) -> dict[str, str]:
+    """Reshape inputs that are mapped to rank 5; returns which value layers read in their place."""
+    aliases = {}
+    for feature in features:
+        exact, shape = network.arrayInputShapeMapping, graph.shape(feature.name)
+        if feature.kind == "image":
+            exact, shape = network.imageInputShapeMapping, shape[1:]
+        if exact == EXACT:
+            continue
+        try:
+            out = rank_5(shape)
+        except ValueError as error:
+            raise ArtifactError(
+                f"input {feature.name!r} of {path.name} is mapped to rank 5: {error}"
+            ) from error
+        if sum(d is None for d in out) > 1:
+            raise UnsupportedOpError(
+                f"the executor does not map input {feature.name!r} of several open sizes to rank 5"
+            )
+        aliases[feature.name] = _reshaped(graph, feature.name, f"{feature.name}:rank 5", out)
+    return aliases
+
+
+def _from_rank_5(graph: Graph, value: str, feature: Feature) -> None:
+    """An output as described, where that has as many elements; as computed otherwise."""
+    shape = graph.shape(value)
+    wanted = feature.shape if product(shape) == product(feature.shape) else shape
+    _reshaped(graph, value, feature.name, wanted or shape)
+
+
+def _reshaped(graph: Graph, value: str, name: str, shape: Shape) -> str:
+    graph.define(name, shape)
+    target = argument(tuple(-1 if d is None else d for d in shape))
+    variable = Variable(name, TensorType("fp32", shape))
+    graph.ops.append(Op("reshape", name, {"x": (Ref(value),), "shape": target}, (variable,)))
+    return name
 
 
 def _varying(feature: Feature) -> Shape:
@@ -118,11 +214,18 @@ def _varying(feature: Feature) -> Shape:
 
 
 def _preprocess(
-    graph: Graph, steps: Iterable[Any], features: tuple[Feature, ...], path: Path
+    graph: Graph,
+    steps: Iterable[Any],
+    features: tuple[Feature, ...],
+    mapped: Mapping[str, str],
+    path: Path,
 ) -> dict[str, str]:
-    """Write the scaling of image inputs; returns which value layers read in place of which."""
+    """Write the scaling of image inputs; returns which value layers read in place of which.
+
+    ``mapped``: the values that inputs of rank 5 were reshaped to.
+    """
     images = {f.name: f for f in features if f.kind == "image"}
-    aliases: dict[str, str] = {}
+    aliases = dict(mapped)
     for step in steps:
         name = step.featureName or next(iter(images), "")  # one image needs no name
         if name not in images:

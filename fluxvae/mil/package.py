@@ -15,9 +15,10 @@ import numpy as np
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles, unpack_bits
 from fluxvae.mil.bundle import read_bundle
-from fluxvae.mil.features import ml_program
+from fluxvae.mil.features import ml_program, refuse_unsupported
 from fluxvae.mil.files import path_inside, read_file
-from fluxvae.mil.network import network_program
+from fluxvae.mil.listing import listed_model
+from fluxvae.mil.network import NETWORKS, network_program
 from fluxvae.mil.program import (
     OPSET_TARGETS,
     Constant,
@@ -39,13 +40,22 @@ MIL_DTYPES = {
 }  # fmt: skip
 
 
-def read_package(path: Path) -> Program:
+def read_package(path: Path, *, listing: bool = False) -> Program:
     """The program of an ``.mlpackage``, a single-file ``.mlmodel`` or an ``.mlmodelc``.
 
-    Raises ArtifactError when it is missing, truncated, foreign, or of a kind other than
-    ML Program and neural network.
+    ``listing``: also of a model that the executor cannot run, to see what is in it; what is
+    missing is in its functions (``Registry.unsupported``) and signatures. Raises ArtifactError
+    when it is missing, truncated or foreign; unless ``listing`` UnsupportedOpError when it is
+    of a kind other than ML Program and neural network, or has layers, features or states that
+    the executor does not know.
     """
-    path = Path(path)
+    program = _read(Path(path))
+    if not listing:
+        refuse_unsupported(program)
+    return program
+
+
+def _read(path: Path) -> Program:
     if not path.exists():
         raise ArtifactError(f"{path} does not exist")
     if path.is_dir() and path.suffix == ".mlmodelc":
@@ -53,14 +63,9 @@ def read_package(path: Path) -> Program:
     spec_file = model_file(path)
     model = parse_model(spec_file)
     kind = model.WhichOneof("Type")
-    if kind == "neuralNetwork":
-        return network_program(model, path)
-    if kind != "mlProgram":
-        raise ArtifactError(
-            f"{path.name} holds a {kind or 'model without a type'}; "
-            "expected an ML Program or a neural network"
-        )
-    return _ml_program(model, path, spec_file.parent)
+    if kind == "mlProgram":
+        return _ml_program(model, path, spec_file.parent)
+    return network_program(model, path) if kind in NETWORKS else listed_model(model, path)
 
 
 def model_file(path: Path) -> Path:
@@ -182,10 +187,6 @@ class _Reader:
         )
 
     def _op(self, operation: Any) -> Op:
-        if len(operation.blocks):
-            raise ArtifactError(
-                f"operation {operation.type!r} has nested blocks (control flow); not supported"
-            )
         attributes = {k: self.constant(v) for k, v in operation.attributes.items()}
         label = attributes.pop("name", None)
         outputs = tuple(Variable(o.name, _tensor_type(o.type)) for o in operation.outputs)
@@ -196,7 +197,8 @@ class _Reader:
                 Ref(b.name) if b.WhichOneof("binding") == "name" else self.constant(b.value)
                 for b in argument.arguments
             )
-        return Op(operation.type, name, inputs, outputs, attributes)
+        blocks = tuple(tuple(self._op(o) for o in block.operations) for block in operation.blocks)
+        return Op(operation.type, name, inputs, outputs, attributes, blocks)
 
     def constant(self, value: Any) -> Constant:
         declared = _tensor_type(value.type)
@@ -237,10 +239,9 @@ def _immediate(declared: TensorType, tensor: Any) -> Constant:
 
 
 def _tensor_type(value_type: Any) -> TensorType:
-    if value_type.WhichOneof("type") != "tensorType":
-        raise ArtifactError(
-            f"a value is of kind {value_type.WhichOneof('type')}; expected a tensor"
-        )
+    kind = value_type.WhichOneof("type")
+    if kind != "tensorType":  # of an operation that the executor does not know
+        return TensorType((kind or "unknown").removesuffix("Type"), ())
     tensor = value_type.tensorType
     if tensor.dataType not in MIL_DTYPES:
         raise ArtifactError(f"a tensor has the unknown element type {tensor.dataType}")

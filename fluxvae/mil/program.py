@@ -5,7 +5,7 @@ sub-byte ``int4 uint1 uint2 uint3 uint4 uint6``. A shape holds ints; ``None`` is
 that is known only at run time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,13 +106,17 @@ class Variable:
 
 @dataclass(frozen=True)
 class Op:
-    """One operation. Every argument is a tuple: one binding, or several for lists."""
+    """One operation. Every argument is a tuple: one binding, or several for lists.
+
+    ``blocks``: the operations of each nested block of control flow, which can be listed only.
+    """
 
     kind: str
     name: str
     inputs: Mapping[str, tuple[Argument, ...]]
     outputs: tuple[Variable, ...]
     attributes: Mapping[str, Constant] = field(default_factory=dict)
+    blocks: "tuple[tuple[Op, ...], ...]" = ()
 
     def refs(self) -> Iterator[str]:
         """Names of every value this operation reads, with repetitions."""
@@ -131,14 +135,41 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Unsupported:
+    """What a function needs and the executor lacks: operations with their counts, and a sentence.
+
+    ``counts`` may be empty: a known layer can be used in a form that is not supported.
+    """
+
+    counts: Mapping[str, int]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Function:
-    """A block of operations in program order; ``outputs`` names values."""
+    """A block of operations in program order; ``outputs`` names values.
+
+    ``unsupported`` is set by readers that could list the function only: its operations are then
+    the layers or models of the file, as the format calls them, and their results have no shape.
+    """
 
     name: str
     opset: str
     inputs: tuple[Variable, ...]
     ops: tuple[Op, ...]
     outputs: tuple[str, ...]
+    unsupported: Unsupported | None = None
+
+    def every_op(self) -> Iterator[Op]:
+        """Operations in program order, each followed by those of its nested blocks."""
+        return _flat(self.ops)
+
+
+def _flat(ops: Iterable[Op]) -> Iterator[Op]:
+    for op in ops:
+        yield op
+        for block in op.blocks:
+            yield from _flat(block)
 
 
 @dataclass(frozen=True)
@@ -147,25 +178,42 @@ class Feature:
 
     ``shapes`` lists the allowed shapes when they are enumerated; ``ranges`` gives inclusive
     (low, high) for each dimension when they are ranged (high -1: unbounded). An image has
-    ``color`` ``RGB``, ``BGR`` or ``GRAYSCALE`` and shape (height, width).
+    ``color`` ``RGB``, ``BGR`` or ``GRAYSCALE`` and shape (height, width). Features of any other
+    kind have their kind as ``dtype``, and an empty shape. They can only be listed, but for the
+    outputs of a classifier, which have ``labels``: the scores of all classes (a dictionary), or
+    the most likely label.
     """
 
     name: str
-    kind: str  # "tensor" or "image"
+    kind: str  # "tensor", "image"; "state", "dictionary", "string", ...
     dtype: str
     shape: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...] = ()
     ranges: tuple[tuple[int, int], ...] = ()
     color: str | None = None
     description: str = ""
+    labels: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs and outputs of one function, in the description's order."""
+    """Inputs, outputs and states of one function, in the description's order."""
 
     inputs: tuple[Feature, ...]
     outputs: tuple[Feature, ...]
+    states: tuple[Feature, ...] = ()
+
+    def unsupported(self) -> str | None:
+        """Why the executor cannot run a function of these features, if so."""
+        if self.states:
+            return "the model has states; the executor runs stateless models only"
+        for feature in (*self.inputs, *self.outputs):
+            if feature.kind not in ("tensor", "image") and not feature.labels:
+                return (
+                    f"feature {feature.name!r} is of kind {feature.kind}; "
+                    "the executor takes multi-arrays and images"
+                )
+        return None
 
 
 @dataclass(frozen=True)
@@ -183,7 +231,7 @@ class Metadata:
 class Program:
     """A saved model. ``functions`` and ``signatures`` share their keys."""
 
-    kind: str  # "mlprogram" or "neuralnetwork"
+    kind: str  # "mlprogram", "neuralnetwork", or what can be listed only, such as "pipeline"
     specification: int
     functions: Mapping[str, Function]
     signatures: Mapping[str, Signature]

@@ -17,6 +17,7 @@ the executor rounds it in place. Floats may live on any device, integers and sca
 import difflib
 import inspect
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -24,13 +25,14 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from torch import Tensor
 
 from fluxvae.errors import UnsupportedOpError
-from fluxvae.mil.program import OPSET_TARGETS, OPSETS, TensorType
+from fluxvae.mil.program import OPSET_TARGETS, OPSETS, Function, Op, TensorType, Unsupported
 
 Ints = tuple[int, ...]
 Bools = tuple[bool, ...]
 Tensors = tuple[Tensor, ...]
 Run = Callable[..., Any]
 
+HINT = "docs/ops.md lists what is"
 TARGETS = tuple(OPSET_TARGETS[o] for o in OPSETS)
 
 
@@ -101,6 +103,42 @@ class Registry:
     def __getitem__(self, name: str) -> OpSpec:
         return self._specs[name]
 
+    def unsupported(self, function: Function) -> Unsupported | None:
+        """What of a function cannot be run, if anything: every such operation, with its count."""
+        if function.unsupported is not None:
+            return function.unsupported
+        counts: Counter[str] = Counter()
+        first: dict[str, UnsupportedOpError] = {}
+        for operation in function.every_op():
+            try:
+                self._check(operation, function.opset)
+            except UnsupportedOpError as error:
+                counts[operation.kind] += 1
+                first.setdefault(operation.kind, error)
+        if not counts:
+            return None
+        reason = str(next(iter(first.values())))
+        if len(counts) > 1:
+            listed = ", ".join(f"{kind} ({n})" for kind, n in counts.most_common())
+            reason = f"{len(counts)} operations are not supported by the executor: {listed}; {HINT}"
+        return Unsupported(dict(counts.most_common()), reason)
+
+    def _check(self, operation: Op, opset: str) -> None:
+        if operation.blocks:
+            raise UnsupportedOpError(
+                f"operation {operation.kind!r} at {operation.name!r} has nested blocks "
+                f"(control flow), which the executor does not support; {HINT}"
+            )
+        if operation.kind == "const":
+            return
+        spec = self.lookup(operation.kind, opset, repr(operation.name))
+        for name in (*operation.inputs, *operation.attributes):
+            if name not in spec.parameters:
+                raise UnsupportedOpError(
+                    f"operation {spec.name!r} at {operation.name!r} has the argument {name!r}, "
+                    "which the executor does not know"
+                )
+
     def lookup(self, name: str, opset: str, where: str) -> OpSpec:
         """The operation for a program of ``opset``.
 
@@ -112,10 +150,9 @@ class Registry:
         spec = self._specs.get(name)
         if spec is None:
             near = difflib.get_close_matches(name, self._specs, 1)
-            hint = f"; the nearest known one is {near[0]!r}" if near else ""
+            hint = f" the nearest known one is {near[0]!r};" if near else ""
             raise UnsupportedOpError(
-                f"operation {name!r} at {where} is not supported by the executor{hint} "
-                "(docs/ops.md lists what is)"
+                f"operation {name!r} at {where} is not supported by the executor;{hint} {HINT}"
             )
         if OPSETS.index(opset) < TARGETS.index(spec.since):
             raise UnsupportedOpError(

@@ -253,6 +253,10 @@ def _functions(program: Program) -> dict[str, Any]:
 
 
 def _feature(feature: Feature) -> dict[str, Any]:
+    if feature.kind not in ("tensor", "image"):
+        raise ArtifactError(
+            f"feature {feature.name!r} is of kind {feature.kind}; expected arrays and images"
+        )
     return {
         "name": feature.name,
         "kind": feature.kind,

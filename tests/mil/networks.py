@@ -29,19 +29,28 @@ Add = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class LayerCase:
-    """Layers that read ``inputs`` and write ``outputs``, and what they must compute."""
+    """Layers that read ``inputs`` and write ``outputs``, and what they must compute.
+
+    ``rank_5``: inputs (C) and (C, H, W) reach the layers as (1, 1, C, H, W).
+    """
 
     id: str
     add: Add
     inputs: Mapping[str, np.ndarray]
     expected: tuple[np.ndarray, ...]
+    rank_5: bool = False
 
     def __str__(self) -> str:
         return self.id
 
 
 def save_network(
-    path: Path, add: Add, inputs: Mapping[str, tuple[int, ...]], outputs: tuple[str, ...]
+    path: Path,
+    add: Add,
+    inputs: Mapping[str, tuple[int, ...]],
+    outputs: tuple[str, ...],
+    *,
+    rank_5: bool = False,
 ) -> Path:
     """An ``.mlmodel`` with the layers ``add(builder)`` adds; inputs and outputs are float32."""
     from coremltools.models import datatypes
@@ -50,7 +59,7 @@ def save_network(
     builder = NeuralNetworkBuilder(
         [(name, datatypes.Array(*shape)) for name, shape in inputs.items()],
         [(name, None) for name in outputs],
-        disable_rank5_shape_mapping=True,
+        disable_rank5_shape_mapping=not rank_5,
         use_float_arraytype=True,
     )
     add(builder)
@@ -74,7 +83,7 @@ def check_case(case: LayerCase, folder: Path) -> None:
     """Save, read and run the case's network; its outputs must be the expected ones."""
     names = tuple(f"y{i}" for i in range(len(case.expected)))
     shapes = {k: v.shape for k, v in case.inputs.items()}
-    path = save_network(folder / "case.mlmodel", case.add, shapes, names)
+    path = save_network(folder / "case.mlmodel", case.add, shapes, names, rank_5=case.rank_5)
     got = run(read_package(path), {k: v.astype(np.float32) for k, v in case.inputs.items()})
     for name, expected in zip(names, case.expected, strict=True):
         assert got[name].dtype == np.float32

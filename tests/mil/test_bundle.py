@@ -162,12 +162,20 @@ def test_apples_ranged_model_reads_with_its_ranges(shared: Path) -> None:
     assert np.array_equal(Session(program).run({"x": x})["var_4"], x.transpose(0, 2, 1))
 
 
-def test_apples_model_with_an_unknown_operation_reads_and_does_not_run(
+def test_apples_bundle_of_a_recurrent_network_computes_the_bits_of_its_source(
     shared: Path, tmp_path: Path
 ) -> None:
-    _, bundle = pair(shared, "silero_palette2", tmp_path)
-    with pytest.raises(UnsupportedOpError, match=r"lstm|pow|log"):
-        Session(read_package(bundle))
+    source, bundle = pair(shared, "silero_palette2", tmp_path)
+    sessions = [Session(read_package(path)) for path in (source, bundle)]
+    inputs = {
+        f.name: np.random.default_rng(i).normal(0, 0.1, f.shape).astype(np.float32)
+        for i, f in enumerate(sessions[0].signature.inputs)
+    }
+    first, second = (session.run(inputs) for session in sessions)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert np.isfinite(value).all()
+        assert np.array_equal(value, second[name])
 
 
 def test_apples_add_model_multiplies(shared: Path) -> None:
@@ -255,7 +263,7 @@ def test_git_lfs_pointer_is_named(bundle: Path) -> None:
         ("@model_path/weights", "@model_path/../weights", "points outside itself"),
         ("offset = tensor<uint64, []>(64)", "offset = tensor<uint64, []>(65)", "no blob record"),
         ("tensor<fp16, [1, 16, 8, 8]> latent", "tensor<fp16, [1, 16, 8, 8]> other", "'other'"),
-        ("tensor<fp16, [1, 16, 8, 8]> latent", "state<tensor<fp16, [1]>> latent", "kind state"),
+        ("tensor<fp16, [1, 16, 8, 8]> latent", "state<tensor<fp16, [1]>> latent", "as state"),
     ],
 )
 def test_program_that_does_not_fit_is_refused(
@@ -275,3 +283,11 @@ def test_value_defined_twice_is_refused(bundle: Path) -> None:
     file.write_text("".join([*lines[:10], lines[9], *lines[10:]]))
     with pytest.raises(ArtifactError, match=r"defines .* twice"):
         read_package(bundle)
+
+
+def test_compiled_neural_network_is_refused_with_the_file_to_give(tmp_path: Path) -> None:
+    folder = tmp_path / "network.mlmodelc"
+    folder.mkdir()
+    (folder / "model.espresso.net").write_text("{}")
+    with pytest.raises(UnsupportedOpError, match=r"network\.mlmodelc is a compiled neural network"):
+        read_package(folder)

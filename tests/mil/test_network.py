@@ -250,6 +250,11 @@ def test_image_input_is_scaled_and_shifted_in_its_own_channel_order(color: str, 
     got = run(as_tensor(program, pixels.shape), {"x": pixels})["y"]
     ready = pixels / np.float32(127) + np.array(bias, np.float32).reshape(3, 1, 1)
     assert difference(got, expected(module, ready)) <= TOLERANCE
+    picture = pixels[0].transpose(1, 2, 0).astype(np.uint8)  # always RGB, as an app has it
+    picture = picture[..., ::-1] if color == "BGR" else picture
+    np.testing.assert_array_equal(run(program, {"x": picture})["y"], got)
+    with pytest.raises(LatentError, match=r"'x' is a ... image .*\[8, 12, 4\]"):
+        run(program, {"x": np.zeros((8, 12, 4), np.uint8)})
 
 
 def as_tensor(program: Program, shape: tuple[int, ...]) -> Program:
@@ -321,17 +326,17 @@ def test_foreign_file_is_refused_with_its_name(content: bytes, tmp_path: Path) -
 def test_unknown_layers_are_refused_by_name_before_anything_is_translated(tmp_path: Path) -> None:
     def add(b: Any) -> None:
         b.add_copy("damaged", "nothing", "a")  # would fail if it were translated
-        b.add_lrn("lrn_3", "x", "b", 1, 1, 1)
-        b.add_lrn("lrn_4", "x", "c", 1, 1, 1)
+        b.add_upper_triangular("tri_3", "x", "b")
+        b.add_upper_triangular("tri_4", "x", "c")
         b.add_reverse("flip", "c", "y", [True])
 
     path = save_network(tmp_path / "a.mlmodel", add, {"x": (1, 3, 4, 4)}, ("y",))
     with pytest.raises(UnsupportedOpError) as refused:
         read_package(path)
     message = str(refused.value)
-    assert "lrn (first at 'lrn_3')" in message
-    assert "reverse (first at 'flip')" in message
-    assert "lrn_4" not in message
+    assert "upperTriangular (2, first at 'tri_3')" in message
+    assert "reverse (1, first at 'flip')" in message
+    assert "tri_4" not in message
 
 
 def test_layer_of_a_newer_format_is_refused_by_name(tmp_path: Path, tiny: Path) -> None:
@@ -339,7 +344,7 @@ def test_layer_of_a_newer_format_is_refused_by_name(tmp_path: Path, tiny: Path) 
         # a layer with the unknown field 5000, an empty message
         model.neuralNetwork.layers.add().MergeFromString(b"\x0a\x03new\x82\xb8\x02\x00")
 
-    with pytest.raises(UnsupportedOpError, match=r"newer format \(first at 'new'\)"):
+    with pytest.raises(UnsupportedOpError, match=r"newer format \(1, first at 'new'\)"):
         read_package(edited(tiny, tmp_path, edit))
 
 
@@ -395,9 +400,9 @@ def test_impossible_parameters_are_refused_with_the_layers_name(
         read_package(edited(tiny, tmp_path, damage))
 
 
-def test_inputs_mapped_to_rank_5_are_refused(tmp_path: Path, tiny: Path) -> None:
+def test_input_of_rank_4_cannot_be_mapped_to_rank_5(tmp_path: Path, tiny: Path) -> None:
     def edit(model: Any) -> None:
         model.neuralNetwork.arrayInputShapeMapping = 0
 
-    with pytest.raises(ArtifactError, match=r"'x' to rank 5.*convert it again"):
+    with pytest.raises(ArtifactError, match=r"'x' .*rank 5: .*neither \(C\) nor \(C, H, W\)"):
         read_package(edited(tiny, tmp_path, edit))

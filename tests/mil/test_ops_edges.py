@@ -86,6 +86,24 @@ UNSUPPORTED: dict[str, tuple[Callable[[], Any], str]] = {
         "float data or offsets",
     ),
     "fp64": (lambda: run("cast", x=X, dtype="fp64"), "fp64"),
+    "pool padding": (lambda: pool(pad_type="full"), "pooling with pad_type 'full'"),
+    "pool pad count": (lambda: pool(pad_type="custom", pad=(1, 1)), r"\[1, 1\] for 2"),
+    "ceil_mode with same": (lambda: pool(pad_type="same", ceil_mode=True), "ceil_mode"),
+    "ceil_mode, asymmetric": (
+        lambda: pool(pad_type="custom", pad=(0, 1, 0, 0), ceil_mode=True),
+        "symmetric padding",
+    ),
+    "ceil_mode outside": (
+        lambda: pool(kernel_sizes=(1, 1), strides=(3, 4), ceil_mode=True),
+        "window of 1 outside 3 elements",
+    ),
+    "recurrent direction": (lambda: lstm(direction="both"), "direction 'both'"),
+    "recurrent activation": (lambda: lstm(activation="scaled_tanh"), "'scaled_tanh'"),
+    "even response norm": (lambda: run("local_response_norm", x=X, size=4), "over 4 channels"),
+    "indices of int64": (
+        lambda: run("topk", x=X, k=1, output_indices_dtype="int64"),
+        "'int64'",
+    ),
 }
 
 
@@ -94,6 +112,22 @@ def test_open_semantics_are_refused(name: str) -> None:
     attempt, message = UNSUPPORTED[name]
     with pytest.raises(UnsupportedOpError, match=message):
         attempt()
+
+
+def pool(**arguments: Any) -> Tensor:
+    """max_pool by windows of 2 x 2, by default, of 3 x 4 elements."""
+    result: Tensor = run(
+        "max_pool", **{"x": X, "kernel_sizes": (2, 2), "pad_type": "valid"} | arguments
+    )
+    return result
+
+
+def lstm(**arguments: Any) -> Any:
+    """Three features and two hidden values."""
+    state = torch.zeros(1, 2)
+    weights = {"weight_ih": weight(8, 3), "weight_hh": weight(8, 2)}
+    given = {"x": weight(4, 1, 3), "initial_h": state, "initial_c": state, **weights}
+    return run("lstm", **given | arguments)
 
 
 _INDEX = torch.tensor([0, 3], dtype=torch.int32)
@@ -106,6 +140,36 @@ INVALID: dict[str, tuple[Callable[[], Any], str]] = {
     "index along axis": (
         lambda: run("gather_along_axis", x=X[0, 0, 0], indices=_INDEX + 1),
         r"\[-4, 3\], got 1 to 4",
+    ),
+    "window beyond the input": (lambda: pool(kernel_sizes=(4, 2)), r"\[4, 2\] do not fit \[3, 4\]"),
+    "window of nothing": (lambda: pool(kernel_sizes=(0, 2)), "1 is the least"),
+    "stride 0": (lambda: pool(strides=(0, 1)), "1 is the least"),
+    "stride 0 with same": (lambda: pool(strides=(0, 1), pad_type="same"), "1 is the least"),
+    "one window side": (lambda: pool(kernel_sizes=(2,)), "rank 4"),
+    "negative pool padding": (
+        lambda: pool(pad_type="custom", pad=(-1, 0, 0, 0)),
+        r"padding \[\(-1, 0\)",
+    ),
+    "window in the padding": (
+        lambda: pool(pad_type="custom", pad=(0, 2, 0, 0)),
+        "a window would lie in it",
+    ),
+    "huge window": (lambda: pool(kernel_sizes=(2**31 - 1, 1)), "do not fit"),
+    "recurrent weights": (lambda: lstm(weight_hh=weight(6, 2)), "do not fit an input"),
+    "no backward weights": (lambda: lstm(direction="bidirectional"), "backward"),
+    "no steps": (lambda: lstm(x=weight(0, 1, 3)), r"\[0, 1, 3\]"),
+    "topk beyond": (lambda: run("topk", x=X, k=5), "5 among 4"),
+    "crop of everything": (
+        lambda: run("crop", x=X, crop_height=(1, 2), crop_width=(0, 0)),
+        "1 and 2 of 3",
+    ),
+    "one_hot outside": (
+        lambda: run("one_hot", indices=_INDEX, one_hot_vector_size=3, out=OUT),
+        "outside 0 to 2",
+    ),
+    "index vectors": (
+        lambda: run("gather_nd", x=X, indices=torch.zeros(2, 5).int()),
+        "gather_nd of",
     ),
     "uneven split": (lambda: run("split", x=X, axis=3, num_splits=3), "4 elements into 3"),
     "mirror beyond the edge": (

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
-from fluxvae.errors import ArtifactError, FluxVAEError
+from fluxvae.errors import ArtifactError, FluxVAEError, UnsupportedOpError
 from fluxvae.metrics import compare
 from fluxvae.mil.executor import Session
 from fluxvae.mil.files import path_inside
@@ -636,7 +636,7 @@ def test_pipeline_is_refused_by_its_kind(package: Path) -> None:
     model.specificationVersion = 8
     model.pipeline.models.add()
     (package / SPEC).write_bytes(model.SerializeToString())
-    with pytest.raises(ArtifactError, match=r"small\.mlpackage holds a pipeline; expected an ML"):
+    with pytest.raises(ArtifactError, match=r"small\.mlpackage .* holds a pipeline; expected"):
         read_package(package)
 
 
@@ -672,8 +672,8 @@ def test_control_flow_is_refused_by_the_operation(package: Path) -> None:
         block.operations[-1].blocks.add()
 
     rewrite(package, nest)
-    with pytest.raises(ArtifactError, match=r"operation 'conv' has nested blocks"):
-        read_package(package)
+    with pytest.raises(UnsupportedOpError, match=r"operation 'conv' at '.*' has nested blocks"):
+        Session(read_package(package))
 
 
 def attempt(path: Path) -> Program | None:

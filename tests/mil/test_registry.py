@@ -20,7 +20,7 @@ def test_unknown_operation_is_refused_with_the_nearest_name() -> None:
 
 
 def test_operation_with_no_near_name_is_refused_without_a_hint() -> None:
-    with pytest.raises(UnsupportedOpError, match=r"'zzzzzz' .* executor \(docs/ops.md"):
+    with pytest.raises(UnsupportedOpError, match=r"'zzzzzz' .* executor; docs/ops.md"):
         REGISTRY.lookup("zzzzzz", "CoreML7", "'here'")
 
 

@@ -7,12 +7,14 @@ comments of https://github.com/apple/coremltools/blob/9.0/mlmodel/format/NeuralN
 
 from collections.abc import Mapping
 
-from fluxvae.mil.layers import elementwise, linear, reduce, shape, spatial
+from fluxvae.mil.layers import elementwise, linear, rank5, recurrent, reduce, shape, spatial
 from fluxvae.mil.layers.graph import Graph, Layer, Translate
 
 TRANSLATORS: Mapping[str, Translate] = {
     **elementwise.TABLE,
     **linear.TABLE,
+    **rank5.TABLE,
+    **recurrent.TABLE,
     **reduce.TABLE,
     **shape.TABLE,
     **spatial.TABLE,

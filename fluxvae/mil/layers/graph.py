@@ -5,6 +5,7 @@ integers or booleans, the translation inserts a ``cast``. It has no rank 0 eithe
 a scalar is a vector of length 1.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ class Layer:
         self.name: str = message.name or self.kind
         self.params = getattr(message, self.kind)
         self.inputs = tuple(Ref(aliases.get(n, n)) for n in message.input)
-        self.outputs = tuple(message.output)
+        self.outputs = tuple(aliases.get(n, n) for n in message.output)
         self._graph = graph
 
     @property
@@ -85,6 +86,23 @@ class Layer:
         name = self._graph.fresh(self.name)
         self._write(op, name, ((name, out),), dtype, arguments)
         return Ref(name)
+
+    def emit_several(self, op: str, outs: Sequence[Shape], /, **arguments: Any) -> tuple[Ref, ...]:
+        """Write an operation with several intermediate results."""
+        stem = self._graph.fresh(self.name)
+        named = tuple((f"{stem}:{i}", out) for i, out in enumerate(outs))
+        self._write(op, stem, named, "fp32", arguments)
+        return tuple(Ref(name) for name, _ in named)
+
+    def write(self, output: str, op: str, out: Shape, /, **arguments: Any) -> None:
+        """Write the operation that computes one of the layer's outputs."""
+        self._write(op, output, ((output, out),), "fp32", arguments)
+
+    def inside(self, inputs: tuple[Ref, ...]) -> "Layer":
+        """The same layer between other inputs and an intermediate result."""
+        inner = copy.copy(self)
+        inner.inputs, inner.outputs = inputs, (self._graph.fresh(self.name),)
+        return inner
 
     def result(self, op: str, out: Shape, /, **arguments: Any) -> None:
         """Write the operation that computes the layer's only output."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from fluxvae.mil.layers.elementwise import DEFAULT_EPSILON
 from fluxvae.mil.layers.graph import Layer, Shape, Translate, positive
+from fluxvae.mil.layers.rank5 import per_image
 from fluxvae.mil.layers.weights import weights
 from fluxvae.mil.program import Ref
 
@@ -128,6 +129,17 @@ def _mvn(layer: Layer) -> None:
     layer.result("mul", shape, **_unit(layer, centered, axes, epsilon))
 
 
+@per_image
+def _lrn(layer: Layer) -> None:
+    p, shape = layer.params, layer.shape(layer.x)
+    if len(shape) < 4:
+        raise layer.unsupported(f"a tensor of rank {len(shape)}")
+    layer.result(
+        "local_response_norm", shape, x=layer.x, size=int(p.localSize), alpha=float(p.alpha),
+        beta=float(p.beta), k=float(p.k) or 1.0,
+    )  # fmt: skip
+
+
 def _l2_normalize(layer: Layer) -> None:
     """x / sqrt(sum of squares over the last three axes + epsilon)."""
     axes, epsilon = (-3, -2, -1), float(layer.params.epsilon) or DEFAULT_EPSILON
@@ -164,6 +176,7 @@ TABLE: dict[str, Translate] = {
     "batchnorm": _batchnorm,
     "l2normalize": _l2_normalize,
     "layerNormalization": _layer_normalization,
+    "lrn": _lrn,
     "mvn": _mvn,
     "reduce": _reduce_named,
     "softmax": _softmax,

@@ -3,12 +3,14 @@
 from typing import Any
 
 from fluxvae.mil.layers.graph import Layer, Shape, Translate, positive
+from fluxvae.mil.layers.rank5 import per_image
 from fluxvae.mil.layers.reduce import reduced
 from fluxvae.mil.layers.weights import weights
 
 Dim = int | None
 
 
+@per_image
 def _convolution(layer: Layer) -> None:
     """2-D convolution, or its transpose; weights may be the second input."""
     p = layer.params
@@ -17,7 +19,7 @@ def _convolution(layer: Layer) -> None:
     strides = _pair(p.stride, (1, 1))
     groups = int(p.nGroups) or 1
     arguments: dict[str, Any] = {"x": layer.inputs[0], "strides": strides, "groups": groups}
-    arguments |= _padding_arguments(layer)
+    arguments |= _padding_arguments(layer, p.WhichOneof("ConvolutionPaddingType"))
     if p.hasBias:
         what = f"the biases of {layer.name!r}"
         arguments["bias"] = weights(p.bias, (p.outputChannels,), what)
@@ -72,10 +74,10 @@ def _kernel(layer: Layer, shape: tuple[int, ...], channel: int = 0) -> Any:
     return weights(layer.params.weights, shape, f"the weights of {layer.name!r}", channel=channel)
 
 
-def _padding_arguments(layer: Layer) -> dict[str, Any]:
-    """``pad_type`` and ``pad`` of MIL from the layer's padding."""
+def _padding_arguments(layer: Layer, kind: str | None) -> dict[str, Any]:
+    """``pad_type`` and ``pad`` of MIL from the layer's padding of the given kind."""
     p = layer.params
-    if p.WhichOneof("ConvolutionPaddingType") == "same":
+    if kind == "same":
         lower = p.same.asymmetryMode == p.same.TOP_LEFT_HEAVY
         return {"pad_type": "same_lower" if lower else "same"}
     borders = _borders(p.valid.paddingAmounts)
@@ -95,15 +97,55 @@ def _window(
 
 
 def _pooling(layer: Layer) -> None:
-    """Global pooling; coremltools also writes it for a mean or maximum over a whole image."""
+    """Pooling by windows, or of whole images, as coremltools also writes a mean or maximum."""
     p = layer.params
     shape = layer.shape(layer.x)
     if not p.globalPooling:
-        raise layer.unsupported("windows")
+        _windows(layer)
+        return
     ops = {p.MAX: "reduce_max", p.AVERAGE: "reduce_mean", p.L2: "reduce_l2_norm"}
     axes = tuple(positive(a, len(shape)) for a in (-2, -1))
     out = reduced(shape, axes, keep=True)
     layer.result(ops[p.type], out, x=layer.x, axes=axes, keep_dims=True)
+
+
+@per_image
+def _windows(layer: Layer) -> None:
+    p, shape = layer.params, _image(layer)
+    kernel, strides = _pair(p.kernelSize, (3, 3)), _pair(p.stride, (1, 1))
+    kind = p.WhichOneof("PoolingPaddingType")
+    arguments: dict[str, Any] = {}
+    if p.type == p.AVERAGE:
+        arguments["exclude_padding_from_average"] = p.avgPoolExcludePadding
+    if kind == "includeLastPixel":
+        rows, columns = _pair(p.includeLastPixel.paddingAmounts, (0, 0))
+        borders = (rows, rows, columns, columns)
+        arguments |= {"pad_type": "custom", "pad": borders, "ceil_mode": True}
+    elif kind is None:
+        raise layer.damaged("has no padding type")
+    else:
+        arguments |= _padding_arguments(layer, kind)
+        borders = arguments.get("pad", (0, 0, 0, 0))
+    same = arguments["pad_type"].startswith("same")
+    size = []
+    for i in range(2):
+        before, after = borders[2 * i : 2 * i + 2]
+        if kind == "includeLastPixel":
+            size.append(_up_to_the_last_pixel(shape[2 + i], kernel[i], strides[i], before))
+        else:
+            window = kernel[i], strides[i], 1, (before, after)
+            size.append(_window(shape[2 + i], *window, same))
+    op = {p.MAX: "max_pool", p.AVERAGE: "avg_pool", p.L2: "l2_pool"}[p.type]
+    out = (*shape[:2], *size)
+    layer.result(op, out, x=layer.x, kernel_sizes=kernel, strides=strides, **arguments)
+
+
+def _up_to_the_last_pixel(size: Dim, kernel: int, stride: int, border: int) -> Dim:
+    """Number of windows of ``includeLastPixel``, by the formula in NeuralNetwork.proto."""
+    if size is None:
+        return None
+    count = -(-(size + 2 * border - kernel) // stride) + 1
+    return count - (border > 0 and (count - 1) * stride >= size + border)
 
 
 def _upsample(layer: Layer) -> None:
@@ -198,6 +240,7 @@ def _crop(layer: Layer) -> None:
     )
 
 
+@per_image
 def _reorganize(layer: Layer) -> None:
     """Blocks of pixels to channels, or back."""
     p, shape = layer.params, layer.shape(layer.x)

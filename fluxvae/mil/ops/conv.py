@@ -32,7 +32,7 @@ def conv(
     steps = strides or (1,) * spatial
     spread = dilations or (1,) * spatial
     extents = _extents(weight, spread)
-    pads = _conv_pads(pad_type, pad, tuple(x.shape[2:]), extents, steps)
+    pads = window_pads("conv", pad_type, pad, tuple(x.shape[2:]), extents, steps)
     if any(before != after for before, after in pads):
         x = F.pad(x, [side for pair in reversed(pads) for side in pair])
         pads = [(0, 0)] * spatial
@@ -79,11 +79,17 @@ def _extents(weight: Tensor, dilations: Ints) -> list[int]:
     return [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
 
 
-def _conv_pads(kind: str, pad: Ints | None, sizes: Ints, extents: list[int], steps: Ints) -> Pads:
+def window_pads(
+    what: str, kind: str, pad: Ints | None, sizes: Ints, extents: list[int], steps: Ints
+) -> Pads:
+    """Padding before and after each spatial dimension, for windows of ``extents`` elements.
+
+    ``what`` names the operation in errors.
+    """
     if kind in ("valid", "custom"):
         return _given_pads(kind, pad, len(sizes))
     if kind not in ("same", "same_lower"):
-        raise UnsupportedOpError(f"conv with pad_type {kind!r} is not supported")
+        raise UnsupportedOpError(f"{what} with pad_type {kind!r} is not supported")
     pads = []
     for size, extent, step in zip(sizes, extents, steps, strict=True):
         total = max(0, (-(-size // step) - 1) * step + extent - size)

@@ -3,6 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from fluxvae.errors import UnsupportedOpError
+from fluxvae.mil.numerics import epsilon_for
+from fluxvae.mil.program import TensorType
 from fluxvae.mil.registry import Ints, op
 
 
@@ -51,3 +54,23 @@ def layer_norm(
     if beta is not None:
         centred.add_(beta.reshape(shape))
     return centred
+
+
+@op("l2_norm")
+def l2_norm(*, x: Tensor, out: TensorType, epsilon: float | None = None) -> Tensor:
+    """`x / sqrt(sum of squares + epsilon)` over the last three dimensions; epsilon is 1e-6."""
+    total = x.square().sum((-3, -2, -1), keepdim=True)
+    return x / (total + epsilon_for(epsilon, 1e-6, out.dtype)).sqrt_()
+
+
+@op("local_response_norm")
+def local_response_norm(
+    *, x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """`x / (k + alpha * mean of squares) ** beta` over `size` channels around each.
+
+    An even ``size`` is refused: on which side the window is longer is not documented.
+    """
+    if size < 1 or size % 2 == 0:
+        raise UnsupportedOpError(f"local_response_norm over {size} channels is not supported")
+    return F.local_response_norm(x, size, alpha, beta, k)

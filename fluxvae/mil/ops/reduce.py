@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fluxvae.errors import UnsupportedOpError
 from fluxvae.mil.registry import Ints, op
 
 _Reduction = Callable[[Tensor, Ints, bool], Tensor]
@@ -68,3 +69,43 @@ for _name, (_function, _summary) in _REDUCTIONS.items():
     _enter(_name, _function, _summary, exact=False)
 for _name, (_function, _summary) in _EXACT.items():
     _enter(_name, _function, _summary, exact=True)
+
+
+def _arg(
+    x: Tensor, axis: int, keep: bool, output_dtype: str, best: Callable[..., Tensor]
+) -> Tensor:
+    if output_dtype not in ("int32", "uint16"):
+        raise UnsupportedOpError(f"indices of type {output_dtype!r} are not supported")
+    return best(x, axis, keepdim=keep).to(torch.int32)
+
+
+@op("reduce_argmax")
+def reduce_argmax(
+    *, x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32"
+) -> Tensor:
+    """Index of the largest value along `axis`."""
+    return _arg(x, axis, keep_dims, output_dtype, torch.argmax)
+
+
+@op("reduce_argmin")
+def reduce_argmin(
+    *, x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32"
+) -> Tensor:
+    """Index of the smallest value along `axis`."""
+    return _arg(x, axis, keep_dims, output_dtype, torch.argmin)
+
+
+@op("cumsum")
+def cumsum(*, x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Tensor:
+    """Sums up to each element along `axis`, itself included or not; `reverse` from the end."""
+    given = x.flip(axis) if reverse else x
+    total = torch.cumsum(given, axis, dtype=x.dtype)
+    if exclusive:
+        total = torch.cat(
+            [
+                torch.zeros_like(total.narrow(axis, 0, 1)),
+                total.narrow(axis, 0, total.shape[axis] - 1),
+            ],
+            axis,
+        )
+    return total.flip(axis) if reverse else total

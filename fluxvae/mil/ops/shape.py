@@ -81,6 +81,45 @@ def split(
     return tuple(part.contiguous() for part in torch.split(x, list(split_sizes), axis))
 
 
+@op("flatten2d", exact=True)
+def flatten2d(*, x: Tensor, axis: int = 1) -> Tensor:
+    """Two dimensions: those before `axis`, and the others."""
+    rows = math.prod(x.shape[:axis])
+    return x.reshape(rows, math.prod(x.shape[axis:]))
+
+
+@op("reverse", exact=True)
+def reverse(*, x: Tensor, axes: Ints | None = None) -> Tensor:
+    """Reverses the order along `axes` (default: all)."""
+    return x.flip(tuple(range(x.dim())) if axes is None else axes)
+
+
+@op("sliding_windows", exact=True)
+def sliding_windows(*, x: Tensor, axis: int, size: int, stride: int = 1) -> Tensor:
+    """Windows of `size` elements along `axis`, in a new dimension after it."""
+    axis %= x.dim()
+    return x.unfold(axis, size, stride).movedim(-1, axis + 1).contiguous()
+
+
+@op("crop", exact=True)
+def crop(*, x: Tensor, crop_height: Ints, crop_width: Ints) -> Tensor:
+    """Removes rows from top and bottom, and columns from left and right."""
+    for axis, (before, after) in ((-2, crop_height), (-1, crop_width)):
+        length = x.shape[axis] - before - after
+        if min(before, after) < 0 or length < 1:
+            raise ArtifactError(f"crop of {before} and {after} of {x.shape[axis]} elements")
+        x = x.narrow(axis, before, length)
+    return x.contiguous()
+
+
+@op("band_part", exact=True)
+def band_part(*, x: Tensor, lower: int = -1, upper: int = -1) -> Tensor:
+    """Zeros outside a band around the diagonal of each matrix; -1 keeps that whole side."""
+    rows, columns = torch.arange(x.shape[-2])[:, None], torch.arange(x.shape[-1])
+    keep = ((lower < 0) | (rows - columns <= lower)) & ((upper < 0) | (columns - rows <= upper))
+    return torch.where(keep.to(x.device), x, torch.zeros_like(x))
+
+
 @op("tile", exact=True)
 def tile(*, x: Tensor, reps: Ints) -> Tensor:
     """Repeats x along each dimension."""
@@ -97,6 +136,38 @@ def shape(*, x: Tensor) -> Tensor:
 def fill(*, shape: Ints, out: TensorType, value: float = 0.0) -> Tensor:
     """A tensor of one value."""
     return torch.full(shape, value, dtype=storage_dtype(out.dtype))
+
+
+@op("fill_like", since="iOS16", exact=True)
+def fill_like(*, ref_tensor: Tensor, out: TensorType, value: float = 0.0) -> Tensor:
+    """A tensor of one value, shaped like another."""
+    return torch.full(
+        ref_tensor.shape, value, dtype=storage_dtype(out.dtype), device=ref_tensor.device
+    )
+
+
+@op("one_hot", exact=True)
+def one_hot(
+    *,
+    indices: Tensor,
+    one_hot_vector_size: int,
+    out: TensorType,
+    axis: int = -1,
+    on_value: float = 1.0,
+    off_value: float = 0.0,
+) -> Tensor:
+    """`on_value` at each index along a new dimension, `off_value` elsewhere.
+
+    Indices outside are refused: what they give is not documented.
+    """
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < one_hot_vector_size:
+        raise ArtifactError(f"one_hot of indices outside 0 to {one_hot_vector_size - 1}")
+    axis %= indices.dim() + 1
+    shape = [1] * (indices.dim() + 1)
+    shape[axis] = one_hot_vector_size
+    chosen = indices.unsqueeze(axis) == torch.arange(one_hot_vector_size).reshape(shape)
+    result = torch.full(chosen.shape, off_value, dtype=storage_dtype(out.dtype))
+    return result.masked_fill_(chosen, on_value)
 
 
 @op("range_1d")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fluxvae.errors import ArtifactError
+from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.registry import Bools, Ints, op
 
 
@@ -80,6 +80,58 @@ def gather_along_axis(
     """Element `[.., indices[.., i, ..], ..]` of x at each position; shaped like `indices`."""
     index = _checked(indices, x.shape[axis], validate_indices)
     return torch.gather(x, axis, index.to(x.device))
+
+
+@op("gather_nd", exact=True)
+def gather_nd(
+    *, x: Tensor, indices: Tensor, batch_dims: int = 0, validate_indices: bool = False
+) -> Tensor:
+    """Elements or slices of x at index vectors, the last dimension of `indices`."""
+    depth = indices.shape[-1]
+    if batch_dims + depth > x.dim() or indices.shape[:batch_dims] != x.shape[:batch_dims]:
+        raise ArtifactError(
+            f"gather_nd of {list(x.shape)} by indices of {list(indices.shape)}, batch_dims "
+            f"{batch_dims}"
+        )
+    columns = [
+        _checked(column, x.shape[batch_dims + i], validate_indices).to(x.device)
+        for i, column in enumerate(indices.unbind(-1))
+    ]
+    rank = indices.dim() - 1
+    for axis in reversed(range(batch_dims)):
+        own = torch.arange(x.shape[axis], device=x.device)
+        columns.insert(0, own.reshape([-1 if a == axis else 1 for a in range(rank)]))
+    return x[tuple(columns)].contiguous()
+
+
+@op("topk", exact=True)
+def topk(
+    *,
+    x: Tensor,
+    k: int = 1,
+    axis: int = -1,
+    ascending: bool = False,
+    sort: bool = True,
+    return_indices: bool = True,
+    output_indices_dtype: str = "int32",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The `k` largest (or smallest) values along `axis`, in order, and where they were; -1: all."""
+    if output_indices_dtype not in ("int32", "uint16"):
+        raise UnsupportedOpError(f"indices of type {output_indices_dtype!r} are not supported")
+    count = x.shape[axis] if k == -1 else k
+    if not 0 <= count <= x.shape[axis]:
+        raise ArtifactError(f"topk of {k} among {x.shape[axis]} elements")
+    found = torch.sort(x, dim=axis, descending=not ascending, stable=True)
+    values = found.values.narrow(axis, 0, count).contiguous()
+    if not return_indices:
+        return values
+    return values, found.indices.narrow(axis, 0, count).to(torch.int32).contiguous()
+
+
+@op("argsort", exact=True)
+def argsort(*, x: Tensor, axis: int = -1, ascending: bool = False) -> Tensor:
+    """Indices that sort x along `axis`; equal values keep their order."""
+    return torch.argsort(x, dim=axis, descending=not ascending, stable=True).to(torch.int32)
 
 
 def _checked(indices: Tensor, size: int, strict: bool) -> Tensor:

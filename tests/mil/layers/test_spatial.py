@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fluxvae.errors import ArtifactError, UnsupportedOpError
+from fluxvae.errors import ArtifactError
 from fluxvae.mil.package import read_package
 from tests.mil.networks import LayerCase, check_case, normal, save_network
 
@@ -201,6 +201,28 @@ CASES = [
             ("L2", np.sqrt((X**2).sum((2, 3), keepdims=True))),
         )
     ),
+    *(
+        layer(
+            f"pooling {name}", "add_pooling", X, expected.numpy(),
+            height=3, width=2, stride_height=2, stride_width=2, **params,
+        )
+        for name, expected, params in (
+            ("max", F.max_pool2d(TX, (3, 2), 2),
+             {"layer_type": "MAX", "padding_type": "VALID"}),
+            ("average", F.avg_pool2d(F.pad(TX, (0, 1, 1, 0)), (3, 2), 2),
+             {"layer_type": "AVERAGE", "padding_type": "VALID", "exclude_pad_area": False,
+              "padding_top": 1, "padding_right": 1}),
+            ("average inside", F.avg_pool2d(TX, (3, 2), 2, (1, 1), count_include_pad=False),
+             {"layer_type": "AVERAGE", "padding_type": "VALID", **ONES}),
+            # 7 rows: one more above and below; 6 columns: none
+            ("same", F.max_pool2d(F.pad(TX, (0, 0, 1, 1), value=-9e9), (3, 2), 2),
+             {"layer_type": "MAX", "padding_type": "SAME"}),
+            ("last pixel", F.max_pool2d(TX, (3, 2), 2, (1, 1), ceil_mode=True),
+             {"layer_type": "MAX", "padding_type": "INCLUDE_LAST_PIXEL", **ONES}),
+            ("l2", 6 ** 0.5 * F.avg_pool2d(TX**2, (3, 2), 2).sqrt(),
+             {"layer_type": "L2", "padding_type": "VALID"}),
+        )
+    ),
     layer("depth to space", "add_reorganize_data", BLOCKS, DEPTH_TO_SPACE, mode="DEPTH_TO_SPACE"),
     layer("space to depth", "add_reorganize_data", DEPTH_TO_SPACE, BLOCKS),
     layer("pixel shuffle", "add_reorganize_data", BLOCKS, PIXEL_SHUFFLE, mode="PIXEL_SHUFFLE"),
@@ -210,17 +232,6 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_image_layer_computes_its_definition(case: LayerCase, tmp_path: Path) -> None:
     check_case(case, tmp_path)
-
-
-def test_pooling_by_windows_is_refused_by_name(tmp_path: Path) -> None:
-    path = save_network(
-        tmp_path / "a.mlmodel",
-        lambda b: b.add_pooling("pool_1", 2, 2, 2, 2, "MAX", "VALID", "x", "y"),
-        {"x": (1, 3, 4, 4)},
-        ("y",),
-    )
-    with pytest.raises(UnsupportedOpError, match=r"'pool_1' .*windows"):
-        read_package(path)
 
 
 def test_convolution_for_other_channels_is_refused(tmp_path: Path) -> None:
