@@ -27,7 +27,8 @@ from fluxvae.mil.registry import REGISTRY, Bools, Ints, OpSpec, Parameter, Tenso
 OnOp = Callable[[Op, Mapping[str, Tensor]], None]
 # What torch and numpy raise for arguments of a damaged model.
 _FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-_NUMPY_OUT = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64, "int32": np.int32}
+_NUMPY_OUT = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64,
+              "int32": np.int32, "int8": np.int8}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,8 @@ class Session:
         return value if isinstance(value, str) else self._tensor(value, constant.type.dtype)
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Tensor:
+        if self._device.type == "meta" and storage_dtype(dtype).is_floating_point:
+            return torch.empty(array.shape, dtype=storage_dtype(dtype), device="meta")
         value = to_tensor(array, dtype)
         # Scalars stay too: torch mixes a zero-dimensional CPU value with any device.
         return value.to(self._device) if value.is_floating_point() and value.dim() else value
@@ -292,32 +295,58 @@ class Session:
                 f"the program does not return the described output {feature.name!r}"
             )
         array = value.cpu().numpy()
-        if feature.labels:
-            return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
+        try:
+            return _exported(feature, array)
+        except _FAILURES as error:
+            raise ArtifactError(
+                f"the output {feature.name!r} of shape {list(array.shape)} is not what the model "
+                f"describes: {feature.dtype} {feature.kind} ({error})"
+            ) from error
+
+
+def _exported(feature: Feature, array: np.ndarray) -> np.ndarray:
+    if feature.labels:
+        return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
+    with np.errstate(invalid="ignore", over="ignore"):  # of NaN there is no right level
         if feature.kind == "tensor":
             return array.astype(_NUMPY_OUT[feature.dtype])
         # Device rounding of image outputs is not documented; nearest is at most one level off.
         planes = np.clip(np.rint(array[0]), 0, 255).astype(np.uint8)
-        if feature.color == "BGR":
-            planes = planes[::-1]
-        return np.ascontiguousarray(planes.transpose(1, 2, 0))
+    if feature.color == "BGR":
+        planes = planes[::-1]
+    return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
 def convert(parameter: Parameter, found: tuple[Any, ...], name: str, where: Op) -> Any:
     """Arguments as found (tensors, strings) to the kind the operation's function declares."""
-    if parameter.kind == Tensors:
+    if parameter.kind == Tensors and all(isinstance(value, Tensor) for value in found):
         return found
     if len(found) != 1:
         raise ArtifactError(f"argument {name!r} of {where.name!r} has {len(found)} values, not one")
     value = found[0]
-    if parameter.kind is Tensor:
-        return value
+    if isinstance(value, Tensor) and value.is_meta and parameter.kind is not Tensor:
+        raise UnsupportedOpError(f"{where.name!r} needs the value of {name!r}, not its shape alone")
     if parameter.kind is str:
         return str(value)
+    if not isinstance(value, Tensor) or parameter.kind == Tensors:
+        raise ArtifactError(f"argument {name!r} of {where.name!r} is text; expected numbers")
+    if parameter.kind is Tensor:
+        return value
     if parameter.kind in (Ints, Bools):
         cast = int if parameter.kind == Ints else bool
-        return tuple(cast(v) for v in value.reshape(-1).tolist())
-    return parameter.kind(value.item())
+        return tuple(_number(cast, v, name, where) for v in value.reshape(-1).tolist())
+    if value.numel() != 1:
+        raise ArtifactError(
+            f"argument {name!r} of {where.name!r} has {value.numel()} elements, not one"
+        )
+    return _number(parameter.kind, value.item(), name, where)
+
+
+def _number(cast: Any, value: float, name: str, where: Op) -> Any:
+    try:
+        return cast(value)
+    except (ValueError, OverflowError) as error:  # an integer of NaN or infinity
+        raise ArtifactError(f"argument {name!r} of {where.name!r} is {value}") from error
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

@@ -15,6 +15,7 @@ from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
 # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
 _ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
+MAX_RANK = 32  # numpy's, at its lowest; Core ML's is 5
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 
 
@@ -129,10 +130,14 @@ def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:
 
 def _feature(feature: Any) -> Feature:
     kind = feature.type.WhichOneof("Type")
-    if kind == "multiArrayType":
-        return _array(feature)
-    if kind == "imageType":
-        return _image(feature)
+    if kind in ("multiArrayType", "imageType"):
+        found = _array(feature) if kind == "multiArrayType" else _image(feature)
+        for shape in (found.shape, *found.shapes):
+            if len(shape) > MAX_RANK or min(shape, default=0) < 0:
+                raise ArtifactError(
+                    f"feature {feature.name!r} has the impossible shape {list(shape)[:9]}"
+                )
+        return found
     # "dictionaryType" and the like, and a state, whose array is one level down
     kind = (kind or "unknown").removesuffix("Type")
     return Feature(feature.name, kind, kind, (), description=feature.shortDescription)

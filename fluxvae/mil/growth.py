@@ -5,7 +5,7 @@ give no more elements than their arguments have; for the others there is a bound
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,13 +21,20 @@ Arguments = Mapping[str, Any]
 def refuse_growth(operation: Op, arguments: Arguments) -> None:
     """Raise ArtifactError when the result could have more than MAX_ELEMENTS elements.
 
-    ``arguments`` as the operation's function takes them. Wrong ones are left to that function.
+    ``arguments`` as the operation's function takes them.
+    """
+    refuse_large(operation, bound(operation.kind, arguments))
+
+
+def bound(kind: str, arguments: Arguments) -> int:
+    """At most so many elements has the result; 0 when no more than an argument.
+
+    Also 0 for wrong arguments: those are left to the operation's function.
     """
     try:
-        elements = _BOUNDS.get(operation.kind, _broadcast)(arguments)
+        return _BOUNDS.get(kind, _broadcast)(arguments)
     except (LookupError, TypeError, ValueError, ArithmeticError):
-        return
-    refuse_large(operation, elements)
+        return 0
 
 
 def refuse_large(operation: Op, elements: int) -> None:
@@ -40,16 +47,17 @@ def refuse_large(operation: Op, elements: int) -> None:
         )
 
 
-def _combined(shapes: list[tuple[int, ...]]) -> int:
-    """Elements of the shape to which all are broadcast; 0 for none."""
-    rank = max(map(len, shapes), default=0)
+def _combined(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Elements of the shape to which all are broadcast."""
+    rank = max(map(len, shapes))
     padded = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
-    return math.prod(map(max, zip(*padded, strict=True))) if padded else 0
+    return math.prod(map(max, zip(*padded, strict=True)))
 
 
 def _broadcast(a: Arguments) -> int:
     found = [a.get(name) for name in ("x", "y", "cond", "a", "b")]
-    return _combined([v.shape for v in found if isinstance(v, Tensor)])
+    shapes = [v.shape for v in found if isinstance(v, Tensor)]
+    return _combined(shapes) if len(shapes) > 1 else 0
 
 
 def _pad(a: Arguments) -> int:
@@ -75,8 +83,13 @@ def _conv(a: Arguments) -> int:
     padded = [d + sum(pads[2 * i : 2 * i + 2]) for i, d in enumerate(x[2:])]
     results = [-(-size // step) for size, step in zip(padded, steps, strict=True)]
     # the padded argument is a value too
-    return max(
-        x[0] * a["weight"].shape[0] * math.prod(results), math.prod(x[:2]) * math.prod(padded)
+    return max(x[0] * a["weight"].shape[0] * math.prod(results), _pool(a))
+
+
+def _pool(a: Arguments) -> int:
+    x, pads = a["x"].shape, a.get("pad") or (0,) * 2 * (a["x"].dim() - 2)
+    return math.prod(x[:2]) * math.prod(
+        d + sum(pads[2 * i : 2 * i + 2]) for i, d in enumerate(x[2:])
     )
 
 
@@ -121,4 +134,9 @@ _BOUNDS: dict[str, Callable[[Arguments], int]] = {
     "tile": _tile,
     "fill": lambda a: math.prod(a["shape"]),
     "range_1d": _range,
+    "max_pool": _pool,
+    "avg_pool": _pool,
+    "l2_pool": _pool,
+    "sliding_windows": lambda a: a["x"].numel() * a["size"],
+    "one_hot": lambda a: a["indices"].numel() * a["one_hot_vector_size"],
 }
