@@ -14,16 +14,21 @@ INTRO = """# Operations of the reference executor
 
 The executor runs saved ML Programs on any operating system. It knows {count} operations: those
 that the FLUX.1 and FLUX.2 decoders and encoders become, in every input and output form and every
-weight compression that fluxvae writes, and their near relatives. A program with any other
-operation is refused by name before anything runs.
+weight compression that fluxvae writes, and those that other people's models commonly use. A
+program with any other operation is refused before anything runs, with the names of all that are
+missing; `fluxvae inspect` lists what is in it all the same. `classify` is not in the table: a
+classifier's labels belong to its outputs.
 
 - *since*: the first deployment target whose opset has the operation. `const` is part of every
   program and is not listed.
 - *rounding*: in an fp16 program every operation computes in float32 and its result is rounded to
   fp16 once. `none needed` marks operations that only pass values on.
 - An operation is right in every mode its documentation describes, or refuses the mode. Refused
-  are: nearest upsampling by fractions, `real_div` of integers, and transposed convolutions whose
-  `output_shape` differs from what strides and padding give.
+  are: nearest upsampling by fractions; `real_div` of integers; transposed convolutions whose
+  `output_shape` differs from what strides and padding give; windows of pooling that lie outside
+  the input; the activation `scaled_tanh` in recurrent operations, whose constants the sources
+  give differently; `local_response_norm` over an even number of channels; and `gru`, whose
+  documentation and tests disagree on where the reset gate acts.
 
 Each operation is compared in `tests/mil/test_ops.py` with coremltools' own declaration, type
 inference and evaluation or, where coremltools cannot evaluate it, with torch in float64.

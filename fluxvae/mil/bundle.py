@@ -6,6 +6,7 @@ description) and the same weight files as the package it came from. ``metadata.j
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles
 from fluxvae.mil.bundle_data import parse_data
+from fluxvae.mil.classifier import labels_constant
 from fluxvae.mil.features import ml_program
 from fluxvae.mil.files import read_file
 from fluxvae.mil.program import (
@@ -33,6 +35,7 @@ from fluxvae.mil.text import (
     Argument,
     Blob,
     Document,
+    ListType,
     TextFunction,
     TextOp,
     Type,
@@ -116,10 +119,27 @@ class _Reader:
 
     def _constant(self, value: Value) -> Constant:
         declared = _tensor(value.type)
+        if isinstance(value.type, ListType):
+            item = _tensor(value.type.item)
+            return list_constant(_immediate(item, body) for body in value.body)
+        if not isinstance(value.type, TensorType):
+            raise ArtifactError(f"a constant is of kind {declared.dtype}; expected a tensor")
         if isinstance(value.body, Blob):
             reference = BlobRef(self._weights[value.body.path], value.body.offset)
             return Constant(declared, blob=reference)
         return _immediate(declared, value.body)
+
+
+def list_constant(items: Iterable[Constant]) -> Constant:
+    """A list of single strings or numbers."""
+    plain: list[str | int] = []
+    for item in items:
+        value = item.value()
+        single = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+        if not isinstance(single, str | int):
+            raise ArtifactError("a list holds more than single strings and integers")
+        plain.append(single)
+    return labels_constant(tuple(plain))
 
 
 def _immediate(declared: TensorType, body: tuple[Any, ...]) -> Constant:

@@ -185,7 +185,7 @@ class Session:
 
     def _materialise(self, constant: Constant) -> Any:
         value = constant.value()
-        return value if isinstance(value, str) else self._tensor(value, constant.type.dtype)
+        return self._tensor(value, constant.type.dtype) if isinstance(value, np.ndarray) else value
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Tensor:
         if self._device.type == "meta" and storage_dtype(dtype).is_floating_point:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
+from fluxvae.mil.classifier import computed
 from fluxvae.mil.interface import check_types, check_wiring
 from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
@@ -29,14 +30,15 @@ def ml_program(
     if not functions:
         raise ArtifactError(f"{path.name} holds an ML Program without functions")
     signatures, default = read_signatures(description, functions, path.name)
-    for name, function in functions.items():
-        check_wiring(function, signatures[name])
-        check_types(function, signatures[name])
+    both = {name: computed(functions[name], signatures[name]) for name in functions}
+    for function, signature in both.values():
+        check_wiring(function, signature)
+        check_types(function, signature)
     return Program(
         kind="mlprogram",
         specification=specification,
-        functions=functions,
-        signatures=signatures,
+        functions={name: function for name, (function, _) in both.items()},
+        signatures={name: both[name][1] for name in signatures},
         default_function=default,
         metadata=read_metadata(description),
         path=path,

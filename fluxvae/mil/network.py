@@ -7,26 +7,26 @@ is what the format stores and computes in; from there on the executor knows no d
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
+from fluxvae.mil.classifier import CLASSIFY, computed, labels_constant
 from fluxvae.mil.features import read_metadata, read_signature
 from fluxvae.mil.layers import TRANSLATORS, Graph, Layer
 from fluxvae.mil.layers.graph import Shape, argument, product
-from fluxvae.mil.layers.rank5 import rank_5
+from fluxvae.mil.layers.rank5 import AXES, rank_5
 from fluxvae.mil.layers.weights import sized
 from fluxvae.mil.listing import layer_kind, listed_network
 from fluxvae.mil.program import (
+    Argument,
     Feature,
     Function,
     Op,
     Program,
     Ref,
-    Signature,
     TensorType,
     Unsupported,
     Variable,
@@ -35,8 +35,6 @@ from fluxvae.mil.program import (
 EXACT = 1  # EXACT_ARRAY_MAPPING and RANK4_IMAGE_MAPPING
 # The first opset; every operation a layer is translated to is in it.
 OPSET = "CoreML5"
-
-
 # Types of a Model that are networks of layers
 NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 
@@ -58,35 +56,34 @@ def network_program(model: Any, path: Path) -> Program:
 
 
 def _translated(model: Any, network: Any, path: Path) -> Program:
-    signature = _labelled(model, network)
-    reason = signature.unsupported()
-    if reason:
-        raise UnsupportedOpError(reason)
+    signature = read_signature(model.description)
     graph = Graph()
     inputs = tuple(_input(f, path) for f in signature.inputs)
     for variable in inputs:
         graph.define(variable.name, variable.type.shape)
     aliases = _to_rank_5(graph, signature.inputs, network, path)
+    arrays = [f for f in signature.outputs if f.kind in ("tensor", "image")]
+    unmapped = {f.name: f"{f.name}:rank 5" for f in arrays} if aliases else {}
     aliases |= _preprocess(graph, network.preprocessing, signature.inputs, aliases, path)
-    outputs = tuple(f.name for f in signature.outputs)
-    computed = {
-        f.name: f"{f.name}:computed"
-        for f in signature.outputs
-        if f.labels or network.arrayInputShapeMapping != EXACT
-    }
-    aliases |= computed
+    scores = model.description.predictedProbabilitiesName  # also the name of a layer's output
+    aliases |= unmapped | ({scores: f"{scores}:computed"} if scores else {})
     for message in network.layers:
         _translate(Layer(graph, message, aliases))
-    for feature in signature.outputs:
-        if feature.labels:
-            _classify(graph, aliases, network, feature)
-        elif feature.name in computed:
-            _from_rank_5(graph, computed[feature.name], feature)
+    for feature in arrays:
+        if feature.name in unmapped:
+            _from_rank_5(graph, unmapped[feature.name], feature)
         graph.shape(feature.name)
+    _classify(graph, model.description, network, aliases)
+    outputs = tuple(f.name for f in signature.outputs)
+    function = Function("main", OPSET, inputs, tuple(graph.ops), outputs)
+    function, signature = computed(function, signature)
+    reason = signature.unsupported()
+    if reason:
+        raise UnsupportedOpError(reason)
     return Program(
         kind="neuralnetwork",
         specification=model.specificationVersion,
-        functions={"main": Function("main", OPSET, inputs, tuple(graph.ops), outputs)},
+        functions={"main": function},
         signatures={"main": signature},
         default_function="main",
         metadata=read_metadata(model.description),
@@ -94,35 +91,25 @@ def _translated(model: Any, network: Any, path: Path) -> Program:
     )
 
 
-def _labelled(model: Any, network: Any) -> Signature:
-    """The signature, with the labels of a classifier's outputs."""
-    signature, description = read_signature(model.description), model.description
+def _classify(graph: Graph, description: Any, network: Any, aliases: Mapping[str, str]) -> None:
+    """Write MIL's ``classify`` for the labels of a classifier."""
     kind = network.WhichOneof("ClassLabels") if hasattr(network, "stringClassLabels") else None
-    labels = tuple(getattr(network, kind).vector) if kind else ()
-    classes = (description.predictedFeatureName, description.predictedProbabilitiesName)
-    outputs = tuple(
-        replace(f, labels=labels) if f.name in classes else f for f in signature.outputs
-    )
-    return replace(signature, outputs=outputs)
-
-
-def _classify(graph: Graph, aliases: Mapping[str, str], network: Any, feature: Feature) -> None:
-    """The scores of a classifier in the order of its labels, or the index of the largest."""
+    if kind is None or not len(network.layers):
+        return
     name = network.labelProbabilityLayerName or network.layers[-1].output[0]
-    scores, count = aliases.get(name, name), len(feature.labels)
-    if product(graph.shape(scores)) != count:
+    scores, labels = aliases.get(name, name), tuple(getattr(network, kind).vector)
+    if product(graph.shape(scores)) != len(labels):
         raise ArtifactError(
             f"the scores {name!r} have the shape {list(graph.shape(scores))}, and there are "
-            f"{count} labels"
+            f"{len(labels)} labels"
         )
-    if feature.kind == "dictionary":
-        _reshaped(graph, scores, feature.name, (count,))
-        return
-    flat = _reshaped(graph, scores, graph.fresh(name), (count,))
-    graph.define(feature.name, (1,))
-    inputs = {"x": (Ref(flat),), "axis": argument(0), "keep_dims": argument(True)}
-    best = Variable(feature.name, TensorType("int32", (1,)))
-    graph.ops.append(Op("reduce_argmax", feature.name, inputs, (best,)))
+    results = (description.predictedFeatureName, description.predictedProbabilitiesName)
+    inputs: dict[str, tuple[Argument, ...]] = {
+        "probabilities": (Ref(scores),),
+        "classes": (labels_constant(labels),),
+    }
+    variables = tuple(Variable(r, TensorType("string", ())) for r in results)
+    graph.ops.append(Op(CLASSIFY, "classify", inputs, variables))
 
 
 def _translate(layer: Layer) -> None:
@@ -182,26 +169,29 @@ def _to_rank_5(
             raise ArtifactError(
                 f"input {feature.name!r} of {path.name} is mapped to rank 5: {error}"
             ) from error
-        if sum(d is None for d in out) > 1:
-            raise UnsupportedOpError(
-                f"the executor does not map input {feature.name!r} of several open sizes to rank 5"
-            )
-        aliases[feature.name] = _reshaped(graph, feature.name, f"{feature.name}:rank 5", out)
+        axes = (0, 1, 3, 4) if len(shape) == 1 else (0,) if feature.kind == "image" else (0, 1)
+        name = f"{feature.name}:rank 5"
+        aliases[feature.name] = _moved(graph, "expand_dims", feature.name, name, out, axes=axes)
     return aliases
 
 
 def _from_rank_5(graph: Graph, value: str, feature: Feature) -> None:
-    """An output as described, where that has as many elements; as computed otherwise."""
+    """An output as described, where that has as many elements; otherwise as it is computed."""
     shape = graph.shape(value)
-    wanted = feature.shape if product(shape) == product(feature.shape) else shape
-    _reshaped(graph, value, feature.name, wanted or shape)
+    if feature.kind == "image" and len(shape) == len(AXES):
+        _moved(graph, "squeeze", value, feature.name, shape[1:], axes=(0,))
+    elif feature.shape and product(shape) == product(feature.shape):
+        _moved(graph, "reshape", value, feature.name, feature.shape, shape=feature.shape)
+    else:
+        _moved(graph, "identity", value, feature.name, shape)
 
 
-def _reshaped(graph: Graph, value: str, name: str, shape: Shape) -> str:
-    graph.define(name, shape)
-    target = argument(tuple(-1 if d is None else d for d in shape))
-    variable = Variable(name, TensorType("fp32", shape))
-    graph.ops.append(Op("reshape", name, {"x": (Ref(value),), "shape": target}, (variable,)))
+def _moved(
+    graph: Graph, op: str, value: str, name: str, out: Shape, /, **arguments: tuple[int, ...]
+) -> str:
+    graph.define(name, out)
+    inputs = {"x": (Ref(value),)} | {k: argument(v) for k, v in arguments.items()}
+    graph.ops.append(Op(op, name, inputs, (Variable(name, TensorType("fp32", out)),)))
     return name
 
 

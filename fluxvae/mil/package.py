@@ -14,7 +14,7 @@ import numpy as np
 
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles, unpack_bits
-from fluxvae.mil.bundle import read_bundle
+from fluxvae.mil.bundle import list_constant, read_bundle
 from fluxvae.mil.features import ml_program, refuse_unsupported
 from fluxvae.mil.files import path_inside, read_file
 from fluxvae.mil.listing import listed_model
@@ -202,6 +202,10 @@ class _Reader:
 
     def constant(self, value: Any) -> Constant:
         declared = _tensor_type(value.type)
+        if declared.dtype == "list":
+            return list_constant(self.constant(v) for v in value.immediateValue.list.values)
+        if declared.dtype not in MIL_DTYPES.values():
+            raise ArtifactError(f"a constant is of kind {declared.dtype}; expected a tensor")
         if value.WhichOneof("value") == "blobFileValue":
             reference = value.blobFileValue
             return Constant(

@@ -39,13 +39,16 @@ class TensorType:
 
 @dataclass(frozen=True)
 class Constant:
-    """A value stored in the model: immediate (``data``) or in a weight file (``blob``)."""
+    """A value stored in the model: immediate (``data``) or in a weight file (``blob``).
+
+    A list of strings or integers is a tuple, of the type ``list`` and its length.
+    """
 
     type: TensorType
-    data: np.ndarray | str | None = None
+    data: np.ndarray | str | tuple[str | int, ...] | None = None
     blob: BlobRef | None = None
 
-    def value(self) -> np.ndarray | str:
+    def value(self) -> np.ndarray | str | tuple[str | int, ...]:
         """The value; sub-byte elements unpacked, one to a byte; bf16 widened to float32.
 
         Raises ArtifactError when the blob is damaged or disagrees with the declared type.

@@ -168,7 +168,7 @@ class _Parser(Cursor):
             self._elements(kind, 0, values)
             return tuple(values)
         if isinstance(kind, ListType):
-            items = self._list(lambda: self._body(kind.item))
+            items = self._items(kind.item)
             if kind.length is not None and len(items) != kind.length:
                 raise UnexpectedError(f"a list of {kind.length} has {len(items)} items")
             return items
@@ -177,6 +177,11 @@ class _Parser(Cursor):
         if isinstance(kind, TupleType):
             return self._tuple(kind)
         raise UnexpectedError("a state has no literal")
+
+    def _items(self, kind: Type) -> tuple[Any, ...]:
+        if isinstance(kind, TensorType) and not kind.shape and kind.dtype != "string":
+            return tuple((number,) for number in self._row(kind.dtype))  # one token
+        return self._list(lambda: self._body(kind))
 
     def _dictionary(self, kind: DictType) -> tuple[tuple[Any, Any], ...]:
         self.expect("{")

@@ -106,6 +106,15 @@ def _leaky_relu(layer: Layer) -> None:
     layer.result("leaky_relu", layer.shape(layer.x), x=layer.x, alpha=alpha)
 
 
+def _elu(layer: Layer) -> None:
+    layer.result("elu", layer.shape(layer.x), x=layer.x, alpha=float(layer.params.ELU.alpha))
+
+
+def _thresholded_relu(layer: Layer) -> None:
+    alpha = float(layer.params.thresholdedReLU.alpha)
+    layer.result("thresholded_relu", layer.shape(layer.x), x=layer.x, alpha=alpha)
+
+
 def _linear(layer: Layer) -> None:
     """alpha x + beta."""
     p, shape = layer.params.linear, layer.shape(layer.x)
@@ -154,6 +163,7 @@ def _parametric_softplus(layer: Layer) -> None:
 
 
 _PARAMETRIC: dict[str, Translate] = {
+    "ELU": _elu,
     "PReLU": _prelu,
     "leakyReLU": _leaky_relu,
     "linear": _linear,
@@ -161,6 +171,7 @@ _PARAMETRIC: dict[str, Translate] = {
     "scaledTanh": _scaled_tanh,
     "sigmoidHard": _sigmoid_hard,
     "softsign": _softsign,
+    "thresholdedReLU": _thresholded_relu,
 }
 
 

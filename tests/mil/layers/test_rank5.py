@@ -23,6 +23,7 @@ X = normal(4, 6, 5, seed=1)
 V = normal(8, seed=2)
 TX = torch.from_numpy(X)
 W = normal(6, 4, 3, 3, seed=3)
+KERNEL = np.abs(normal(3, 3, 3, 3, seed=8)) / 27
 FC = normal(7, 120, seed=4)
 FIVE = (1, 1, -1, 1, 1)
 
@@ -211,3 +212,41 @@ def test_classifier_gives_scores_in_the_order_of_its_labels_and_the_best_label(
     assert got["scores"].shape == (3,)
     assert np.abs(got["scores"] - want).max() <= TOLERANCE
     assert got["classLabel"].item() == labels[int(want.argmax())]
+
+
+def test_image_to_image_network_of_open_size_computes_what_torch_does(tmp_path: Path) -> None:
+    def add(b: Any) -> None:
+        b.add_convolution(
+            "conv",
+            3,
+            3,
+            3,
+            3,
+            2,
+            2,
+            "same",
+            1,
+            KERNEL.transpose(2, 3, 1, 0),
+            None,
+            False,
+            input_name="x",
+            output_name="small",
+        )
+        b.add_upsample("up", 2, 2, "small", "y")  # fmt: skip
+        for feature in (b.spec.description.input[0], b.spec.description.output[0]):
+            image = feature.type.imageType
+            image.height, image.width, image.colorSpace = 8, 8, image.RGB
+            image.imageSizeRange.heightRange.lowerBound = 4
+            image.imageSizeRange.heightRange.upperBound = -1
+            image.imageSizeRange.widthRange.lowerBound = 4
+            image.imageSizeRange.widthRange.upperBound = -1
+
+    path = save_network(tmp_path / "a.mlmodel", add, {"x": (3, 8, 8)}, ("y",), rank_5=True)
+    picture = np.random.default_rng(0).integers(0, 256, (6, 10, 3)).astype(np.uint8)
+    planes = torch.from_numpy(picture.transpose(2, 0, 1).copy()).double()[None]
+    # Windows of 3 by strides of 2 on even sizes: the only element of padding is at the end.
+    small = F.conv2d(F.pad(planes, (0, 1, 0, 1)), torch.from_numpy(KERNEL), stride=2)
+    want = small.repeat_interleave(2, 2).repeat_interleave(2, 3)[0].permute(1, 2, 0)
+    got = Session(read_package(path)).run({"x": picture})["y"]
+    assert got.shape == (6, 10, 3)
+    assert np.abs(got - want.clamp(0, 255).numpy()).max() <= 0.5 + 255 * TOLERANCE
