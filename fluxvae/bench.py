@@ -32,7 +32,7 @@ from fluxvae.harness import (
     Units,
     run_harness,
 )
-from fluxvae.output import write_text
+from fluxvae.output import read_text, write_text
 from fluxvae.structure import parse_record
 
 FORMAT = "fluxvae-bench"
@@ -293,7 +293,7 @@ def read_record(path: Path) -> Record:
     its own samples is refused.
     """
     try:
-        record = parse_record(Record, path.read_text(encoding="utf-8"), FORMAT, VERSION)
+        record = parse_record(Record, read_text(path), FORMAT, VERSION)
     except OSError as error:
         raise BenchError(
             f"{path} cannot be read: {error.strerror}; give a record of `fluxvae bench --out`"

@@ -72,7 +72,7 @@ def start_python(request: Request, environment: Mapping[str, str]) -> HarnessRep
     ran = subprocess.run(
         [sys.executable, "-m", "fluxvae.bench_python", json.dumps(asdict(request))],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         stdin=subprocess.DEVNULL,
         env=dict(environment),

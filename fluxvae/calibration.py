@@ -4,8 +4,8 @@ The photos are disjoint from those that every figure is measured on.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ import torch
 from fluxvae.catalog import LatentContract, find_decoder
 from fluxvae.data import CALIBRATION_PHOTOS, crop_image, photo_crops
 from fluxvae.errors import CompressionError, ImageError, LatentError
-from fluxvae.images import IMAGE_SUFFIXES, open_image
-from fluxvae.latent_files import read_latents
+from fluxvae.images import IMAGE_SUFFIXES, image_files, open_image, passed_over
+from fluxvae.latent_files import KEYED, LatentFile, read_latents
 from fluxvae.models.build import build_encoder
+from fluxvae.recipes.axes import LatentInput
+from fluxvae.recipes.latents import native_form
 from fluxvae.weights import Weights
 
 SIDE = 256  # of a crop, in pixels
@@ -24,7 +26,7 @@ MOST = 16  # crops taken from a folder's images: as many as the photos give
 LARGEST_IMAGE = 1024  # shorter side; camera pictures are soft at their own scale, unlike ours
 LARGEST_LATENT = 64  # sides of a latent file's middle that is used: a walk's memory grows with it
 
-LATENT_SUFFIXES = (".safetensors", ".npy")  # a raw .bin does not say what it holds
+LATENT_SUFFIXES = (*KEYED, ".npy")  # a raw .bin does not say what it holds
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no useful ==; compare digests
@@ -32,16 +34,23 @@ class Calibration:
     """What compression may look at.
 
     ``name`` is ``photos`` or the folder's name; ``latents`` float32, each (1, C, h, w), of sizes
-    that may differ; ``digest`` sha256 over their shapes and bytes, in order.
+    that may differ; ``digest`` sha256 over their shapes and bytes, in order. ``notes``: what is to
+    be said of latents that came from files, in sentences.
     """
 
     name: str
     digest: str
     latents: tuple[np.ndarray, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_calibration(
-    source: str, variant: str, encoder: Weights | None, *, contract: LatentContract | None = None
+    source: str,
+    variant: str,
+    encoder: Weights | None,
+    *,
+    contract: LatentContract | None = None,
+    layout: str = "nchw",
 ) -> Calibration:
     """What ``--calibration`` names: ``photos``, or a folder (``./photos`` for one of that name).
 
@@ -49,7 +58,7 @@ def load_calibration(
     ``folder_calibration``.
     """
     if source != "photos":
-        return folder_calibration(Path(source), variant, encoder, contract=contract)
+        return folder_calibration(Path(source), variant, encoder, contract=contract, layout=layout)
     if encoder is None:
         raise CompressionError(
             "calibration photos need an encoder, and none belongs to these weights: pass "
@@ -71,31 +80,36 @@ def folder_calibration(
     encoder: Weights | None,
     *,
     contract: LatentContract | None = None,
+    layout: str = "nchw",
     side: int = SIDE,
 ) -> Calibration:
     """Latents of a folder's images (by ``encoder``) and latent files, in the order of their names.
 
     Images of any mode become RGB, turned as their EXIF says and reduced to ``LARGEST_IMAGE``; each
     gives squares of ``side`` pixels, ``MOST`` in all (of more images than that, ``MOST`` spread
-    evenly). Latents must fit ``contract`` (default: the encoder's, or the catalogue's). Subfolders
+    evenly). Latents must fit ``contract`` (default: the encoder's, or the
+    catalogue's), of any size; ``layout`` decides where two orders of axes can fit. Subfolders
     and files of other kinds are passed over. Raises CompressionError when nothing is left, when
     images have no encoder, and for any file that cannot be used.
     """
-    files = _files(folder)
-    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
-    stored = [f for f in files if f.suffix.lower() in LATENT_SUFFIXES]
+    images, others = _files(folder)
+    stored = [f for f in others if f.suffix.lower() in LATENT_SUFFIXES]
     if not images and not stored:
-        raise CompressionError(_nothing(folder, files))
+        raise CompressionError(_nothing(folder, others))
     wanted = contract or (encoder.contract if encoder else find_decoder(variant).contract)
-    latents = [latent for file in stored for latent in _read_latents(file, wanted)]
+    form = LatentInput(wanted, variant, native_form("tiny"), layout)
+    given = [_read_latents(file, form) for file in stored]
+    latents = [middle for file in given for middle in _middles(file)]
+    notes = [*passed_over([f for f in others if f not in stored])]
+    notes += [note for file in given for note in file.notes]
     if images:
         if encoder is None:
             raise CompressionError(
                 f"{folder} holds images, but no encoder belongs to these weights: pass --encoder "
                 "PATH, or a folder of latent files (.safetensors or .npy)"
             )
-        latents += encode(encoder, _image_crops(images, side))
-    return calibration_of(folder.resolve().name, latents)
+        latents += encode(encoder, _image_crops(images, side, notes.append))
+    return replace(calibration_of(folder.resolve().name, latents), notes=tuple(notes))
 
 
 def encode(encoder: Weights, images: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -105,15 +119,41 @@ def encode(encoder: Weights, images: Iterable[np.ndarray]) -> list[np.ndarray]:
         return [network(torch.from_numpy(image)).numpy() for image in images]
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file of any mode as uint8 (H, W, 3) RGB, turned as its EXIF says.
+def read_folder(
+    folder: Path, otherwise: str, say: Callable[[str], None]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and pixels of each image of a folder, as ``read_image`` gives them.
 
-    Its shorter side is reduced to ``LARGEST_IMAGE`` where it is longer. Raises CompressionError.
+    ``say`` is called with a note of what is passed over, and where only a first frame is taken.
+    ``otherwise``: what to do without images, as in "use --images photos". Raises CompressionError.
     """
     try:
-        pixels = open_image(path).pixels
+        images, others = image_files(folder)
     except ImageError as error:
-        raise CompressionError(f"{error}: mend it or take it out of the folder") from error
+        raise CompressionError(f"{error}: give a folder of images, or {otherwise}") from error
+    if not images:
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise CompressionError(f"no images in {folder}: put some there ({known}), or {otherwise}")
+    for note in passed_over(others):
+        say(f"note: {note}")
+    for path in images:
+        yield path.name, read_image(path, lambda note: say(f"note: {note}"))
+
+
+def read_image(path: Path, note: Callable[[str], object] = lambda _: None) -> np.ndarray:
+    """An image file of any mode as uint8 (H, W, 3) RGB, turned as its EXIF says.
+
+    Its shorter side is reduced to ``LARGEST_IMAGE`` where it is longer. ``note`` is called where
+    only the first of several frames is taken. Raises CompressionError.
+    """
+    try:
+        opened = open_image(path)
+    except ImageError as error:
+        raise CompressionError(f"{error}: repair it or take it out of the folder") from error
+    pixels = opened.pixels
+    for change in opened.changes:
+        if change.startswith("first of"):
+            note(f"{path.name}: {change}")
     shrink = LARGEST_IMAGE / min(pixels.shape[:2])
     if shrink >= 1:
         return pixels
@@ -124,13 +164,13 @@ def read_image(path: Path) -> np.ndarray:
     return np.asarray(reduced)
 
 
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    try:
+        return image_files(folder)
+    except ImageError as error:
         raise CompressionError(
-            f"{folder} is no folder: --calibration takes 'photos', or a folder of images or "
-            "latent files"
-        )
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+            f"{error}: --calibration takes 'photos', or a folder of images or latent files"
+        ) from error
 
 
 def _nothing(folder: Path, files: list[Path]) -> str:
@@ -142,23 +182,28 @@ def _nothing(folder: Path, files: list[Path]) -> str:
     )
 
 
-def _read_latents(file: Path, contract: LatentContract) -> Iterator[np.ndarray]:
+def _read_latents(file: Path, wanted: LatentInput) -> LatentFile:
     try:
-        found = read_latents(file, contract, (), "nchw")
+        return read_latents(file, wanted)
     except LatentError as error:
         raise CompressionError(f"{error}; --calibration needs this decoder's latents") from error
-    for latent in found:
+
+
+def _middles(file: LatentFile) -> Iterator[np.ndarray]:
+    for latent in file.latents:
         top, left = (max(0, side - LARGEST_LATENT) // 2 for side in latent.values.shape[2:])
         middle = latent.values[:, :, top : top + LARGEST_LATENT, left : left + LARGEST_LATENT]
         yield np.ascontiguousarray(middle, np.float32)
 
 
-def _image_crops(images: list[Path], side: int) -> Iterator[np.ndarray]:
+def _image_crops(
+    images: list[Path], side: int, note: Callable[[str], object]
+) -> Iterator[np.ndarray]:
     """``MOST`` squares in all, the first images giving one more where it does not divide."""
     count = min(len(images), MOST)
     chosen = [images[i * len(images) // count] for i in range(count)]
     for index, path in enumerate(chosen):
-        pixels = read_image(path)
+        pixels = read_image(path, note)
         several = MOST // count + (index < MOST % count)
         for place in range(several):
             part = (place + 0.5) / several  # along the diagonal

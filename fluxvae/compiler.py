@@ -81,7 +81,8 @@ def _finds(xcrun: str, tool: str, runner: Runner) -> bool:
         result = runner(
             [xcrun, "--find", tool],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_FIND_SECONDS,
             stdin=subprocess.DEVNULL,
         )
@@ -198,7 +199,7 @@ def _first_success(path: Path, folder: Path, compilers: Iterable[Compiler], runn
             result = runner(
                 [*compiler.command, str(path.absolute()), str(place.absolute())],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 stdin=subprocess.DEVNULL,
             )

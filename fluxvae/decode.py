@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.backends import to_model, to_planes
-from fluxvae.errors import LatentError, OutputError, UsageError
+from fluxvae.errors import OutputError, UsageError
 from fluxvae.latent_files import Latent, size_of
 from fluxvae.output import refuse_existing, write_file
 from fluxvae.package import Record
@@ -41,34 +41,33 @@ def decode_file(
     backend: str = "auto",
     compute_units: str = "all",
     overwrite: bool = False,
+    strict: bool = False,
     on_image: Callable[[Decoded], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Decoded, ...]:
     """Decode every latent of a file that fits; PNGs into the folder ``out``, or raw outputs.
 
     With ``out`` ending in ``.safetensors`` the model's outputs are stored as they come (its
     layout and dtype) under the latents' names. ``function`` and ``size`` narrow the choice where
-    an artifact has several; ``tile`` says that tiles of so many pixels are expected. Raises
-    UsageError when it makes others or none, LatentError when no latent fits, OutputError when a
-    file exists already.
+    an artifact has several; ``tile`` says that tiles of so many pixels are expected. ``on_note``
+    gets what is to be said of the latents (see ``read_latents``, ``strict`` too). Raises
+    UsageError when the artifact makes other tiles or none, LatentError when no latent fits,
+    OutputError when a file exists already.
     """
     opened = open_artifact(artifact)
     record = opened.record
     if tile is not None:
         check_tiles(artifact.name, record.recipe, tile)
     choices = _choices(opened, function, size)
-    found = read_for(record, latents, tuple(choices))
-    sizes = [size_of(latent, record.contract) for latent in found]
+    any_size = opened.any_size and size is None
+    found = read_for(record, latents, tuple(choices), any_size=any_size, strict=strict)
+    for note in found.notes:
+        on_note(note)
     functions = {str(s): f for s, f in choices.items()}
-    if opened.any_size and size is None:
-        functions = dict.fromkeys(sizes, TILED)
     jobs = [
-        (latent, functions[s]) for latent, s in zip(found, sizes, strict=True) if s in functions
+        (latent, TILED if any_size else functions[size_of(latent, record.contract)])
+        for latent in found.latents
     ]
-    if not jobs:
-        raise LatentError(
-            f"{latents.name} holds latents for images of {', '.join(sorted(set(sizes)))}; "
-            f"{artifact.name} was asked for {', '.join(functions)}"
-        )
     raw = out.suffix == ".safetensors"
     targets = [out if raw else out / f"{_file_name(latent.name)}.png" for latent, _ in jobs]
     for target in set(targets):

@@ -101,7 +101,10 @@ def probe_latents(
     *,
     count: int = PHOTOS,
 ) -> tuple[Latent, ...]:
-    """Latents in the decoder's own space: photos through ``encoder``, or noise of the sampler's."""
+    """Latents in the decoder's own space: photos through ``encoder``, or noise of the sampler's.
+
+    Without FLUX.2's batch-norm statistics the noise is taken as it is.
+    """
     if encoder is not None:
         network = build_encoder(encoder)
         latents = []
@@ -113,7 +116,7 @@ def probe_latents(
     shape = (1, weights.contract.channels, size.height // SCALE, size.width // SCALE)
     noise = np.random.Generator(np.random.PCG64(0)).standard_normal(shape, np.float32)
     way = replace(passage(recipe, weights), form="sampler")
-    return (Latent("noise", way.inwards(noise)),)
+    return (Latent("noise", way.inwards(noise) if way.known else noise),)
 
 
 def _warnings(decoder: nn.Module, latents: Sequence[torch.Tensor], mode: str) -> tuple[str, ...]:

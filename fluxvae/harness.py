@@ -300,7 +300,7 @@ def run_harness(harness: Harness, arguments: Sequence[str]) -> HarnessReport:
         ran = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             stdin=subprocess.DEVNULL,
             env=dict(harness.environment),

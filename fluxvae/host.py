@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.compiler import Compiler, find_compilers
+from fluxvae.output import read_text
 
 _SECONDS = 60  # xcrun and swift are slow the first time after an update
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of cgroup v2, as containers have
@@ -73,7 +74,7 @@ def ask(command: Sequence[str]) -> Answer | None:
         result = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=_SECONDS,
             stdin=subprocess.DEVNULL,
@@ -88,7 +89,7 @@ def chip(host: Host) -> str | None:
     if host.system == "Darwin":
         return sysctl(host, "machdep.cpu.brand_string")
     with contextlib.suppress(OSError):
-        for line in _CPU_INFO.read_text(encoding="utf-8").splitlines():
+        for line in read_text(_CPU_INFO).splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip() or None
     return None
@@ -118,7 +119,7 @@ def peak_memory() -> int:
     been larger: the kernel's own mark of this address space does not have that.
     """
     with contextlib.suppress(OSError):
-        for line in _OWN_STATUS.read_text(encoding="utf-8").splitlines():
+        for line in read_text(_OWN_STATUS).splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     import resource  # which Windows lacks
@@ -148,6 +149,6 @@ def _memory() -> int | None:
     except (AttributeError, OSError, ValueError):
         return None
     try:
-        return min(physical, int(_CGROUP_LIMIT.read_text()))
+        return min(physical, int(read_text(_CGROUP_LIMIT)))
     except (OSError, ValueError):  # no container, or "max"
         return physical

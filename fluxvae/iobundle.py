@@ -41,7 +41,7 @@ from fluxvae.iomanifest import (
 from fluxvae.latent_files import Latent
 from fluxvae.latent_spaces import passage
 from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.output import disk_trouble, parent_folder, refuse_existing, require_writable
+from fluxvae.output import disk_trouble, parent_folder, read_text, refuse_existing, require_writable
 from fluxvae.package import make_record, publish
 from fluxvae.recipes import PRECISIONS, Recipe, Size
 from fluxvae.recipes.latents import artifact_contract
@@ -280,7 +280,7 @@ def read_bundle(folder: Path) -> Bundle:
     Raises BundleError, in one sentence, for anything that is not exactly a version 1 bundle.
     """
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        text = read_text(folder / MANIFEST)
         content = parse_json(text)
     except OSError as error:
         raise BundleError(

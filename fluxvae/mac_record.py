@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxvae.errors import OutputError
-from fluxvae.output import disk_trouble, write_text
+from fluxvae.output import disk_trouble, read_text, write_text
 from fluxvae.structure import build, parse_json, parse_record
 
 FORMAT = "fluxvae-mac-report"
@@ -106,7 +106,7 @@ def keep_cell(out: Path, cell: Cell, key: str) -> None:
 def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
     """A finished cell with this very key, or None: absent, damaged, failed, or of another run."""
     try:
-        data = parse_json(cell_path(out, task).read_text(encoding="utf-8"))
+        data = parse_json(read_text(cell_path(out, task)))
         cell = build(Cell, data["cell"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -122,7 +122,7 @@ def write_record(record: MacRecord, path: Path) -> None:
 def read_record(path: Path) -> MacRecord:
     """The inverse of ``write_record``. Raises OutputError in one sentence."""
     try:
-        return parse_record(MacRecord, path.read_text(encoding="utf-8"), FORMAT, VERSION)
+        return parse_record(MacRecord, read_text(path), FORMAT, VERSION)
     except OSError as error:
         raise OutputError(disk_trouble(error, path)) from error
     except ValueError as error:

@@ -1,5 +1,9 @@
-"""Writing results: nothing half-written, nothing replaced unasked. Files only (see package)."""
+"""Writing results: nothing half-written, nothing replaced unasked. Files only (see package).
 
+And reading text, the inverse of ``write_text``.
+"""
+
+import codecs
 import errno
 import os
 import re
@@ -9,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fluxvae.errors import OutputError
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -48,6 +54,22 @@ def write_file(path: Path, write: Callable[[Path], object], *, overwrite: bool) 
 def write_text(path: Path, text: str, *, overwrite: bool) -> Path:
     """Text in UTF-8 as a file, whole or not at all. Raises OutputError."""
     return write_file(path, lambda draft: draft.write_text(text, "utf-8"), overwrite=overwrite)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, whatever the locale. A byte order mark before it is dropped: Windows'
+    editors write one.
+
+    Raises OSError, and ValueError for text in another encoding; its message leaves the file's name
+    to the caller's.
+    """
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        seen = "is UTF-16" if raw.startswith(_UTF16) else f"byte {error.start} is not UTF-8"
+        raise ValueError(f"expected text in UTF-8, {seen}: save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # as a text stream does
 
 
 @contextmanager

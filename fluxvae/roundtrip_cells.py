@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fluxvae.output import write_text
+from fluxvae.output import read_text, write_text
 from fluxvae.roundtrip_record import Figures
 from fluxvae.structure import StructureError, build, parse_json
 
@@ -38,7 +38,7 @@ def keep_cell(path: Path, cell: Cell) -> None:
 def kept_cell(path: Path, key: str) -> Cell | None:
     """The cell with this very key; None when it is absent, damaged, or of another run."""
     try:
-        cell = build(Cell, parse_json(path.read_text("utf-8")))
+        cell = build(Cell, parse_json(read_text(path)))
     except (OSError, StructureError, ValueError):
         return None
     return cell if cell.key == key else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxvae.errors import ReportError
-from fluxvae.output import write_text
+from fluxvae.output import read_text, write_text
 from fluxvae.structure import StructureError, build, parse_json
 
 FORMAT = "fluxvae-roundtrip"
@@ -149,7 +149,7 @@ class Roundtrip:
 def read_record(path: Path) -> Roundtrip:
     """A record from its file. Raises ReportError with what is wrong."""
     try:
-        data = parse_json(path.read_text("utf-8"))
+        data = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise ReportError(f"{path} cannot be read as a record ({error})") from error
     known = isinstance(data, dict) and (data.get("format"), data.get("version"))

@@ -17,7 +17,7 @@ from typing import Any
 
 from fluxvae.errors import DownloadError, ImageError, ReportError, ToolError
 from fluxvae.images import LEAST_SIDE, open_image
-from fluxvae.output import write_file, write_text
+from fluxvae.output import read_text, write_file, write_text
 from fluxvae.structure import StructureError, build, parse_json
 
 DATASET = "madebyollin/soa-aesthetic"
@@ -76,7 +76,7 @@ def read_listing(cache: Path) -> Listing:
     """The listing of what was fetched. Raises ReportError when there is none."""
     path = folder(cache) / LISTING
     try:
-        return build(Listing, parse_json(path.read_text("utf-8")))
+        return build(Listing, parse_json(read_text(path)))
     except FileNotFoundError as error:
         raise ReportError(f"the soa images are not on this machine: {WAY_OUT}") from error
     except (OSError, StructureError, ValueError) as error:

@@ -153,7 +153,7 @@ def _swift(command: list[str], environment: Mapping[str, str]) -> str:
     ran = subprocess.run(
         command,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         stdin=subprocess.DEVNULL,
         env=dict(environment),

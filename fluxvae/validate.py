@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fluxvae.backends import choose_backend
 from fluxvae.data import EVALUATION_PHOTOS, photo_image
 from fluxvae.errors import LatentError, WeightsError
-from fluxvae.latent_files import Latent, read_latents
+from fluxvae.latent_files import Latent, LatentFile, read_latents
 from fluxvae.latent_spaces import Passage, passage
 from fluxvae.limits import compressed_floor
 from fluxvae.metrics import Metrics, compare
@@ -25,6 +25,7 @@ from fluxvae.mil.program import Op
 from fluxvae.models.build import build_decoder, build_encoder
 from fluxvae.package import Record
 from fluxvae.recipes import Size
+from fluxvae.recipes.axes import latent_input
 from fluxvae.weights import Weights, load_weights
 from fluxvae.whole import open_artifact
 
@@ -291,31 +292,23 @@ def build_cases(
     yield Case("zero", "nasty", np.zeros(shape, np.float32))
 
 
-def read_for(record: Record, path: Path, sizes: tuple[Size, ...]) -> tuple[Latent, ...]:
-    """The latents of a file, as an artifact takes them for these of its sizes.
+def read_for(
+    record: Record,
+    path: Path,
+    sizes: tuple[Size, ...],
+    *,
+    any_size: bool = False,
+    strict: bool = False,
+) -> LatentFile:
+    """The latents of a file, as an artifact takes them for these of its sizes, or for every one.
 
-    Raises LatentError, saying what was expected.
+    Raises LatentError, saying what was expected; with ``strict`` also where they look like those
+    of another space.
     """
-    contract, layout = record.contract, record.recipe.layout
-    shapes = tuple(contract.shape(s.height, s.width, layout) for s in sizes)
-    sides = tuple((s.height // contract.scale, s.width // contract.scale) for s in sizes)
-    return read_latents(path, contract, shapes, layout, sides=sides)
+    wanted = latent_input(record.recipe, record.contract, sizes, any_size=any_size)
+    return read_latents(path, wanted, strict=strict)
 
 
 def sides_of(record: Record) -> tuple[tuple[int, int], ...]:
     """Rows and columns of the artifact's latents, one for each size."""
-    scale = record.contract.scale
-    return tuple((s.height // scale, s.width // scale) for s in record.recipe.sizes)
-
-
-def check_latents(latents: tuple[Latent, ...], name: str, record: Record) -> None:
-    """Raise LatentError when none of the user's latents fits any size of the artifact."""
-    if not any(latent.values.shape[2:] in sides_of(record) for latent in latents):
-        wanted = ", ".join(
-            str(list(record.contract.shape(s.height, s.width, record.recipe.layout)))
-            for s in record.recipe.sizes
-        )
-        raise LatentError(
-            f"none of the latents fits {name}: it takes {wanted}, "
-            f"got {[list(latent.values.shape) for latent in latents]}"
-        )
+    return latent_input(record.recipe, record.contract, record.recipe.sizes).sides

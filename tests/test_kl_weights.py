@@ -152,7 +152,8 @@ def test_missing_statistics_nan_and_foreign_names_are_refused(tmp_path: Path) ->
         return str(caught.value)
 
     assert "missing keys (1): bn.running_var" in message(bn__running_var=None)
-    assert "extra keys (1): lora" in message(lora=torch.zeros(1))
+    assert "extra keys (1): decoder.lora" in message(decoder__lora=torch.zeros(1))
+    assert "extra keys (1): bn.weight" in message(bn__weight=torch.zeros(1))
     broken = torch.full_like(tensors["decoder.conv_in.bias"], float("nan"))
     assert "decoder.conv_in.bias holds NaN or infinity" in message(decoder__conv_in__bias=broken)
 

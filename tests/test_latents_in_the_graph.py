@@ -23,6 +23,7 @@ from fluxvae.models.build import build_decoder
 from fluxvae.models.kl import KLDecoder
 from fluxvae.package import read_record
 from fluxvae.recipes import Recipe, parse_sizes
+from fluxvae.recipes.axes import LatentInput
 from fluxvae.recipes.latents import artifact_contract
 from fluxvae.validate import validate
 from fluxvae.weights import load_weights
@@ -240,20 +241,22 @@ def test_the_decoders_own_form_is_no_choice() -> None:
     assert recipe("flux1", decoder="full", latents="vae") == recipe("flux1", decoder="full")
 
 
-FLUX1_PACKED = artifact_contract(
-    recipe("flux1", decoder="full", latents="packed"), KL_CATALOG["flux1", "full"].contract
-)
+def takes(latents: str, *sides: tuple[int, int]) -> LatentInput:
+    """What a full decoder of FLUX.1 takes, in maps of these sides."""
+    own = KL_CATALOG["flux1", "full"].contract
+    contract = artifact_contract(recipe("flux1", decoder="full", latents=latents), own)
+    return LatentInput(contract, "flux1", latents, sides=sides)
 
 
 def read_tokens(folder: Path, values: Tensor, *sides: tuple[int, int]) -> tuple[Latent, ...]:
     save_file({"x": values}, folder / "x.safetensors")
-    return read_latents(folder / "x.safetensors", FLUX1_PACKED, (), "nchw", sides=sides)
+    return read_latents(folder / "x.safetensors", takes("packed", *sides)).latents
 
 
 @pytest.mark.parametrize(
     ("shape", "reason"),
     [
-        ((1, 24, 16), r"expected \(1, H/16 \* W/16, 64\).* gives 64 numbers a token"),
+        ((1, 24, 16), r"expected \(1, H/16 \* W/16, 64\).* gives 64 numbers a token, not 16"),
         ((1, 16, 8, 12), "These look unpacked: convert with --latents sampler or vae"),
         ((1, 25, 64), "has 25 tokens; expected 24"),
     ],
@@ -275,4 +278,4 @@ def test_tokens_that_fit_two_sizes_need_one_named(tmp_path: Path) -> None:
 def test_packed_latents_to_an_unpacked_decoder_say_what_to_do(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1, 24, 64)}, tmp_path / "x.safetensors")
     with pytest.raises(LatentError, match=r"These look packed.*convert with --latents packed"):
-        read_latents(tmp_path / "x.safetensors", KL_CATALOG["flux1", "full"].contract, (), "nchw")
+        read_latents(tmp_path / "x.safetensors", takes("vae"))

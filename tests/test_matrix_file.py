@@ -90,7 +90,7 @@ def test_labels_differ_wherever_cells_do() -> None:
         ("[axes]\nlayout = ['nchw']", "a cell has no variant"),
         ("", "the matrix is empty"),
         ("[axes]\nvariant = ['flux2']\n[[exclude]]\nvariant = 'flux2'", "the matrix is empty"),
-        ("[axes\n", "no TOML"),
+        ("[axes\n", "is not TOML"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_the_nearest_word(text: str, words: str) -> None:

@@ -1,5 +1,6 @@
 """Writing files: whole or not at all, and nothing replaced unasked."""
 
+import ast
 import errno
 import os
 import shutil
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import fluxvae
 from fluxvae.errors import OutputError
-from fluxvae.output import disk_trouble, refuse_existing, write_file
+from fluxvae.output import disk_trouble, read_text, refuse_existing, write_file
 
 
 def tree(folder: Path) -> list[str]:
@@ -21,6 +23,61 @@ def test_file_is_written_with_its_missing_folders(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
     assert tree(tmp_path) == ["a", "a/b", "a/b/x.png"]
     assert path.stat().st_mode & 0o777 == 0o644  # readable by others, unlike temporary files
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+def test_text_is_read_as_utf_8_with_or_without_a_byte_order_mark(
+    tmp_path: Path, mark: bytes
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(mark + "grün\r\n\ufeff\n".encode())
+    assert read_text(path) == "grün\n\ufeff\n"  # a mark elsewhere is text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"), [("utf-16", "is UTF-16"), ("latin-1", "byte 2 is not UTF-8")]
+)
+def test_text_in_another_encoding_says_what_to_do(
+    tmp_path: Path, encoding: str, words: str
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("grün".encode(encoding))
+    with pytest.raises(ValueError, match=f"{words}: save it as UTF-8"):
+        read_text(path)
+
+
+def test_no_text_of_the_package_is_read_or_written_by_the_locale() -> None:
+    """Every text file is opened with its encoding, every program's output decoded with one."""
+    package = Path(fluxvae.__file__).parent
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Call) and _by_the_locale(node):
+                found.append(f"{path.relative_to(package)}:{node.lineno}")
+    assert found == []
+
+
+def _by_the_locale(call: ast.Call) -> bool:
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    texts = [a.value for a in call.args if isinstance(a, ast.Constant)]
+    if "encoding" in given or "utf-8" in texts:
+        return False
+    if name == "read_text":  # ours takes a path, pathlib's none
+        return not call.args
+    if name == "open" and isinstance(call.func, ast.Name):
+        return not any("b" in str(text) for text in texts[-1:])
+    if name == "open":
+        return not any("b" in str(text) for text in texts) and _of_a_path(call.func)
+    as_text = getattr(given.get("text"), "value", False) is True  # of a subprocess
+    return as_text or (name == "write_text" and _of_a_path(call.func))
+
+
+def _of_a_path(function: ast.expr) -> bool:
+    """Not a function of a module: ``Image.open``, ``tarfile.open``, ours by its bare name."""
+    owner = getattr(function, "value", None)
+    modules = ("Image", "os", "tarfile", "webbrowser")
+    return owner is not None and getattr(owner, "id", None) not in modules
 
 
 def test_temporary_file_has_the_suffix_that_writers_look_at(tmp_path: Path) -> None:

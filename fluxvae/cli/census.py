@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, load_decoder
 from fluxvae.cli.full import decoder_option, latent_form_option
 from fluxvae.cli.options import (
+    LATENT_FILES,
     json_option,
     offline_option,
     one_size,
     print_json,
     say,
+    strict_option,
     variant_option,
     weights_option,
 )
-from fluxvae.errors import LatentError
 from fluxvae.recipes import Recipe, Size
 
 if TYPE_CHECKING:
     from fluxvae.census import Census, Tap
-    from fluxvae.latent_files import Latent
+    from fluxvae.latent_files import Latent, LatentFile
     from fluxvae.weights import Weights
 
 _ROWS = 20  # of the table, unless --all
@@ -38,8 +39,9 @@ _ROWS = 20  # of the table, unless --all
 @click.option(
     "--latents",
     type=click.Path(path_type=Path),
-    help="Your own latents (.safetensors, .npy, .bin) instead of the photos'.",
+    help=f"Your own latents ({LATENT_FILES}) instead of the photos'.",
 )
+@strict_option
 @latent_form_option
 @click.option(
     "--size",
@@ -57,6 +59,7 @@ def command(
     weights: str | None,
     encoder: str | None,
     latents: Path | None,
+    strict: bool,
     latent_form: str | None,
     size: str,
     every: bool,
@@ -77,19 +80,22 @@ def command(
     recipe = Recipe(variant, precision="float32", sizes=sizes, decoder=decoder, latents=latent_form)
     from fluxvae.census import take_census
     from fluxvae.models.build import build_decoder
-    from fluxvae.weights import load_weights
 
     say(f"loading {weights or 'pinned'} weights of {variant}")
-    loaded = load_weights(variant, weights, kind=decoder, offline=offline)
+    loaded = load_decoder(variant, weights, kind=decoder, offline=offline)
+    notes: tuple[str, ...] = ()
     if latents is None:
         found = choose_encoder(variant, weights, encoder, offline=offline, kind=decoder)
         chosen = _measured(recipe, loaded, found)
     else:
-        chosen = _from_file(latents, recipe, loaded)
+        given = _from_file(latents, recipe, loaded, strict)
+        chosen, notes = given.latents, given.notes
+        for note in notes:
+            say(f"note: {note}")
     say(f"running the float32 program on {', '.join(x.name for x in chosen)} at {sizes[0]}")
     census = take_census(build_decoder(loaded), recipe, loaded.contract.channels, chosen)
     if as_json:
-        print_json(_json(census, recipe, loaded))
+        print_json(_json(census, recipe, loaded, notes))
     else:
         _print(census, every)
 
@@ -107,19 +113,13 @@ def _measured(recipe: Recipe, weights: Weights, encoder: Weights | None) -> tupl
     return tuple(Latent(x.name, way.outwards(x.values)) for x in own)
 
 
-def _from_file(path: Path, recipe: Recipe, weights: Weights) -> tuple[Latent, ...]:
-    from fluxvae.latent_files import read_latents, size_of
+def _from_file(path: Path, recipe: Recipe, weights: Weights, strict: bool) -> LatentFile:
+    from fluxvae.latent_files import read_latents
+    from fluxvae.recipes.axes import latent_input
     from fluxvae.recipes.latents import artifact_contract
 
-    contract, size = artifact_contract(recipe, weights.contract), recipe.sizes[0]
-    sides = (size.height // contract.scale, size.width // contract.scale)
-    shape = contract.shape(size.height, size.width)
-    found = read_latents(path, contract, (shape,), "nchw", sides=(sides,))
-    fitting = tuple(x for x in found if x.values.shape[2:] == sides)
-    if not fitting:
-        other = ", ".join(sorted({size_of(x, contract) for x in found}))
-        raise LatentError(f"{path.name} has no latent for --size {size}; it has some for {other}")
-    return fitting
+    contract = artifact_contract(recipe, weights.contract)
+    return read_latents(path, latent_input(recipe, contract, recipe.sizes), strict=strict)
 
 
 def _print(census: Census, every: bool) -> None:
@@ -145,7 +145,9 @@ def _print(census: Census, every: bool) -> None:
     )
 
 
-def _json(census: Census, recipe: Recipe, weights: Weights) -> dict[str, Any]:
+def _json(
+    census: Census, recipe: Recipe, weights: Weights, notes: tuple[str, ...]
+) -> dict[str, Any]:
     from fluxvae.census import FP16_LIMIT
 
     def row(tap: Tap) -> dict[str, Any]:
@@ -168,5 +170,6 @@ def _json(census: Census, recipe: Recipe, weights: Weights) -> dict[str, Any]:
         "latents": list(census.latents),
         "limit": FP16_LIMIT,
         "beyond": len(census.beyond()),
+        "notes": list(notes),
         "operations": [row(tap) for tap in census.taps],
     }

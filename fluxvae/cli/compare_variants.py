@@ -169,6 +169,8 @@ def _compare(
     allowed = None
     if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
         allowed = load_calibration(calibration, variant, network, contract=weights.contract)
+        for note in allowed.notes:
+            say(f"note: {note}")
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     maker = Maker(weights, allowed, checkpoint, overwrite, verbose, ctrl_c.check, say)
     return compare_variants(
@@ -190,7 +192,7 @@ def _views(weights: Weights, encoder: Weights, recipe: Recipe, images: str) -> t
     say(f"decoding the held-out pictures at {size} with the float32 PyTorch decoder")
     if images == "photos":
         return photo_views(weights, encoder, size)
-    return folder_views(weights, encoder, size, Path(images))
+    return folder_views(weights, encoder, size, Path(images), say)
 
 
 def comparison_json(compared: Comparison, calibration: str) -> dict[str, Any]:

@@ -220,8 +220,14 @@ def compress(
     if recipe.compression.needs_calibration:
         found = choose_encoder(weights.variant, spec, encoder, offline=offline)
         calibration = load_calibration(
-            request.calibration or "photos", weights.variant, found, contract=weights.contract
+            request.calibration or "photos",
+            weights.variant,
+            found,
+            contract=weights.contract,
+            layout=recipe.layout,
         )
+        for note in calibration.notes:
+            say(f"note: {note}")
     say(f"compressing: {recipe.compression.label()}")
     allocation = None if request.allocation is None else _read_allocation(request.allocation)
     return compress_decoder(
@@ -243,9 +249,10 @@ def save_allocation(compressed: CompressedDecoder, artifact: Path) -> None:
 
 def _read_allocation(path: Path) -> Allocation:
     from fluxvae.compress.mixed import Allocation
+    from fluxvae.output import read_text
 
     try:
-        return Allocation.from_dict(json.loads(path.read_text()))
+        return Allocation.from_dict(json.loads(read_text(path)))
     except OSError as error:
         raise UsageError(
             f"the allocation {path} cannot be read ({error.strerror}): expected the .json file "

@@ -13,6 +13,7 @@ from fluxvae.cli.compression import (
     compression_options,
     save_allocation,
 )
+from fluxvae.cli.encoders import choose_encoder, load_decoder
 from fluxvae.cli.full import FullRequest, full_options, say_choices
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
@@ -217,8 +218,6 @@ def _probe_encoder(
     tiny = recipe.decoder == "tiny" and recipe.fp16_safety == "report"
     if recipe.precision != "float16" or recipe.fp16_safety == "off" or tiny or random:
         return None
-    from fluxvae.cli.encoders import choose_encoder
-
     return choose_encoder(recipe.variant, spec, encoder, offline=offline, kind=recipe.decoder)
 
 
@@ -279,10 +278,9 @@ def _make(
         return paths
 
     from fluxvae.package_parts import save_any
-    from fluxvae.weights import load_weights
 
     say(f"loading {spec or 'pinned'} weights of {recipe.variant}")
-    weights = load_weights(recipe.variant, spec, kind=recipe.decoder, offline=offline)
+    weights = load_decoder(recipe.variant, spec, kind=recipe.decoder, offline=offline)
     compressed = compress(request, recipe, weights, spec, encoder, offline)
     say(f"converting {path.name}")
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()

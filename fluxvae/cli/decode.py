@@ -13,6 +13,7 @@ from fluxvae.cli.options import (
     overwrite_option,
     print_json,
     say,
+    strict_option,
 )
 
 
@@ -34,6 +35,7 @@ from fluxvae.cli.options import (
     metavar="PX",
     help="Expect an artifact of tiles of this size (convert --tile); says what they cost.",
 )
+@strict_option
 @backend_option
 @compute_units_option
 @overwrite_option
@@ -45,6 +47,7 @@ def command(
     function: str | None,
     size: str | None,
     tile: int | None,
+    strict: bool,
     backend: str,
     compute_units: str,
     overwrite: bool,
@@ -52,7 +55,9 @@ def command(
 ) -> None:
     """Decode latents with a saved model and write its own pictures.
 
-    LATENTS is a .safetensors, .npy or .bin file. A model in two halves is named by either one.
+    LATENTS is a .safetensors, .latent (ComfyUI), .npy or .bin file; FILE:KEY takes one tensor of a
+    .safetensors file. The model's own layout decides which axis is which: another is taken only
+    where it alone can fit. A model in two halves is named by either one.
 
     \b
     Examples:
@@ -61,6 +66,12 @@ def command(
       fluxvae decode model_tile512.mlpackage latents.safetensors --tile 512
     """
     from fluxvae.decode import decode_file
+
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        say(f"note: {text}")
 
     decoded = decode_file(
         artifact,
@@ -72,6 +83,8 @@ def command(
         backend=backend,
         compute_units=compute_units,
         overwrite=overwrite,
+        strict=strict,
+        on_note=note,
         on_image=lambda d: say(f"decoded {d.name} at {d.size}"),
     )
     for image in decoded:
@@ -81,7 +94,12 @@ def command(
     if as_json:
         rows = [{**asdict(d), "path": str(d.path)} for d in decoded]
         print_json(
-            {"artifact": str(artifact), "decoded": rows, **({"tiles": tiles} if tiles else {})}
+            {
+                "artifact": str(artifact),
+                "decoded": rows,
+                "notes": notes,
+                **({"tiles": tiles} if tiles else {}),
+            }
         )
     else:
         for path in dict.fromkeys(d.path for d in decoded):

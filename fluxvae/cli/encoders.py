@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fluxvae.cli.options import say
 from fluxvae.errors import WeightsError
 
 if TYPE_CHECKING:
     from fluxvae.weights import Weights
+
+
+def load_decoder(variant: str, spec: str | None, *, offline: bool, kind: str = "tiny") -> Weights:
+    """A decoder's weights; says what was taken of a file or folder that holds more."""
+    from fluxvae.weights import load_weights
+
+    weights = load_weights(variant, spec, kind=kind, offline=offline)
+    say_notes(weights)
+    return weights
+
+
+def say_notes(weights: Weights) -> None:
+    """On stderr, what was taken and what was passed over."""
+    for note in weights.notes:
+        say(f"note: {note}")
 
 
 def choose_encoder(
@@ -20,7 +36,9 @@ def choose_encoder(
     from fluxvae.weights import find_encoder, load_weights
 
     if encoder is not None:
-        return load_weights(variant, encoder, kind=kind, part="encoder", offline=offline)
+        chosen = load_weights(variant, encoder, kind=kind, part="encoder", offline=offline)
+        say_notes(chosen)
+        return chosen
     return find_encoder(variant, spec, kind=kind, offline=offline)
 
 
@@ -32,9 +50,7 @@ def load_pair(
     ``purpose``: what it is needed for, as in "a round trip begins with one". Raises WeightsError
     when there is none, and as ``load_weights``.
     """
-    from fluxvae.weights import load_weights
-
-    weights = load_weights(variant, spec, offline=offline)
+    weights = load_decoder(variant, spec, offline=offline)
     found = choose_encoder(variant, spec, encoder, offline=offline)
     if found is None:
         raise WeightsError(

@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, load_decoder
 from fluxvae.cli.full import decoder_option, latent_form_option
 from fluxvae.cli.options import (
+    LATENT_FILES,
     json_option,
     offline_option,
     one_size,
     overwrite_option,
     print_json,
     say,
+    strict_option,
     variant_option,
     weights_option,
 )
 from fluxvae.errors import LatentError, UsageError
-from fluxvae.recipes import LAYOUTS, PRECISIONS, Recipe
+from fluxvae.recipes import LAYOUTS, PRECISIONS, Recipe, Size
 
 if TYPE_CHECKING:
-    from fluxvae.latent_files import Latent
+    from fluxvae.latent_files import Latent, LatentFile
     from fluxvae.weights import Weights
 
 
@@ -47,8 +49,9 @@ if TYPE_CHECKING:
 @click.option(
     "--latents",
     type=click.Path(path_type=Path),
-    help="A file of your own latents (.safetensors, .npy, .bin) to take the latent from.",
+    help=f"A file of your own latents to take the latent from ({LATENT_FILES}).",
 )
+@strict_option
 @click.option(
     "--io-precision",
     type=click.Choice(PRECISIONS),
@@ -71,6 +74,7 @@ def command(
     case: str | None,
     seed: int | None,
     latents: Path | None,
+    strict: bool,
     io_precision: str,
     out: Path,
     overwrite: bool,
@@ -88,8 +92,8 @@ def command(
       fluxvae export-io --variant flux1 --weights demo --size 256 --case coffee --out io
     """
     parsed = one_size(size, "an I/O bundle")
+    from fluxvae.digest import file_sha256
     from fluxvae.iobundle import NORMAL, Request, check_target, export_bundle
-    from fluxvae.weights import load_weights
 
     noise = latents is None and case in (None, NORMAL)
     if seed is not None and not noise:
@@ -97,10 +101,15 @@ def command(
     if encoder is not None and (noise or latents is not None):
         raise UsageError("--encoder makes a photo's latent: add --case chelsea, or leave it out")
     check_target(out, overwrite)
+    notes: tuple[str, ...] = ()
     recipe = Recipe(variant, layout=layout, sizes=parsed, decoder=decoder, latents=latent_form)
-    loaded = load_weights(variant, weights, kind=decoder, offline=offline)
+    loaded = load_decoder(variant, weights, kind=decoder, offline=offline)
     if latents is not None:
-        latent, digest = _latent(latents, loaded, recipe, case)
+        given = _read(latents, loaded, recipe, strict)
+        notes = given.notes
+        for note in notes:
+            say(f"note: {note}")
+        latent, digest = _chosen(given, parsed[0], case), file_sha256(given.path)
         request = Request(
             parsed[0], layout, latent.name, 0, io_precision, latent, digest, recipe.latents
         )
@@ -117,27 +126,29 @@ def command(
     say(f"computing {request.case} at {parsed[0]} in float64")
     bundle = export_bundle(loaded, request, out, encoder=photo, overwrite=overwrite)
     if as_json:
-        print_json({"path": str(bundle.path), "manifest": bundle.manifest.to_dict()})
+        manifest = bundle.manifest.to_dict()
+        print_json({"path": str(bundle.path), "manifest": manifest, "notes": list(notes)})
     else:
         click.echo(str(bundle.path))
 
 
-def _latent(path: Path, weights: Weights, recipe: Recipe, case: str | None) -> tuple[Latent, str]:
-    """The one latent of the file that was asked for, and the file's sha256."""
-    from fluxvae.digest import file_sha256
+def _read(path: Path, weights: Weights, recipe: Recipe, strict: bool) -> LatentFile:
     from fluxvae.latent_files import read_latents
+    from fluxvae.recipes.axes import latent_input
     from fluxvae.recipes.latents import artifact_contract
 
-    contract, size = artifact_contract(recipe, weights.contract), recipe.sizes[0]
-    sides = (size.height // contract.scale, size.width // contract.scale)
-    shape = contract.shape(size.height, size.width, recipe.layout)
-    found = read_latents(path, contract, (shape,), recipe.layout, sides=(sides,))
-    fitting = [x for x in found if x.values.shape[2:] == sides and case in (None, x.name)]
+    contract = artifact_contract(recipe, weights.contract)
+    return read_latents(path, latent_input(recipe, contract, recipe.sizes), strict=strict)
+
+
+def _chosen(given: LatentFile, size: Size, case: str | None) -> Latent:
+    """The one latent of the file that was asked for."""
+    fitting = [x for x in given.latents if case in (None, x.name)]
     if len(fitting) != 1:
-        names = ", ".join(f"{x.name} {list(x.values.shape)}" for x in found)
+        names = ", ".join(f"{x.name} {list(x.values.shape)}" for x in given.latents)
         raise LatentError(
-            f"{path.name} has {len(fitting)} latents for --size {size}"
+            f"{given.path.name} has {len(fitting)} latents for --size {size}"
             f"{f' named {case}' if case else ''}, expected one: it holds {names}; choose with "
             "--case NAME and --size"
         )
-    return fitting[0], file_sha256(path)
+    return fitting[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fluxvae.catalog import CATALOG
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, load_decoder
 from fluxvae.cli.harness import cooldown_option, find_harness, harness_option
 from fluxvae.cli.options import json_option, offline_option, print_json, say, weights_option
 from fluxvae.errors import OutputError, ToolError
@@ -114,10 +114,9 @@ def _places(
 ) -> list[Place]:
     from fluxvae.mac_report import stated_list
     from fluxvae.mac_steps import Place
-    from fluxvae.weights import load_weights
 
     say(f"loading {spec or 'pinned'} weights of {variant}")
-    weights = load_weights(variant, spec, offline=offline)
+    weights = load_decoder(variant, spec, offline=offline)
     encoder = choose_encoder(variant, spec, None, offline=offline)
     return [
         Place(recipe, weights, encoder, harness, out, settings)

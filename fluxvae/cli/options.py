@@ -35,6 +35,12 @@ weights_option = click.option(
     help="A .safetensors or .pth file or a folder, 'demo' (shipped, not FLUX's latent space), "
     "or 'random[:SEED]'. Default: the pinned file of the Hugging Face Hub.",
 )
+strict_option = click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse latents that look like those of another space or order, instead of noting it.",
+)
+LATENT_FILES = ".safetensors, .latent, .npy, .bin; FILE:KEY takes one tensor"
 backend_option = click.option(
     "--backend",
     type=click.Choice(BACKENDS),

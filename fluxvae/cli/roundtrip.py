@@ -213,6 +213,8 @@ def _maker(
     allowed = None
     if any(compression.needs_calibration for compression in asked):
         allowed = load_calibration(calibration, weights.variant, encoder, contract=weights.contract)
+        for note in allowed.notes:
+            say(f"note: {note}")
     return Maker(weights, allowed, None, overwrite, verbose, ctrl_c.check, say)
 
 

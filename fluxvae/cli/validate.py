@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, say_notes
 from fluxvae.cli.options import (
     ARTIFACT,
+    LATENT_FILES,
     backend_option,
     compute_units_option,
     json_option,
     offline_option,
     print_json,
     say,
+    strict_option,
 )
 
 if TYPE_CHECKING:
@@ -39,8 +42,9 @@ if TYPE_CHECKING:
 @click.option(
     "--latents",
     type=click.Path(path_type=Path),
-    help="Your own latents (.safetensors, .npy, .bin) instead of the photos'.",
+    help=f"Your own latents ({LATENT_FILES}) instead of the photos'.",
 )
+@strict_option
 @click.option(
     "--intermediates",
     is_flag=True,
@@ -60,6 +64,7 @@ def command(
     weights: str | None,
     encoder: str | None,
     latents: Path | None,
+    strict: bool,
     intermediates: bool,
     budget: bool,
     backend: str,
@@ -89,15 +94,20 @@ def command(
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
     loaded, spec = resolve_weights(record, weights, offline=offline)
+    say_notes(loaded)
     user: tuple[Latent, ...] = ()
+    notes: tuple[str, ...] = ()
     if latents is not None:
-        from fluxvae.validate import check_latents, read_for
+        from fluxvae.validate import read_for
 
-        user = read_for(record, latents, record.recipe.sizes)
-        check_latents(user, artifact.name, record)
+        given = read_for(record, latents, record.recipe.sizes, strict=strict)
+        user, notes = given.latents, given.notes
+        for note in notes:
+            say(f"note: {note}")
     variant, kind = record.recipe.variant, record.recipe.decoder
     found = None if user else choose_encoder(variant, spec, encoder, offline=offline, kind=kind)
     report = _run(artifact, loaded, found, user, backend, compute_units)
+    report = replace(report, notes=(*notes, *report.notes))
     departures = _intermediates(report, loaded, found, user) if intermediates else None
     stages = _budget(report, loaded, found, user) if budget else None
     if as_json:

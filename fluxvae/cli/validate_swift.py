@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
+from fluxvae.cli.encoders import choose_encoder, say_notes
 from fluxvae.cli.harness import (
     find_harness,
     function_option,
@@ -134,6 +134,7 @@ def _exported(
     opened = open_artifact(model)
     program, record = opened.programs[0], opened.record
     weights, chosen = resolve_weights(record, spec, offline=offline)
+    say_notes(weights)
     photo = None
     if encoder is not None or set(cases) != {NORMAL}:
         photo = choose_encoder(

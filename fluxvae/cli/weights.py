@@ -186,6 +186,7 @@ def _report_text(report: "FileReport") -> str:
         ("tensors", f"{dtypes}; {report.parameters:,} parameters" if dtypes else ""),
         ("metadata", ", ".join(f"{k}={v}" for k, v in sorted(report.metadata.items()))[:300]),
         ("fits", fits or "nothing"),
+        *(("note", note) for note in report.notes),
         *(("problem", problem) for problem in report.problems),
     ]
     name = click.style(str(report.path), bold=True)

@@ -69,7 +69,7 @@ def run_job(
 ) -> Trained:
     """Train, or go on training, and write ``job.out``. Raises OutputError, CompressionError."""
     refuse_existing(job.out, job.overwrite)
-    pictures = load_pictures(job.images)
+    pictures = load_pictures(job.images, say)
     folder = run_folder(job.out)
     with _only_here(folder, team):
         start, compression = _start(job, pictures, folder / "start.safetensors", team, say)
@@ -101,9 +101,9 @@ def run_job(
     return trained
 
 
-def load_pictures(images: str) -> Pictures:
+def load_pictures(images: str, say: Callable[[str], None] = lambda _: None) -> Pictures:
     """``photos``, or a folder of images. Raises CompressionError."""
-    return calibration_pictures() if images == "photos" else folder_pictures(Path(images))
+    return calibration_pictures() if images == "photos" else folder_pictures(Path(images), say)
 
 
 def post_training(
@@ -155,7 +155,10 @@ def _start(
     }
     if team.rank == 0 and not path.exists():
         say(f"compressing without gradients, to start from: {job.start.label()}")
-        made = post_training(job.start, job.weights, calibrate(job, pictures), precision, say)
+        calibration = calibrate(job, pictures)
+        for note in calibration.notes:
+            say(f"note: {note}")
+        made = post_training(job.start, job.weights, calibration, precision, say)
         save_checkpoint(path, made, job.weights, job.start, seen)
     wait(team)
     found = read_checkpoint(path)

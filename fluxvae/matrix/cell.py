@@ -25,10 +25,11 @@ def main(arguments: list[str]) -> int:
     # light imports come first: the watch must be there before torch takes its seconds
     from fluxvae.errors import FluxVAEError
     from fluxvae.matrix.job import parse_job
+    from fluxvae.output import read_text
 
     folder = Path(arguments[0])
     try:
-        job = parse_job((folder / "job.json").read_text(encoding="utf-8"))
+        job = parse_job(read_text(folder / "job.json"))
         threading.Thread(
             target=_watch, args=(folder, job.settings.memory_limit), daemon=True
         ).start()
@@ -46,8 +47,9 @@ def _do(folder: Path) -> None:
     from fluxvae.matrix.make import check_tools, make, solve, stage
     from fluxvae.matrix.measure import measure
     from fluxvae.matrix.record import RESULT, read_result
+    from fluxvae.output import read_text
 
-    job = parse_job((folder / "job.json").read_text(encoding="utf-8"))
+    job = parse_job(read_text(folder / "job.json"))
     torch.set_num_threads(job.settings.threads)
     check_tools(job)
     out = folder / OUT

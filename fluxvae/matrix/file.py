@@ -15,6 +15,7 @@ from typing import Any
 from fluxvae.catalog import CATALOG, DECODERS
 from fluxvae.errors import MatrixError, UsageError
 from fluxvae.matrix.record import NONE, Cell
+from fluxvae.output import read_text
 from fluxvae.recipes import (
     ATTENTION,
     LAYOUTS,
@@ -93,18 +94,21 @@ class Matrix:
     encoders: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_matrix(path: Path) -> Matrix:
-    """The file at ``path``. Raises MatrixError when it cannot be read, UsageError for what it
-    says wrongly."""
+def read_matrix(path: Path, name: str | None = None) -> Matrix:
+    """The file at ``path``; ``name`` as for ``parse_matrix``, by default the file's.
+
+    Raises MatrixError when it cannot be read, UsageError for what it says wrongly; both name it.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text in UTF-8; expected a matrix in TOML") from error
+        return parse_matrix(read_text(path), path.stem if name is None else name)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not a matrix in TOML: {error}") from error
     except OSError as error:
         raise MatrixError(
             f"{path} cannot be read: {error.strerror}; `fluxvae matrix init {path}` makes one"
         ) from error
-    return parse_matrix(text, path.stem)
 
 
 def parse_matrix(text: str, name: str = "matrix") -> Matrix:
@@ -112,7 +116,7 @@ def parse_matrix(text: str, name: str = "matrix") -> Matrix:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the matrix is no TOML: {error}") from error
+        raise UsageError(f"the matrix is not TOML: {error}") from error
     _known(data, ("matrix", "axes", "cell", "exclude"), "table")
     head = _table(data, "matrix")
     numbers = [f.name for f in fields(Settings) if f.name != "memory_limit"]

@@ -18,7 +18,7 @@ from fluxvae.matrix.job import Job
 from fluxvae.matrix.plan import folder_name
 from fluxvae.matrix.record import RESULT, Cell, Result, read_result, read_results
 from fluxvae.matrix.summary import summarize, summary_json
-from fluxvae.output import disk_trouble, write_text
+from fluxvae.output import disk_trouble, read_text, write_text
 
 DIGEST = "result.sha256"
 WORK = ".work"  # everything unfinished
@@ -82,7 +82,7 @@ def kept(folder: Path, key: str, cell: Cell) -> Result | None:
 def recorded_digest(place: Path) -> str | None:
     """What ``result.json`` was when it was put there; None when nothing says so."""
     try:
-        return (place / DIGEST).read_text(encoding="utf-8").split()[0]
+        return read_text(place / DIGEST).split()[0]
     except (OSError, IndexError, ValueError):
         return None
 
@@ -142,7 +142,7 @@ def foreign(folder: Path, names: Iterable[str]) -> list[Path]:
 def is_reported(folder: Path) -> bool:
     """Whether the pages are there and are of the cells as they are."""
     try:
-        written = (folder / "summary.json").read_text(encoding="utf-8")
+        written = read_text(folder / "summary.json")
     except (OSError, ValueError):
         return False
     current = written == summary_json(summarize(read_results(folder)))

@@ -17,7 +17,7 @@ import numpy as np
 from fluxvae import __version__
 from fluxvae.digest import data_sha256, file_sha256
 from fluxvae.errors import MatrixError
-from fluxvae.output import write_file, write_text
+from fluxvae.output import read_text, write_file, write_text
 from fluxvae.structure import parse_record
 
 T = TypeVar("T")
@@ -227,7 +227,7 @@ def array_sha256(array: np.ndarray) -> str:
 
 def _read(kind: type[T], page: Path, format_: str) -> T:
     try:
-        return parse_record(kind, page.read_text(encoding="utf-8"), format_, VERSION)
+        return parse_record(kind, read_text(page), format_, VERSION)
     except OSError as error:
         raise MatrixError(f"{page} cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -33,6 +33,7 @@ from fluxvae.matrix.verdict import flags_of, verdict_of
 from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.package import read_package
 from fluxvae.models.build import build_decoder, build_tiny_decoder
+from fluxvae.output import read_text
 from fluxvae.package_parts import save_any
 from fluxvae.recipes import Recipe, artifact_name
 from fluxvae.validate import Case, Watch, limit_for
@@ -181,7 +182,7 @@ def _budget(job: Job, recipe: Recipe, errors: tuple[ErrorFigures, ...]) -> dict[
     names = [c.name for c in given if c.kind == "photo"] or [c.name for c in given]
     ends = {name: f"{name}@{size}" if len(recipe.sizes) > 1 else name for name in names}
     stages: dict[str, dict[str, float | None]] = {
-        role.partition(":")[2]: json.loads(Path(path).read_text(encoding="utf-8"))
+        role.partition(":")[2]: json.loads(read_text(Path(path)))
         for role, path in job.files.items()
         if role.startswith("stage:")
     }

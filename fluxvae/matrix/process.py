@@ -13,7 +13,7 @@ from fluxvae.errors import OutputError
 from fluxvae.matrix.cell import STOPPED
 from fluxvae.matrix.job import OUT, Job, cell_toml, failed, job_json, write_result
 from fluxvae.matrix.record import RESULT
-from fluxvae.output import disk_trouble
+from fluxvae.output import disk_trouble, read_text
 
 LOG = "log.txt"
 FAILED = "failed.txt"  # of a solution or stage: why there is none
@@ -88,7 +88,7 @@ def _reason(job: Job, folder: Path, ended: Ended) -> str | None:
         return None
     stopped = folder / STOPPED
     if stopped.exists():
-        return stopped.read_text(encoding="utf-8")
+        return read_text(stopped)
     if ended.code is None:
         return f"it took longer than the limit of {job.settings.time_limit_s:g} s"
     if ended.code < 0:

@@ -37,6 +37,7 @@ from fluxvae.matrix.process import FAILED, perform
 from fluxvae.matrix.record import Cell, Result
 from fluxvae.matrix.sources import Sources
 from fluxvae.matrix.summary import worst_psnr
+from fluxvae.output import read_text
 
 SHARED = "solved"
 Say = Callable[[str], None]
@@ -205,7 +206,7 @@ class Queue:
         told = out / FAILED
         if told.exists():
             what = "compression" if job.kind == "solve" else "the error budget"
-            reason = f"{what}: {told.read_text(encoding='utf-8')}"
+            reason = f"{what}: {read_text(told)}"
             for name in [n for n, needs in self.waiting.items() if job.name in needs]:
                 del self.waiting[name]
                 reader = self.jobs[name]

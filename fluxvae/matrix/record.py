@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fluxvae.errors import MatrixError
+from fluxvae.output import read_text
 from fluxvae.structure import parse_record
 
 FORMAT = "fluxvae-matrix-cell"
@@ -242,7 +243,7 @@ class Summary:
 def read_result(path: Path) -> Result:
     """A ``result.json``, strictly. Raises MatrixError in one sentence."""
     try:
-        return parse_result(path.read_text(encoding="utf-8"))
+        return parse_result(read_text(path))
     except OSError as error:
         raise MatrixError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:

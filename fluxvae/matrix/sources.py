@@ -56,6 +56,8 @@ class Sources:
             spec = self.matrix.weights.get(name)
             self.say(f"loading {spec or 'pinned'} weights of {name}")
             weights = load_weights(variant, spec, kind=kind, offline=self.offline)
+            for note in weights.notes:
+                self.say(f"note: {note}")
             self.loaded[name] = weights
         return self.loaded[name]
 

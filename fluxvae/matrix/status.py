@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxvae.errors import MatrixError
-from fluxvae.matrix.file import parse_matrix
+from fluxvae.matrix.file import read_matrix
 from fluxvae.matrix.folder import MATRIX
 from fluxvae.matrix.record import RESULT, Result, Row, read_result
 from fluxvae.matrix.summary import summarize
@@ -48,7 +48,7 @@ def require_folder(folder: Path) -> None:
 def read_status(folder: Path) -> Status:
     """Every cell of the folder's matrix. Raises MatrixError or UsageError for a damaged one."""
     require_folder(folder)
-    matrix = parse_matrix((folder / MATRIX).read_text(encoding="utf-8"), folder.name)
+    matrix = read_matrix(folder / MATRIX, folder.name)
     results: dict[str, Result | None] = {}
     for place in sorted((folder / "cells").glob("[!.]*")):
         label = place.name[17:]  # after the key

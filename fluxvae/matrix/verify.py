@@ -18,6 +18,7 @@ from fluxvae.matrix.record import RESULT, Cell, Result, read_result
 from fluxvae.matrix.status import require_folder
 from fluxvae.matrix.summary import summarize, summary_json
 from fluxvae.matrix.verdict import flags_of, verdict_of
+from fluxvae.output import read_text
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _cell(place: Path, result: Result, known: _Known) -> Iterator[str]:
     if result.key != key or place.name != folder_name(key, cell):
         yield "its key does not follow from its recipe, weights, inputs, versions and settings"
     try:
-        written = (place / "cell.toml").read_text(encoding="utf-8")
+        written = read_text(place / "cell.toml")
     except (OSError, ValueError):
         written = ""
     if written != cell_toml(cell):
@@ -159,7 +160,7 @@ def _missing(results: Sequence[Result], cells: Sequence[Cell]) -> Iterator[str]:
 def _summary(folder: Path, results: Sequence[Result]) -> Iterator[str]:
     ordered = sorted(results, key=lambda r: (r.cell.label(), r.key))
     try:
-        written = (folder / "summary.json").read_text(encoding="utf-8")
+        written = read_text(folder / "summary.json")
     except (OSError, ValueError):
         yield "summary.json is missing: `fluxvae matrix report` writes it"
         return

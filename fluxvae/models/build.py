@@ -10,6 +10,7 @@ from fluxvae.errors import WeightsError
 from fluxvae.models.kl import KLDecoder, KLEncoder
 from fluxvae.models.tiny import tiny_decoder, tiny_encoder
 from fluxvae.weights import Weights
+from fluxvae.weights.kl_keys import STATISTICS
 
 
 def build_decoder(weights: Weights) -> nn.Module:
@@ -25,7 +26,8 @@ def build_decoder(weights: Weights) -> nn.Module:
     channels = entry.contract.channels
     if entry.kl is not None:
         with torch.device("meta"):
-            module = KLDecoder(channels, _form(entry.kl, weights))
+            statistics = any(name in weights.tensors for name in STATISTICS)
+            module = KLDecoder(channels, _form(entry.kl, weights), statistics=statistics)
         return _filled(module, weights, assign=True)
     return _filled(tiny_decoder(channels, pool=entry.pool), weights)
 

@@ -18,6 +18,10 @@ from fluxvae.catalog import KLForm
 from fluxvae.weights.kl_keys import RESNETS
 
 EPS = 1e-6  # of every GroupNorm
+NO_STATISTICS = (
+    "these weights have no batch-norm statistics (bn.running_mean, bn.running_var), which turn "
+    "FLUX.2's sampler latents into the VAE's: use --latents vae, or the file of the whole VAE"
+)
 STATISTICS_EPS = 1e-4  # of FLUX.2's batch-norm over the packed latent
 
 
@@ -145,14 +149,15 @@ class KLDecoder(nn.Module):
     """Latent (B, C, h, w) in the VAE's own space to image (B, 3, 8h, 8w) in about [-1, 1].
 
     Names are diffusers' without the leading ``decoder.``; ``post_quant_conv`` and ``bn`` exist
-    for FLUX.2 alone. ``bn`` takes no part in ``forward``: see ``Statistics``.
+    for FLUX.2 alone. ``bn`` takes no part in ``forward`` (see ``Statistics``), and None stands for
+    a file that has no ``statistics``.
     """
 
-    def __init__(self, channels: int, form: KLForm) -> None:
+    def __init__(self, channels: int, form: KLForm, *, statistics: bool = True) -> None:
         super().__init__()
         widths, groups = form.widths[::-1], form.groups
         self.post_quant_conv = nn.Conv2d(channels, channels, 1) if form.quant_convs else None
-        self.bn = Statistics(4 * channels) if form.quant_convs else None
+        self.bn = Statistics(4 * channels) if form.quant_convs and statistics else None
         self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.mid_block = Middle(widths[0], groups)
         steps = list(pairwise((widths[0], *widths)))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluxvae.models.kl import STATISTICS_EPS, KLDecoder
+from fluxvae.errors import WeightsError
+from fluxvae.models.kl import NO_STATISTICS, STATISTICS_EPS, KLDecoder
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH
 
 
@@ -62,7 +63,8 @@ def with_latents(
 
     ``decoder`` is a KL decoder, or a tiny one (which takes the sampler's latent as it is).
     ``form``: ``vae``, ``sampler`` or ``packed``. ``patches``: rows and columns of FLUX.1's tokens.
-    Its dtype is kept; the folds are computed in float64.
+    Its dtype is kept; the folds are computed in float64. Raises WeightsError where FLUX.2's
+    batch-norm statistics are needed and the decoder has none.
     """
     if isinstance(decoder, KLDecoder):
         if form == "vae":
@@ -119,7 +121,8 @@ def _denormalised(decoder: KLDecoder, *, packed: bool) -> KLDecoder:
     padding comes after them.
     """
     assert decoder.post_quant_conv is not None
-    assert decoder.bn is not None
+    if decoder.bn is None:
+        raise WeightsError(NO_STATISTICS)
     weight, bias = _parts(decoder.post_quant_conv)
     out, channels = weight.shape[:2]
     mean = decoder.bn.running_mean.double().reshape(channels, -1)  # (C, places)

@@ -2,26 +2,26 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from fluxvae.catalog import KNOWN_FILES, all_decoders
-from fluxvae.digest import file_sha256
 from fluxvae.errors import WeightsError
-from fluxvae.weights.files import Header, read_header
-from fluxvae.weights.keys import (
-    PARTS,
-    KeyLayout,
-    check_fit,
-    fitting_entries,
-    likely_entry,
-    part_names,
-    part_shapes,
-    read_layout,
-)
+from fluxvae.weights.files import Checkpoint
+from fluxvae.weights.keys import check_fit, choose_network, first_few, fitting_entries, likely_entry
+from fluxvae.weights.kl_keys import STATISTICS
 from fluxvae.weights.load import load_file
+from fluxvae.weights.networks import (
+    PARTS,
+    UNKNOWN,
+    Network,
+    find_networks,
+    group_names,
+    passed_over,
+)
+from fluxvae.weights.sharded import checkpoint_bytes, checkpoint_sha256, open_checkpoint
 from fluxvae.weights.source import WeightSource
 
 
@@ -32,7 +32,7 @@ class FileReport:
     ``format`` is ``safetensors``, ``pytorch`` or None when unreadable. ``fits`` are the
     (variant, kind, part) triples it can serve as. ``dtypes`` counts tensors by dtype. ``known``
     names a published file with the same sha256; ``pinned`` is the variant whose Hub file this is.
-    ``problems`` says in words what stands against using it.
+    ``problems`` says in words what stands against using it; ``notes`` what else there is to know.
     """
 
     path: Path
@@ -48,6 +48,7 @@ class FileReport:
     pinned: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def describe_file(path: Path) -> FileReport:
@@ -58,33 +59,35 @@ def describe_file(path: Path) -> FileReport:
     if not path.is_file():
         what = "is a folder; give a file in it" if path.is_dir() else "does not exist"
         raise WeightsError(f"{path}: {what}")
-    sha256 = file_sha256(path)
-    size = path.stat().st_size
-    known, pinned = _published(sha256)
+    known, pinned = None, None
+    sha256, size = "", 0
     try:
-        header = read_header(path)
+        sha256, size = checkpoint_sha256(path), checkpoint_bytes(path)
+        known, pinned = _published(sha256)
+        checkpoint = open_checkpoint(path)
     except WeightsError as error:
         return FileReport(path, size, sha256, known=known, pinned=pinned, problems=(str(error),))
-    layout = read_layout(header.shapes)
+    shapes, networks = checkpoint.shapes, find_networks(checkpoint.shapes)
     fits = tuple(
-        (entry.variant, entry.kind, part)
-        for part in layout.parts
-        for entry in fitting_entries(part_shapes(layout, part, header.shapes), part)
+        (entry.variant, entry.kind, network.part)
+        for network in networks
+        for entry in fitting_entries(network.shapes(shapes), network.part)
     )
     return FileReport(
         path,
         size,
         sha256,
-        format=header.format,
-        style=layout.style,
-        fits=fits,
-        tensors=len(header.shapes),
-        parameters=sum(math.prod(shape) for shape in header.shapes.values()),
-        dtypes=dict(Counter(header.dtypes.values())),
+        format=checkpoint.format,
+        style=networks[0].style if networks else UNKNOWN,
+        fits=tuple(dict.fromkeys(fits)),
+        tensors=len(shapes),
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        dtypes=dict(Counter(checkpoint.dtypes.values())),
         known=known,
         pinned=pinned,
-        metadata=header.metadata,
-        problems=tuple(_problems(path, header, layout, fits)),
+        metadata=checkpoint.metadata,
+        problems=tuple(_problems(path, checkpoint, networks)),
+        notes=tuple(_notes(checkpoint, networks)),
     )
 
 
@@ -96,21 +99,38 @@ def _published(sha256: str) -> tuple[str | None, str | None]:
     return KNOWN_FILES.get(sha256), None
 
 
-def _problems(
-    path: Path, header: Header, layout: KeyLayout, fits: tuple[tuple[str, str, str], ...]
-) -> Iterator[str]:
+def _problems(path: Path, checkpoint: Checkpoint, networks: Sequence[Network]) -> Iterator[str]:
     """What stops each part from being loaded; reads the values of those that would fit."""
-    if not layout.parts:
-        yield from _refusal(lambda: part_names(layout, PARTS[0], path.name))
-    served = {part for _, _, part in fits}
-    for part in layout.parts:
-        shapes = part_shapes(layout, part, header.shapes)
-        entry = likely_entry(shapes, part, kl=layout.kl)
-        if part in served:
-            source = WeightSource("file", path.name, None)
-            yield from _refusal(partial(load_file, entry, part, path, source))
-        else:
-            yield from _refusal(partial(check_fit, entry, part, shapes, path.name))
+    shapes = checkpoint.shapes
+    if not networks:
+        entry = likely_entry({}, PARTS[0], kl=False)
+        yield from _refusal(lambda: choose_network(entry, PARTS[0], (), shapes, path.name))
+    for part in PARTS:
+        own = [network for network in networks if network.part == part]
+        fitting = [n for n in own if fitting_entries(n.shapes(shapes), part)]
+        for network in fitting[:1] or own[:1]:
+            given = network.shapes(shapes)
+            entry = likely_entry(given, part, kl=network.kl)
+            if fitting:
+                source = WeightSource("file", path.name, None)
+                yield from _refusal(partial(load_file, entry, part, path, source))
+            else:
+                yield from _refusal(partial(check_fit, entry, part, given, path.name))
+
+
+def _notes(checkpoint: Checkpoint, networks: Sequence[Network]) -> Iterator[str]:
+    """Where the VAE is, what it lacks and what else there is."""
+    if not networks:
+        return
+    network = networks[0]
+    if network.prefix:
+        yield f"the VAE is under {network.prefix!r}"
+    statistics = any(name in network.names for name in STATISTICS)
+    if "post_quant_conv.weight" in network.names and not statistics:
+        yield "no batch-norm statistics: for --latents vae alone"
+    others = [*passed_over(network, networks, checkpoint.shapes), *checkpoint.others]
+    if others:
+        yield f"{len(others)} other entries ({first_few(group_names(others), 4)})"
 
 
 def _refusal(check: Callable[[], object]) -> Iterator[str]:

@@ -1,17 +1,19 @@
-"""Read the tensors of one file, trusting nothing in it.
+"""Open one checkpoint file, trusting nothing in it; values are read when asked for.
 
-Takes ``.safetensors`` and torch's ``.pth``/``.pt``/``.bin``; which of the two it is, the first
-bytes say, not the name. Pickles are read by torch's restricted unpickler alone
-(``weights_only=True``: https://docs.pytorch.org/docs/stable/notes/serialization.html), so no code
-in them can run.
+Takes ``.safetensors`` and torch's ``.pth``/``.pt``/``.bin``/``.ckpt``; which of the two it is, the
+first bytes say, not the name. A VAE may be a hundredth of the file, so nothing else of it is read.
+Pickles are read by torch's restricted unpickler alone (``weights_only=True``:
+https://docs.pytorch.org/docs/stable/notes/serialization.html), so no code in them can run.
 """
 
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,53 +22,37 @@ from torch import Tensor
 from fluxvae.errors import WeightsError, git_lfs_problem
 from fluxvae.weights.keys import Shape, first_few
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".bin", ".ckpt")
 SAFETENSORS = "safetensors"
 PYTORCH = "pytorch"
 
 _HEADER_LENGTH = 8  # safetensors: little-endian 64-bit size of the JSON header, then "{"
 _LARGEST_HEADER = 100_000_000  # the limit of safetensors' own reader
-_DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+_DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+                "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}  # fmt: skip
+_DEEPEST = 8  # dicts within dicts
 _REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")  # in torch's message
 
 
 @dataclass(frozen=True)
-class Contents:
-    """A file's tensors as they are, under the file's own names and dtypes."""
+class Checkpoint:
+    """Names, shapes and dtypes (torch's names: ``float16``, ...) of a checkpoint's tensors.
 
-    format: str
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Header:
-    """Names, shapes and dtypes (torch's names: ``float16``, ...) without the values."""
+    ``read`` gives the values of some of them as they are, on the CPU; it raises WeightsError.
+    ``others`` names what else it holds.
+    """
 
     format: str
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, str]
-    metadata: Mapping[str, str]
+    read: Callable[[Iterable[str]], dict[str, Tensor]]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
 
-def read_file(path: Path) -> Contents:
-    """All tensors of a checkpoint. Raises WeightsError naming the file, in one line."""
-    if sniff(path) == SAFETENSORS:
-        return _read_safetensors(path)
-    return Contents(PYTORCH, _read_pickle(path), {})
-
-
-def read_header(path: Path) -> Header:
-    """What the tensors are called and look like. Reads values only where a format forces it."""
-    if sniff(path) == SAFETENSORS:
-        return _read_safetensors_header(path)
-    tensors = _read_pickle(path)
-    return Header(
-        PYTORCH,
-        {name: tuple(t.shape) for name, t in tensors.items()},
-        {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items()},
-        {},
-    )
+def open_file(path: Path) -> Checkpoint:
+    """A checkpoint of one file. Raises WeightsError naming it, in one line."""
+    return _open_safetensors(path) if sniff(path) == SAFETENSORS else _open_pickle(path)
 
 
 def sniff(path: Path) -> str:
@@ -80,14 +66,14 @@ def sniff(path: Path) -> str:
         raise WeightsError(f"{path}: is empty; download it again")
     if pointer := git_lfs_problem(start, "the weights"):
         raise WeightsError(f"{path}: {pointer}")
-    if start.lstrip()[:1] == b"<":
+    length = int.from_bytes(start[:_HEADER_LENGTH], "little")
+    if start[_HEADER_LENGTH : _HEADER_LENGTH + 1] == b"{" and length <= _LARGEST_HEADER:
+        return SAFETENSORS
+    if start.lstrip()[:1] == b"<":  # after safetensors, whose length may begin like this
         raise WeightsError(
             f"{path}: is a web page, not weights: download the file itself (the 'resolve' "
             "address, not 'blob')"
         )
-    length = int.from_bytes(start[:_HEADER_LENGTH], "little")
-    if start[_HEADER_LENGTH : _HEADER_LENGTH + 1] == b"{" and length <= _LARGEST_HEADER:
-        return SAFETENSORS
     if start.startswith((b"PK\x03\x04", b"\x80")):  # zip archive, or a bare pickle (protocol 2+)
         return PYTORCH
     if path.suffix == ".safetensors":
@@ -99,26 +85,26 @@ def sniff(path: Path) -> str:
     )
 
 
-def _read_safetensors(path: Path) -> Contents:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Contents(SAFETENSORS, tensors, dict(file.metadata() or {}))
-    except SafetensorError as error:
-        raise _damaged(path, error) from error
-
-
-def _read_safetensors_header(path: Path) -> Header:
+def _open_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return Header(
+            return Checkpoint(
                 SAFETENSORS,
                 {name: tuple(s.get_shape()) for name, s in slices.items()},
                 {name: _dtype_name(s.get_dtype()) for name, s in slices.items()},
+                partial(_read_safetensors, path),
                 dict(file.metadata() or {}),
             )
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_safetensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 
 
@@ -134,30 +120,58 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
     )
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _open_pickle(path: Path) -> Checkpoint:
+    tensors: dict[str, Tensor] = {}
+    others = []
+    for name, value in _flat(_load_pickle(path), path):
+        if not isinstance(value, Tensor):
+            others.append(name)
+        elif name in tensors:
+            raise WeightsError(f"{path}: holds {name} twice; save the state dict alone")
+        else:
+            tensors[name] = value.detach()
+    if not tensors:
+        raise WeightsError(f"{path}: no tensors in it, but {first_few(others) or 'nothing'}")
+    return Checkpoint(
+        PYTORCH,
+        {name: tuple(t.shape) for name, t in tensors.items()},
+        {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items()},
+        lambda names: {name: tensors[name] for name in names},
+        others=tuple(others),
+    )
+
+
+def _load_pickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        mapped = file.read(2) == b"PK"  # torch's older format cannot be mapped
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # hints about pickle protocols, before the refusal
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise _refused_pickle(path, error) from error
     except Exception as error:
         # torch.load answers damage with RuntimeError, EOFError, KeyError, ValueError and more,
         # depending on where the file breaks.
         raise _damaged(path, _first_sentence(error)) from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
+
+
+def _flat(loaded: Any, path: Path) -> Iterator[tuple[str, Any]]:
+    """(name, value) of a dict and the dicts in it, as ``state_dict.decoder.conv_in.weight``."""
     if not isinstance(loaded, dict):
         raise WeightsError(
             f"{path}: holds a {type(loaded).__name__}; expected a state dict of tensors by name"
         )
-    others = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
-    if others:
-        raise WeightsError(
-            f"{path}: holds things that are not tensors ({first_few(others)}); give a plain "
-            "state dict, or a dict whose 'state_dict' is one"
-        )
-    return {str(name): value.detach() for name, value in loaded.items()}
+    waiting, seen = [("", loaded, 0)], {id(loaded)}
+    while waiting:
+        start, items, depth = waiting.pop()
+        for key, value in items.items():
+            name = f"{start}{key}"
+            if not isinstance(value, dict):
+                yield name, value
+            elif id(value) not in seen and depth < _DEEPEST:  # a dict may hold itself
+                seen.add(id(value))
+                waiting.append((f"{name}.", value, depth + 1))
 
 
 def _refused_pickle(path: Path, error: Exception) -> WeightsError:

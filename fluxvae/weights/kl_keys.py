@@ -7,7 +7,7 @@ of https://github.com/black-forest-labs/flux and https://github.com/black-forest
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from fluxvae.catalog import KLForm
 
@@ -19,103 +19,37 @@ KL_BFL = "Black Forest Labs autoencoder"
 RESNETS = {"decoder": 3, "encoder": 2}  # residual blocks in each stage
 STATISTICS = ("bn.running_mean", "bn.running_var")
 
-_DIFFUSERS = re.compile(r"\b(?:up_blocks|down_blocks|mid_block)\.")
-_BFL = re.compile(
-    r"(?:^|\.)(?:mid\.(?:block|attn)_\d|(?:up|down)\.\d+\.(?:block|upsample|downsample))"
+_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+# diffusers' names in BFL's terms, inside one part. BFL counts the decoder's four stages from the
+# image.
+_BFL_FORMS = (
+    (re.compile(r"^mid_block\.resnets\.(\d)"), lambda m: f"mid.block_{int(m[1]) + 1}"),
+    (
+        re.compile(r"^mid_block\.attentions\.0\.(group_norm|to_q|to_k|to_v|to_out\.0)"),
+        lambda m: f"mid.attn_1.{_ATTENTION[m[1]]}",
+    ),
+    (re.compile(r"^up_blocks\.(\d)\."), lambda m: f"up.{3 - int(m[1])}."),
+    (re.compile(r"^down_blocks\.(\d)\."), lambda m: f"down.{m[1]}."),
+    (re.compile(r"\.resnets\.(\d)\."), lambda m: f".block.{m[1]}."),
+    (re.compile(r"\.(up|down)samplers\.0\."), lambda m: f".{m[1]}sample."),
+    (re.compile(r"\.conv_shortcut\."), lambda _: ".nin_shortcut."),
+    (re.compile(r"^conv_norm_out\."), lambda _: "norm_out."),
 )
-
-# BFL's names in diffusers' terms, inside one part. ``{last}`` is the number of the last stage:
-# diffusers counts the decoder's stages from the latent.
-_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
-_PLACES = (
-    (re.compile(r"mid\.block_([12])\."), lambda m, _: f"mid_block.resnets.{int(m[1]) - 1}."),
-    (
-        re.compile(r"mid\.attn_1\.(norm|q|k|v|proj_out)\."),
-        lambda m, _: f"mid_block.attentions.0.{_ATTENTION[m[1]]}.",
-    ),
-    (
-        re.compile(r"up\.(\d+)\.block\.(\d+)\."),
-        lambda m, last: f"up_blocks.{last - int(m[1])}.resnets.{m[2]}.",
-    ),
-    (
-        re.compile(r"up\.(\d+)\.upsample\.conv\."),
-        lambda m, last: f"up_blocks.{last - int(m[1])}.upsamplers.0.conv.",
-    ),
-    (re.compile(r"down\.(\d+)\.block\.(\d+)\."), r"down_blocks.\1.resnets.\2."),
-    (re.compile(r"down\.(\d+)\.downsample\.conv\."), r"down_blocks.\1.downsamplers.0.conv."),
-    (re.compile(r"norm_out\."), "conv_norm_out."),
-)
-_SHORTCUT = ("nin_shortcut.", "conv_shortcut.")
 _PROJECTION = re.compile(r"mid_block\.attentions\.0\.to_(?:q|k|v|out\.0)\.weight")
-_OF_BOTH = ("bn.num_batches_tracked",)  # a counter of training: no weight
 
 
-def kl_style(names: Iterable[str]) -> str | None:
-    """The key style when these are a KL autoencoder's names, else None."""
-    names = list(names)
-    if any(_DIFFUSERS.search(name) for name in names):
-        return KL_DIFFUSERS
-    return KL_BFL if any(_BFL.search(name) for name in names) else None
-
-
-def kl_parts(names: Iterable[str]) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
-    """({part: {diffusers' name in the part: the file's name}}, names that belong to neither).
-
-    Bare names, as of a file with a decoder alone, belong to the part whose stages they have.
-    """
-    names = [name for name in names if not name.endswith(_OF_BOTH)]
-    bare = _bare_part(names)
-    parts: dict[str, dict[str, str]] = {}
-    unknown = []
-    for name in names:
-        part, rest = _part_of(name, bare)
-        if part is None:
-            unknown.append(name)
-        else:
-            parts.setdefault(part, {})[rest] = name
-    for part in parts:
-        last = _last_stage(parts[part])
-        parts[part] = {to_diffusers(rest, last): name for rest, name in parts[part].items()}
-    # Statistics alone do not make a decoder.
-    if all(name.startswith(("bn.", "post_quant_conv.")) for name in parts.get("decoder", ())):
-        unknown += parts.pop("decoder", {}).values()
-    return parts, tuple(unknown)
-
-
-def _bare_part(names: list[str]) -> str | None:
-    if any(name.startswith(("decoder.", "encoder.")) for name in names):
-        return None
-    return "decoder" if any(name.startswith(("up.", "up_blocks.")) for name in names) else "encoder"
-
-
-def _part_of(name: str, bare: str | None) -> tuple[str | None, str]:
-    """The part a name belongs to, and the rest of it. BFL puts the 1x1 convolutions inside."""
-    for part in ("decoder", "encoder"):
-        if name.startswith(f"{part}."):
-            return part, name.removeprefix(f"{part}.")
-    if name.startswith(("post_quant_conv.", "bn.")):
-        return "decoder", name
-    if name.startswith("quant_conv."):
-        return "encoder", name
-    return bare, name
-
-
-def _last_stage(names: Iterable[str]) -> int:
-    found = (re.match(r"up\.(\d+)\.", name) for name in names)
-    return max((int(match[1]) for match in found if match), default=0)
-
-
-def to_diffusers(name: str, last: int) -> str:
-    """One name inside a part, in BFL's or diffusers' style, as diffusers'.
-
-    ``last`` is the number of BFL's last up stage: 3 in every FLUX decoder.
-    """
-    for pattern, form in _PLACES:
-        match = pattern.match(name)
-        if match:
-            place = form(match, last) if callable(form) else match.expand(form)
-            return (place + name[match.end() :]).replace(*_SHORTCUT)
+def bfl_name(name: str) -> str:
+    """A diffusers name inside one part, such as ``mid_block.resnets.0.norm1.bias``, as BFL's."""
+    for pattern, form in _BFL_FORMS:
+        name = pattern.sub(form, name)
     return name
+
+
+def known_names(part: str) -> set[str]:
+    """Every name, in diffusers' style, that some KL network of this form can have."""
+    names = set(kl_shapes(part, 1, KLForm((1, 2, 3, 4), (1, 2, 3, 4), quant_convs=True)))
+    widening = {name.replace(".conv1.", ".conv_shortcut.") for name in names}
+    return names | {name for name in widening if ".conv_shortcut." in name}
 
 
 def stored_shape(name: str, shape: Shape) -> Shape:

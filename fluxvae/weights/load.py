@@ -1,7 +1,7 @@
 """From what ``--weights`` says to checked float32 tensors under upstream's names."""
 
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,20 +17,12 @@ from fluxvae.catalog import (
 from fluxvae.digest import file_sha256
 from fluxvae.errors import UsageError, WeightsError
 from fluxvae.weights.digest import tensor_digest
-from fluxvae.weights.files import SUFFIXES, read_file, read_header
+from fluxvae.weights.folder import choose_file, fitting_files
 from fluxvae.weights.hub import Progress, fetch_file
-from fluxvae.weights.keys import (
-    PARTS,
-    Shape,
-    check_family,
-    check_fit,
-    entry_shapes,
-    first_few,
-    part_names,
-    part_shapes,
-    read_layout,
-)
+from fluxvae.weights.keys import PARTS, choose_network, entry_shapes, first_few
+from fluxvae.weights.networks import Network, find_networks, group_names, passed_over
 from fluxvae.weights.random_weights import random_tensors
+from fluxvae.weights.sharded import checkpoint_sha256, open_checkpoint
 from fluxvae.weights.source import Weights, WeightSource
 
 OWN_METADATA = "fluxvae"  # key that scripts/train_demo_weights.py leaves in a file's metadata
@@ -92,8 +84,9 @@ def load_entry(
         return _load_demo(entry, part)
     if _is_random(spec):
         return _load_random(entry, part, spec)
-    path = _choose_file(entry, part, Path(spec))
-    return load_file(entry, part, path, WeightSource("file", path.name, file_sha256(path)))
+    path, notes = choose_file(entry, part, Path(spec))
+    source = WeightSource("file", path.name, checkpoint_sha256(path))
+    return load_file(entry, part, path, source, notes)
 
 
 def find_encoder(
@@ -117,16 +110,16 @@ def find_encoder(
         path = fetch_file(
             entry.hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
         )
-        if not _holds(path, "encoder"):
+        if not _holds(entry, "encoder", path):
             return None
         return load_entry(entry, part="encoder", offline=True, cache_dir=cache_dir)
     if spec == "demo" or _is_random(spec):
         return load_entry(entry, spec, part="encoder")
     path = Path(spec)
     if path.is_dir():
-        fitting = [p for p in _candidates(path) if _problem(entry, "encoder", p) is None]
+        fitting, _ = fitting_files(entry, "encoder", path)
         return load_entry(entry, spec, part="encoder") if fitting else None
-    if _holds(path, "encoder"):
+    if _holds(entry, "encoder", path):
         return load_entry(entry, spec, part="encoder")
     name = path.name.replace("decoder", "encoder").replace("Decoder", "Encoder")
     sibling = path.with_name(name)
@@ -168,80 +161,51 @@ def _load_random(entry: Decoder, part: str, spec: str) -> Weights:
     return _weights(entry, part, tensors, source, random_contract(entry))
 
 
-def _choose_file(entry: Decoder, part: str, path: Path) -> Path:
-    """The path itself, or the one file of a folder that is the asked part of the asked variant."""
-    if not path.exists():
-        raise WeightsError(
-            f"{path}: does not exist; give a {' or '.join(SUFFIXES)} file or a folder, "
-            "or 'demo', or 'random[:SEED]'"
-        )
-    if not path.is_dir():
-        return path
-    candidates = _candidates(path)
-    inner = path / "vae"  # the folder of a whole diffusers pipeline
-    if not candidates and entry.kl is not None and inner.is_dir():
-        return _choose_file(entry, part, inner)
-    if not candidates:
-        raise WeightsError(f"{path}: the folder has no {', '.join(SUFFIXES)} file in it")
-    problems = {p: _problem(entry, part, p) for p in candidates}
-    fitting = [p for p, problem in problems.items() if problem is None]
-    if len(fitting) > 1:
-        raise WeightsError(
-            f"{path}: several files fit ({first_few((p.name for p in fitting), 6)}): "
-            "give one of them with --weights"
-        )
-    if not fitting:
-        reasons = first_few((str(problem) for problem in problems.values()), 4)
-        raise WeightsError(f"{path}: no {entry.variant} {part} in the folder: {reasons}")
-    return fitting[0]
+def _holds(entry: Decoder, part: str, path: Path) -> bool:
+    """Whether a file has the part, of this entry or of another, whole or not."""
+    networks = find_networks(open_checkpoint(path).shapes)
+    return any(network.part == part and network.kl == (entry.kl is not None)
+               for network in networks)  # fmt: skip
 
 
-def _candidates(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
-
-
-def _problem(entry: Decoder, part: str, path: Path) -> str | None:
-    """Why a file of a folder is not the one that is looked for; None when it is."""
-    try:
-        header = read_header(path)
-        _check_header(entry, part, header.shapes, path.name)
-    except WeightsError as error:
-        return str(error).replace(str(path), path.name)
-    return None
-
-
-def _check_header(entry: Decoder, part: str, shapes: Mapping[str, Shape], name: str) -> None:
-    """Raise WeightsError unless a file of such tensors has exactly this part of the entry."""
-    layout = read_layout(shapes)
-    check_family(entry, layout, shapes, name)
-    part_names(layout, part, name)
-    check_fit(entry, part, part_shapes(layout, part, shapes), name)
-
-
-def _holds(path: Path, part: str) -> bool:
-    return part in read_layout(read_header(path).shapes).parts
-
-
-def load_file(entry: Decoder, part: str, path: Path, source: WeightSource) -> Weights:
-    """Read, check and convert one part of one file. Raises WeightsError."""
-    contents = read_file(path)
-    shapes = {key: tuple(tensor.shape) for key, tensor in contents.tensors.items()}
-    _check_header(entry, part, shapes, str(path))
+def load_file(
+    entry: Decoder, part: str, path: Path, source: WeightSource, notes: tuple[str, ...] = ()
+) -> Weights:
+    """Read, check and convert one part of one checkpoint. Raises WeightsError."""
+    checkpoint = open_checkpoint(path)
+    networks = find_networks(checkpoint.shapes)
+    network = choose_network(entry, part, networks, checkpoint.shapes, str(path))
     expected = entry_shapes(entry, part)
+    values = checkpoint.read(network.names.values())
     tensors = {
-        name: _to_float32(contents.tensors[key], key, path).reshape(expected[name])
-        for name, key in part_names(read_layout(shapes), part, str(path)).items()
+        name: _to_float32(values[key], key, path).reshape(expected[name])
+        for name, key in network.names.items()
     }
-    own = source.kind == "demo" or OWN_METADATA in contents.metadata
+    own = source.kind == "demo" or OWN_METADATA in checkpoint.metadata
     contract = demo_contract(entry) if own else entry.contract
-    return _weights(entry, part, tensors, source, contract)
+    others = [*passed_over(network, networks, checkpoint.shapes), *checkpoint.others]
+    said = (*notes, *_notes(path.name, network, others))
+    return _weights(entry, part, tensors, source, contract, said)
+
+
+def _notes(name: str, network: Network, others: Sequence[str]) -> Iterator[str]:
+    """What was taken of a file that holds more."""
+    if not others:
+        return
+    where = f" under {network.prefix!r}" if network.prefix else ""
+    yield (
+        f"{name}: took the {network.part}{where}; passed over {len(others)} other entries "
+        f"({first_few(group_names(others), 4)})"
+    )
 
 
 def _to_float32(tensor: Tensor, key: str, path: Path) -> Tensor:
-    if not tensor.is_floating_point() or tensor.layout is not torch.strided:
+    plain = tensor.layout is torch.strided and not tensor.is_meta
+    if not tensor.is_floating_point() or not plain:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise WeightsError(f"{path}: {key} is {kind}; expected plain floating-point weights")
-    values = tensor.to(torch.float32).contiguous()
+    # A copy even of float32: the file's own memory may change with the file.
+    values = tensor.to(torch.float32, copy=True).contiguous()
     bad = int((~torch.isfinite(values)).sum())
     if bad:
         raise WeightsError(
@@ -257,7 +221,8 @@ def _weights(
     tensors: Mapping[str, Tensor],
     source: WeightSource,
     contract: LatentContract,
+    notes: tuple[str, ...] = (),
 ) -> Weights:
-    ordered = {name: tensors[name] for name in entry_shapes(entry, part)}
+    ordered = {name: tensors[name] for name in entry_shapes(entry, part) if name in tensors}
     digest = tensor_digest(ordered)
-    return Weights(entry.variant, part, ordered, source, contract, digest, entry.kind)
+    return Weights(entry.variant, part, ordered, source, contract, digest, entry.kind, notes)

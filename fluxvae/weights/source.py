@@ -14,7 +14,8 @@ class WeightSource:
 
     ``kind`` is ``hub``, ``file``, ``demo`` or ``random``. ``name`` is
     ``repo@revision/file``, the file's bare name, ``demo`` or ``random:SEED``.
-    ``file_sha256`` is the digest of the file's bytes; None for random weights.
+    ``file_sha256`` is the digest of the file's bytes, for an index of several files as
+    ``fluxvae.weights.sharded.checkpoint_sha256`` defines it; None for random weights.
     """
 
     kind: str
@@ -31,7 +32,10 @@ class Weights:
     diffusers' without the leading ``decoder.``, ``up_blocks.0.resnets.0.conv1.weight``, ...) and
     float32 values on the CPU. ``digest`` is
     ``fluxvae.weights.digest.tensor_digest`` of them: equal for equal values, whatever the
-    container, key style or (exactly representable) dtype they came in.
+    container, key style or (exactly representable) dtype they came in. FLUX.2's batch-norm
+    statistics (``STATISTICS`` of ``fluxvae.weights.kl_keys``) may be absent, as from a file of the
+    decoder alone: then only latents of the VAE's own space can be taken. ``notes`` say, for
+    people, what was taken and what was passed over.
     """
 
     variant: str
@@ -41,3 +45,4 @@ class Weights:
     contract: LatentContract
     digest: str
     kind: str = "tiny"
+    notes: tuple[str, ...] = ()

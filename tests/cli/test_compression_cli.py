@@ -154,6 +154,7 @@ def test_an_allocation_is_saved_and_replayed(
     assert first.code == 0, first.err
     made = Path(first.out.strip())
     saved = made.with_suffix(".allocation.json")
+    saved.write_bytes(b"\xef\xbb\xbf" + saved.read_bytes())  # as Windows' editors save it
     again = tmp_path / "again.mlpackage"
     replayed = convert("--recipe", str(saved), *options, "--out", str(again))
     assert replayed.code == 0, replayed.err

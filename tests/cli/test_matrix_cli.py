@@ -135,6 +135,23 @@ def test_a_wrong_file_is_told(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("text", ["# größer\n", "\ufeff# größer\r\n"], ids=["plain", "marked"])
+def test_a_file_of_another_system_is_read_whatever_the_locale(toml: Path, text: str) -> None:
+    toml.write_bytes(text.encode() + toml.read_bytes())
+    ran = subprocess.run(
+        [sys.executable, "-m", "fluxvae", "matrix", "run", str(toml), "--only", "none"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONUTF8": "0",
+             "PYTHONCOERCECLOCALE": "0"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "no cell fits --only none" in ran.stderr
+
+
+def test_a_file_in_another_encoding_is_named(capsys: Capture, toml: Path) -> None:
+    toml.write_text(toml.read_text(), "utf-16")
+    ran = run(capsys, "matrix", "run", str(toml))
+    refused(ran, 2, str(toml), "expected text in UTF-8, is UTF-16: save it as UTF-8")
+
+
 def test_a_missing_file_is_told(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "no.toml"
     refused(run(capsys, "matrix", "run", str(path)), 1, "cannot be read", "matrix init")
