@@ -4,7 +4,7 @@ The photos are disjoint from those that every figure is measured on.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from fluxvae.catalog import LatentContract, find_decoder
 from fluxvae.data import CALIBRATION_PHOTOS, crop_image, photo_crops
 from fluxvae.errors import CompressionError, ImageError, LatentError
-from fluxvae.images import IMAGE_SUFFIXES, open_image
+from fluxvae.images import IMAGE_SUFFIXES, image_files, open_image, passed_over
 from fluxvae.latent_files import KEYED, LatentFile, read_latents
 from fluxvae.models.build import build_encoder
 from fluxvae.recipes.axes import LatentInput
@@ -92,24 +92,24 @@ def folder_calibration(
     and files of other kinds are passed over. Raises CompressionError when nothing is left, when
     images have no encoder, and for any file that cannot be used.
     """
-    files = _files(folder)
-    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
-    stored = [f for f in files if f.suffix.lower() in LATENT_SUFFIXES]
+    images, others = _files(folder)
+    stored = [f for f in others if f.suffix.lower() in LATENT_SUFFIXES]
     if not images and not stored:
-        raise CompressionError(_nothing(folder, files))
+        raise CompressionError(_nothing(folder, others))
     wanted = contract or (encoder.contract if encoder else find_decoder(variant).contract)
     form = LatentInput(wanted, variant, native_form("tiny"), layout)
     given = [_read_latents(file, form) for file in stored]
     latents = [middle for file in given for middle in _middles(file)]
+    notes = [*passed_over([f for f in others if f not in stored])]
+    notes += [note for file in given for note in file.notes]
     if images:
         if encoder is None:
             raise CompressionError(
                 f"{folder} holds images, but no encoder belongs to these weights: pass --encoder "
                 "PATH, or a folder of latent files (.safetensors or .npy)"
             )
-        latents += encode(encoder, _image_crops(images, side))
-    notes = tuple(note for file in given for note in file.notes)
-    return replace(calibration_of(folder.resolve().name, latents), notes=notes)
+        latents += encode(encoder, _image_crops(images, side, notes.append))
+    return replace(calibration_of(folder.resolve().name, latents), notes=tuple(notes))
 
 
 def encode(encoder: Weights, images: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -119,15 +119,41 @@ def encode(encoder: Weights, images: Iterable[np.ndarray]) -> list[np.ndarray]:
         return [network(torch.from_numpy(image)).numpy() for image in images]
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file of any mode as uint8 (H, W, 3) RGB, turned as its EXIF says.
+def read_folder(
+    folder: Path, otherwise: str, say: Callable[[str], None]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and pixels of each image of a folder, as ``read_image`` gives them.
 
-    Its shorter side is reduced to ``LARGEST_IMAGE`` where it is longer. Raises CompressionError.
+    ``say`` is called with a note of what is passed over, and where only a first frame is taken.
+    ``otherwise``: what to do without images, as in "use --images photos". Raises CompressionError.
     """
     try:
-        pixels = open_image(path).pixels
+        images, others = image_files(folder)
     except ImageError as error:
-        raise CompressionError(f"{error}: mend it or take it out of the folder") from error
+        raise CompressionError(f"{error}: give a folder of images, or {otherwise}") from error
+    if not images:
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise CompressionError(f"no images in {folder}: put some there ({known}), or {otherwise}")
+    for note in passed_over(others):
+        say(f"note: {note}")
+    for path in images:
+        yield path.name, read_image(path, lambda note: say(f"note: {note}"))
+
+
+def read_image(path: Path, note: Callable[[str], object] = lambda _: None) -> np.ndarray:
+    """An image file of any mode as uint8 (H, W, 3) RGB, turned as its EXIF says.
+
+    Its shorter side is reduced to ``LARGEST_IMAGE`` where it is longer. ``note`` is called where
+    only the first of several frames is taken. Raises CompressionError.
+    """
+    try:
+        opened = open_image(path)
+    except ImageError as error:
+        raise CompressionError(f"{error}: repair it or take it out of the folder") from error
+    pixels = opened.pixels
+    for change in opened.changes:
+        if change.startswith("first of"):
+            note(f"{path.name}: {change}")
     shrink = LARGEST_IMAGE / min(pixels.shape[:2])
     if shrink >= 1:
         return pixels
@@ -138,13 +164,13 @@ def read_image(path: Path) -> np.ndarray:
     return np.asarray(reduced)
 
 
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    try:
+        return image_files(folder)
+    except ImageError as error:
         raise CompressionError(
-            f"{folder} is no folder: --calibration takes 'photos', or a folder of images or "
-            "latent files"
-        )
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+            f"{error}: --calibration takes 'photos', or a folder of images or latent files"
+        ) from error
 
 
 def _nothing(folder: Path, files: list[Path]) -> str:
@@ -170,12 +196,14 @@ def _middles(file: LatentFile) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(middle, np.float32)
 
 
-def _image_crops(images: list[Path], side: int) -> Iterator[np.ndarray]:
+def _image_crops(
+    images: list[Path], side: int, note: Callable[[str], object]
+) -> Iterator[np.ndarray]:
     """``MOST`` squares in all, the first images giving one more where it does not divide."""
     count = min(len(images), MOST)
     chosen = [images[i * len(images) // count] for i in range(count)]
     for index, path in enumerate(chosen):
-        pixels = read_image(path)
+        pixels = read_image(path, note)
         several = MOST // count + (index < MOST % count)
         for place in range(several):
             part = (place + 0.5) / several  # along the diagonal

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from fluxvae.backends import make_runner
-from fluxvae.calibration import encode, read_image
+from fluxvae.calibration import encode, read_folder
 from fluxvae.data import EVALUATION_PHOTOS, crop_image, photo_image
-from fluxvae.errors import CompressionError, OutputError, UsageError
+from fluxvae.errors import OutputError, UsageError
 from fluxvae.evidence import Evidence
-from fluxvae.images import IMAGE_SUFFIXES
 from fluxvae.inspection import quantization_evidence
 from fluxvae.metrics import compare
 from fluxvae.mil.package import read_package
@@ -96,16 +95,20 @@ def photo_views(weights: Weights, encoder: Weights, size: Size) -> tuple[View, .
     return _views(weights, encoder, [p.name for p in EVALUATION_PHOTOS], images)
 
 
-def folder_views(weights: Weights, encoder: Weights, size: Size, folder: Path) -> tuple[View, ...]:
-    """The middle of every image of a folder, in the order of names. Raises CompressionError."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    files = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != "."]
-    if not files:
-        raise CompressionError(
-            f"no images in {folder}: put some there ({', '.join(IMAGE_SUFFIXES)}), or use "
-            "--images photos"
-        )
-    return _views(weights, encoder, [f.name for f in files], [_middle(f, size) for f in files])
+def folder_views(
+    weights: Weights,
+    encoder: Weights,
+    size: Size,
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[View, ...]:
+    """The middle of every image of a folder, in the order of names; ``say`` is called with notes.
+
+    Raises CompressionError.
+    """
+    found = read_folder(folder, "use --images photos", say)
+    images = [(name, _middle(pixels, size)) for name, pixels in found]
+    return _views(weights, encoder, [name for name, _ in images], [image for _, image in images])
 
 
 def compare_variants(
@@ -210,8 +213,7 @@ def is_kept(
     return True
 
 
-def _middle(path: Path, size: Size) -> np.ndarray:
-    pixels = read_image(path)
+def _middle(pixels: np.ndarray, size: Size) -> np.ndarray:
     wanted = (size.height, size.width)
     room = (max(0, have - want) // 2 for have, want in zip(pixels.shape, wanted, strict=False))
     top, left = room

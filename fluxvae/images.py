@@ -16,9 +16,15 @@ from typing import Any
 import numpy as np
 
 from fluxvae.data import crop_pixels
-from fluxvae.errors import ImageError
+from fluxvae.errors import ImageError, git_lfs_problem
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp"
+)  # fmt: skip
+# Images that Pillow reads with another package or not at all. They count as a folder's images, so
+# that none is passed over without a word.
+_UNREAD_SUFFIXES = (".heic", ".heif", ".jxl")
+_LITTER = ("thumbs.db", "desktop.ini", "icon\r")  # of Windows and macOS; in folders of images
 LARGEST_PIXELS = 400_000_000  # 20,000 x 20,000; 1.2 GB as 8-bit RGB
 LEAST_SIDE = 64  # pixels; below this most of a picture would be its own mirror image
 
@@ -43,23 +49,35 @@ class Pixels:
 
 
 def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """A folder's images by their names, and its other files; hidden files and folders excluded.
+    """A folder's images by their names' ends, whatever their case, and its other files.
 
-    Both in the order of names. Raises ImageError when it is no folder or cannot be listed.
+    Both in the order of names. Folders are left out, and what systems leave behind: hidden files
+    (``.DS_Store``, macOS' ``._photo.png``), ``Thumbs.db``. Raises ImageError when it is not a
+    folder or cannot be listed.
     """
     try:
-        files = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != ".")
+        files = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_file())
     except OSError as error:
-        raise ImageError(f"{folder} is no folder that can be read ({error.strerror})") from error
-    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
+        reason = error.strerror or error
+        raise ImageError(f"{folder} is not a folder that can be read ({reason})") from error
+    files = [f for f in files if f.name.lower() not in _LITTER]
+    known = (*IMAGE_SUFFIXES, *_UNREAD_SUFFIXES)
+    images = [f for f in files if f.suffix.lower() in known]
     return images, [f for f in files if f not in images]
+
+
+def passed_over(files: Sequence[Path]) -> tuple[str, ...]:
+    """A note of the files of a folder that are not taken; empty without any."""
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return (f"passed over {', '.join(f.name for f in files[:3])}{more}",) if files else ()
 
 
 def open_image(path: Path, middle: tuple[int, int] | None = None) -> Pixels:
     """An image file of any mode as uint8 RGB, turned as its EXIF says, alpha laid on white.
 
-    With ``middle`` (height, width) only the middle is kept where it is larger. Raises ImageError
-    for what is no image, damaged, of floats, or larger than ``LARGEST_PIXELS``.
+    Of several frames or pages the first is taken. With ``middle`` (height, width) only the middle
+    is kept where it is larger. Raises ImageError for what is not an image, damaged, of floats, of a
+    format that Pillow does not read here, or larger than ``LARGEST_PIXELS``.
     """
     from PIL import Image
 
@@ -71,15 +89,17 @@ def open_image(path: Path, middle: tuple[int, int] | None = None) -> Pixels:
                     f"{path} has {height} x {width} pixels, more than can be unpacked safely "
                     f"({LARGEST_PIXELS:,}): cut it first"
                 )
+            frames = getattr(opened, "n_frames", 1)
             deep = _deep(opened)
             opened.load()
             image, changes = _upright(opened, middle)
-    except (OSError, ValueError, SyntaxError, MemoryError) as error:
+    except (OSError, EOFError, ValueError, SyntaxError, MemoryError) as error:
         raise ImageError(f"{path} cannot be read as an image ({_reason(error, path)})") from error
     if image.mode == "F":  # floats of an unknown range
         raise ImageError(f"{path} holds floats: save it with 8 or 16 bits a channel")
     rgb, more = _as_rgb(image, deep)
-    return Pixels(rgb, (*changes, *more))
+    first = [f"first of {frames} frames"] if frames > 1 else []
+    return Pixels(rgb, (*first, *changes, *more))
 
 
 def fit(image: Pixels, height: int, width: int) -> Pixels:
@@ -125,8 +145,24 @@ def _reason(error: Exception, path: Path) -> str:
         return "out of memory"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if text.startswith("cannot identify image file"):
-        return "no kind of image that is known here"
+        return _unknown(path)
     return re.sub(r"\s*\n.*", "", text.replace(str(path), path.name))
+
+
+def _unknown(path: Path) -> str:
+    """What a file is that Pillow does not know, and what to do."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if pointer := git_lfs_problem(start, "the image"):
+        return pointer
+    brand = start[8:12] if start[4:8] == b"ftyp" else b""  # ISO base media, ISO/IEC 14496-12
+    if brand in (b"avif", b"avis"):
+        return "AVIF, which this Pillow cannot read: use Pillow 11.3 or later, or save it as PNG"
+    if brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        return "HEIC, which Pillow cannot read: save it as PNG or JPEG"
+    if start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "JPEG XL, which Pillow cannot read: save it as PNG or JPEG"
+    return "not a kind of image that is known here" if start else "the file is empty"
 
 
 def _deep(image: Any) -> bool:

@@ -217,7 +217,8 @@ def _shapes(program: Program, name: str) -> dict[str, tuple[int | None, ...]]:
     shapes |= {feature.name: feature.shape for feature in signature.inputs}
     if all(d is not None for shape in shapes.values() for d in shape):
         return shapes
-    zeros = {f.name: np.zeros(_array_shape(f), np.float32) for f in signature.inputs}
+    zero = np.float32(0)  # repeated without taking memory
+    zeros = {f.name: np.broadcast_to(zero, _array_shape(f)) for f in signature.inputs}
     with contextlib.suppress(UnsupportedOpError):
         for _, outputs in Session(program, name, device="meta").iterate(zeros):
             shapes.update({k: tuple(v.shape) for k, v in outputs.items()})

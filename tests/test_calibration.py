@@ -76,6 +76,7 @@ def test_folder_of_images_becomes_latents(tmp_path: Path, encoder: Weights) -> N
     (tmp_path / ".DS_Store").write_bytes(b"\0")
     found = folder_calibration(tmp_path, "flux2", encoder, side=64)
     assert found.name == tmp_path.name
+    assert found.notes == ("passed over notes.txt",)
     assert [latent.shape for latent in found.latents] == MOST * [(1, 32, 8, 8)]
     assert all(latent.dtype == np.float32 for latent in found.latents)
     assert folder_calibration(tmp_path, "flux2", encoder, side=64).digest == found.digest
@@ -147,14 +148,14 @@ def test_empty_folder_names_the_way_out(tmp_path: Path, encoder: Weights) -> Non
 
 
 def test_folder_without_anything_readable_says_what_it_found(tmp_path: Path) -> None:
-    (tmp_path / "photo.heic").write_bytes(b"x")
-    _refused(tmp_path, "flux2", None, "photo.heic", ".jpg")
+    (tmp_path / "photo.psd").write_bytes(b"x")
+    _refused(tmp_path, "flux2", None, "photo.psd", ".jpg")
 
 
 def test_missing_folder_and_file_are_refused(tmp_path: Path) -> None:
-    _refused(tmp_path / "none", "flux2", None, "is no folder", "photos")
+    _refused(tmp_path / "none", "flux2", None, "is not a folder", "photos")
     (tmp_path / "file").write_bytes(b"x")
-    _refused(tmp_path / "file", "flux2", None, "is no folder")
+    _refused(tmp_path / "file", "flux2", None, "is not a folder")
 
 
 def test_images_without_an_encoder_are_refused(tmp_path: Path) -> None:

@@ -184,6 +184,18 @@ def test_values_of_other_tensors_are_not_read(
     )
 
 
+@pytest.mark.parametrize("length", [0x3C20, 0x3C0A])  # begin with " <" and a line end with "<"
+def test_a_header_s_length_is_not_a_web_page(
+    tmp_path: Path, named: dict[str, Tensor], parts: list[Weights], length: int
+) -> None:
+    path = write(tmp_path / "w.safetensors", diffusers_names(parts[0]))
+    whole = path.read_bytes()
+    own = int.from_bytes(whole[:8], "little")
+    padded = whole[8 : 8 + own] + b" " * (length - own)  # JSON allows spaces at its end
+    path.write_bytes(length.to_bytes(8, "little") + padded + whole[8 + own :])
+    assert load_entry(ENTRY, str(path)).digest == parts[0].digest
+
+
 # --- pickles ----------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from fluxvae.errors import ImageError
 from fluxvae.images import LARGEST_PIXELS, Pixels, fit, image_files, open_image, unique_names
@@ -153,7 +153,7 @@ def test_what_unpacks_to_more_than_memory_is_refused(tmp_path: Path) -> None:
 
 def test_text_named_as_an_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(ImageError, match=r"a\.png cannot be read .*no kind of image"):
+    with pytest.raises(ImageError, match=r"a\.png cannot be read .*not a kind of image"):
         open_image(tmp_path / "a.png")
 
 
@@ -161,6 +161,47 @@ def test_truncated_jpeg_is_refused(tmp_path: Path) -> None:
     whole = _saved(tmp_path, "a.jpg", Image.fromarray(COLOURS)).read_bytes()
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ImageError, match="truncated"):
+        open_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "apng", "tiff", "avif"])
+def test_of_several_frames_the_first_is_taken_and_said(tmp_path: Path, suffix: str) -> None:
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    shades = [Image.new("RGB", (64, 64), (50 * i, 200, 90)) for i in range(3)]
+    path = _saved(tmp_path, f"a.{suffix}", shades[0], save_all=True, append_images=shades[1:])
+    found = open_image(path)
+    assert np.abs(found.pixels.astype(int) - (0, 200, 90)).max() <= 4  # lossy formats
+    assert found.changes == ("first of 3 frames",)
+
+
+def test_avif_of_one_frame_is_read(tmp_path: Path) -> None:
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    plain = Image.new("RGB", (70, 90), (120, 30, 200))
+    found = open_image(_saved(tmp_path, "a.avif", plain))
+    assert found.changes == ()
+    assert np.abs(found.pixels.astype(int) - (120, 30, 200)).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF, which this Pillow cannot read: use Pillow 11.3"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC, which Pillow cannot read: save it as PNG"),
+        (b"\xff\x0a\0\0", "JPEG XL, which Pillow cannot read: save it as PNG"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer, not the image: run"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_what_pillow_cannot_read_says_what_to_do(
+    tmp_path: Path, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.init()
+    without = [kind for kind in Image.ID if kind != "AVIF"]
+    monkeypatch.setattr(Image, "ID", without)  # as in a Pillow without it
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=words):
         open_image(tmp_path / "a.jpg")
 
 
@@ -174,13 +215,13 @@ def test_small_images_are_mirrored_and_tiny_ones_refused() -> None:
 
 
 def test_folder_is_listed_by_name_without_hidden_files(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpeg", "notes.txt", ".DS_Store"):
+    for name in ("b.PNG", "a.jpeg", "c.HEIC", "notes.txt", ".DS_Store", "._a.jpeg", "Thumbs.db"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "sub").mkdir()
     images, others = image_files(tmp_path)
-    assert [f.name for f in images] == ["a.jpeg", "b.PNG"]
+    assert [f.name for f in images] == ["a.jpeg", "b.PNG", "c.HEIC"]
     assert [f.name for f in others] == ["notes.txt"]
-    with pytest.raises(ImageError, match="is no folder"):
+    with pytest.raises(ImageError, match="is not a folder"):
         image_files(tmp_path / "none")
 
 

@@ -193,7 +193,7 @@ def _views(weights: Weights, encoder: Weights, recipe: Recipe, images: str) -> t
     say(f"decoding the held-out pictures at {size} with the float32 PyTorch decoder")
     if images == "photos":
         return photo_views(weights, encoder, size)
-    return folder_views(weights, encoder, size, Path(images))
+    return folder_views(weights, encoder, size, Path(images), say)
 
 
 def comparison_json(compared: Comparison, calibration: str) -> dict[str, Any]:

@@ -7,13 +7,13 @@ split over several processes, sees the same crops as an unbroken one.
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fluxvae.calibration import MOST, SIDE, read_image
+from fluxvae.calibration import MOST, SIDE, read_folder
 from fluxvae.data import (
     CALIBRATION_PHOTOS,
     EVALUATION_PHOTOS,
@@ -22,7 +22,6 @@ from fluxvae.data import (
     photo_image,
 )
 from fluxvae.errors import CompressionError
-from fluxvae.images import IMAGE_SUFFIXES
 
 LEAST = 32  # side of an image in pixels
 _KEPT = 0.25  # of each picture's rows, to choose the best step by
@@ -51,16 +50,14 @@ def calibration_pictures() -> Pictures:
     return split("photos", [Picture(p.name, load_photo(p)) for p in CALIBRATION_PHOTOS])
 
 
-def folder_pictures(folder: Path) -> Pictures:
-    """All images of a folder, by name. Raises CompressionError when they cannot be used."""
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not paths:
-        raise CompressionError(
-            f"{folder}: expected a folder with images ({', '.join(IMAGE_SUFFIXES)}), found none; "
-            "leave --images out to train on the shipped photos"
-        )
-    return split(folder.resolve().name, [Picture(path.name, read_image(path)) for path in paths])
+def folder_pictures(folder: Path, say: Callable[[str], None] = lambda _: None) -> Pictures:
+    """All images of a folder, by name; ``say`` is called with notes about them.
+
+    Raises CompressionError when they cannot be used.
+    """
+    otherwise = "leave --images out to train on the shipped photos"
+    pictures = [Picture(name, pixels) for name, pixels in read_folder(folder, otherwise, say)]
+    return split(folder.resolve().name, pictures)
 
 
 def split(name: str, pictures: Sequence[Picture]) -> Pictures:

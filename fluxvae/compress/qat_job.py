@@ -69,7 +69,7 @@ def run_job(
 ) -> Trained:
     """Train, or go on training, and write ``job.out``. Raises OutputError, CompressionError."""
     refuse_existing(job.out, job.overwrite)
-    pictures = load_pictures(job.images)
+    pictures = load_pictures(job.images, say)
     folder = run_folder(job.out)
     with _only_here(folder, team):
         refuse_existing(job.out, job.overwrite)  # of a training that ended while we came here
@@ -101,9 +101,9 @@ def run_job(
     return trained
 
 
-def load_pictures(images: str) -> Pictures:
+def load_pictures(images: str, say: Callable[[str], None] = lambda _: None) -> Pictures:
     """``photos``, or a folder of images. Raises CompressionError."""
-    return calibration_pictures() if images == "photos" else folder_pictures(Path(images))
+    return calibration_pictures() if images == "photos" else folder_pictures(Path(images), say)
 
 
 def post_training(

@@ -6,7 +6,6 @@ description) and the same weight files as the package it came from. ``metadata.j
 """
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,6 @@ class _Reader:
             )
         inputs = tuple(_variable(p) for p in function.parameters)
         ops = tuple(self._op(op) for op in function.ops)
-        _refuse_twice([v.name for v in inputs] + [v.name for op in ops for v in op.outputs])
         return Function(function.name, OPSET_OF[function.opset], inputs, ops, function.outputs)
 
     def _op(self, op: TextOp) -> Op:
@@ -183,9 +181,3 @@ def _tensor(kind: Type) -> TensorType:
     if not isinstance(kind, TensorType):  # of an operation that the executor does not know
         return TensorType(type(kind).__name__.removesuffix("Type").lower(), ())
     return kind
-
-
-def _refuse_twice(names: list[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ArtifactError(f"the program defines {twice[0]!r} twice; it is damaged")

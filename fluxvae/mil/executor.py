@@ -16,13 +16,19 @@ from torch import Tensor
 
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil import ops as ops  # fills the registry
+from fluxvae.mil.declared import check_declared, check_value
 from fluxvae.mil.features import accept
+from fluxvae.mil.growth import refuse_growth
+from fluxvae.mil.interface import check_wiring
 from fluxvae.mil.numerics import Rounder, storage_dtype, to_tensor
 from fluxvae.mil.program import Constant, Feature, Op, Program, Ref, TensorType
 from fluxvae.mil.registry import REGISTRY, Bools, Ints, OpSpec, Parameter, Tensors
 
 OnOp = Callable[[Op, Mapping[str, Tensor]], None]
-_NUMPY_OUT = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64, "int32": np.int32}
+# What torch and numpy raise for arguments of a damaged model.
+_FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+_NUMPY_OUT = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64,
+              "int32": np.int32, "int8": np.int8}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Session:
         self.function = program.function(function)
         self.signature = program.signatures[self.function.name]
         self._refuse_unsupported()
-        self._check_inputs()
+        check_wiring(self.function, self.signature)
         self._rounder = Rounder()
         self._constants: dict[str, Any] = {}
         self._last_use = _last_uses(self.function.ops, self.function.outputs)
@@ -112,24 +118,14 @@ class Session:
         for variable in self.function.inputs:
             storage_dtype(variable.type.dtype)
 
-    def _check_inputs(self) -> None:
-        described = sorted(f.name for f in self.signature.inputs)
-        taken = sorted(v.name for v in self.function.inputs)
-        if described != taken:
-            raise ArtifactError(f"the program takes {taken}, but the model describes {described}")
-
     def _plan(self) -> list[Step]:
         steps = []
-        known = {v.name for v in self.function.inputs}
+        known = {v.name: v.type for v in self.function.inputs}
         # Every operation is looked up before any constant is read or anything is computed.
         specs = [self._lookup(o) for o in self.function.ops]
         for index, (operation, spec) in enumerate(zip(self.function.ops, specs, strict=True)):
-            for name in operation.refs():
-                if name not in known:
-                    raise ArtifactError(
-                        f"operation {operation.name!r} reads {name!r} before it exists"
-                    )
-            known.update(v.name for v in operation.outputs)
+            check_declared(operation, known)
+            known.update((v.name, v.type) for v in operation.outputs)
             if spec is None:
                 self._enter_const(operation)
                 continue
@@ -144,9 +140,6 @@ class Session:
                         )
             else:
                 steps.append(step)
-        missing = [name for name in self.function.outputs if name not in known]
-        if missing:
-            raise ArtifactError(f"the program returns {missing[0]!r}, which nothing computes")
         # The steps hold what they need; raw operands of decompressed weights can go.
         self._constants = {n: v for n, v in self._constants.items() if n in self.function.outputs}
         return steps
@@ -195,6 +188,8 @@ class Session:
         return self._tensor(value, constant.type.dtype) if isinstance(value, np.ndarray) else value
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Tensor:
+        if self._device.type == "meta" and storage_dtype(dtype).is_floating_point:
+            return torch.empty(array.shape, dtype=storage_dtype(dtype), device="meta")
         value = to_tensor(array, dtype)
         # Scalars stay too: torch mixes a zero-dimensional CPU value with any device.
         return value.to(self._device) if value.is_floating_point() and value.dim() else value
@@ -250,10 +245,11 @@ class Session:
         for name, bindings in step.wired.items():
             found = tuple(values[b.name] if isinstance(b, Ref) else b for b in bindings)
             arguments[name] = convert(step.spec.parameters[name], found, name, step.op)
+        refuse_growth(step.op, arguments)
         run = step.spec.in_place if in_place and step.spec.in_place else step.spec.run
         try:
             result = run(**arguments)
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except _FAILURES as error:
             shapes = ", ".join(
                 f"{k}{list(v.shape)}" for k, v in arguments.items() if isinstance(v, Tensor)
             )
@@ -266,6 +262,8 @@ class Session:
                 f"operation {step.spec.name!r} at {step.op.name!r} gives {len(results)} values, "
                 f"the program names {len(step.op.outputs)}"
             )
+        for variable, value in zip(step.op.outputs, results, strict=True):
+            check_value(step.op, variable.name, variable.type, value)
         return results
 
     def _round(self, value: Tensor, declared: TensorType, spec: OpSpec, shared: bool) -> Tensor:
@@ -297,32 +295,58 @@ class Session:
                 f"the program does not return the described output {feature.name!r}"
             )
         array = value.cpu().numpy()
-        if feature.labels:
-            return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
+        try:
+            return _exported(feature, array)
+        except _FAILURES as error:
+            raise ArtifactError(
+                f"the output {feature.name!r} of shape {list(array.shape)} is not what the model "
+                f"describes: {feature.dtype} {feature.kind} ({error})"
+            ) from error
+
+
+def _exported(feature: Feature, array: np.ndarray) -> np.ndarray:
+    if feature.labels:
+        return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
+    with np.errstate(invalid="ignore", over="ignore"):  # of NaN there is no right level
         if feature.kind == "tensor":
             return array.astype(_NUMPY_OUT[feature.dtype])
         # Device rounding of image outputs is not documented; nearest is at most one level off.
         planes = np.clip(np.rint(array[0]), 0, 255).astype(np.uint8)
-        if feature.color == "BGR":
-            planes = planes[::-1]
-        return np.ascontiguousarray(planes.transpose(1, 2, 0))
+    if feature.color == "BGR":
+        planes = planes[::-1]
+    return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
 def convert(parameter: Parameter, found: tuple[Any, ...], name: str, where: Op) -> Any:
     """Arguments as found (tensors, strings) to the kind the operation's function declares."""
-    if parameter.kind == Tensors:
+    if parameter.kind == Tensors and all(isinstance(value, Tensor) for value in found):
         return found
     if len(found) != 1:
         raise ArtifactError(f"argument {name!r} of {where.name!r} has {len(found)} values, not one")
     value = found[0]
-    if parameter.kind is Tensor:
-        return value
+    if isinstance(value, Tensor) and value.is_meta and parameter.kind is not Tensor:
+        raise UnsupportedOpError(f"{where.name!r} needs the value of {name!r}, not its shape alone")
     if parameter.kind is str:
         return str(value)
+    if not isinstance(value, Tensor) or parameter.kind == Tensors:
+        raise ArtifactError(f"argument {name!r} of {where.name!r} is text; expected numbers")
+    if parameter.kind is Tensor:
+        return value
     if parameter.kind in (Ints, Bools):
         cast = int if parameter.kind == Ints else bool
-        return tuple(cast(v) for v in value.reshape(-1).tolist())
-    return parameter.kind(value.item())
+        return tuple(_number(cast, v, name, where) for v in value.reshape(-1).tolist())
+    if value.numel() != 1:
+        raise ArtifactError(
+            f"argument {name!r} of {where.name!r} has {value.numel()} elements, not one"
+        )
+    return _number(parameter.kind, value.item(), name, where)
+
+
+def _number(cast: Any, value: float, name: str, where: Op) -> Any:
+    try:
+        return cast(value)
+    except (ValueError, OverflowError) as error:  # an integer of NaN or infinity
+        raise ArtifactError(f"argument {name!r} of {where.name!r} is {value}") from error
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

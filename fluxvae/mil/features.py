@@ -11,10 +11,12 @@ import numpy as np
 
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil.classifier import computed
+from fluxvae.mil.interface import check_types, check_wiring
 from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
 # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
 _ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
+MAX_RANK = 32  # numpy's, at its lowest; Core ML's is 5
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 
 
@@ -29,6 +31,9 @@ def ml_program(
         raise ArtifactError(f"{path.name} holds an ML Program without functions")
     signatures, default = read_signatures(description, functions, path.name)
     both = {name: computed(functions[name], signatures[name]) for name in functions}
+    for function, signature in both.values():
+        check_wiring(function, signature)
+        check_types(function, signature)
     return Program(
         kind="mlprogram",
         specification=specification,
@@ -127,10 +132,14 @@ def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:
 
 def _feature(feature: Any) -> Feature:
     kind = feature.type.WhichOneof("Type")
-    if kind == "multiArrayType":
-        return _array(feature)
-    if kind == "imageType":
-        return _image(feature)
+    if kind in ("multiArrayType", "imageType"):
+        found = _array(feature) if kind == "multiArrayType" else _image(feature)
+        for shape in (found.shape, *found.shapes):
+            if len(shape) > MAX_RANK or min(shape, default=0) < 0:
+                raise ArtifactError(
+                    f"feature {feature.name!r} has the impossible shape {list(shape)[:9]}"
+                )
+        return found
     # "dictionaryType" and the like, and a state, whose array is one level down
     kind = (kind or "unknown").removesuffix("Type")
     return Feature(feature.name, kind, kind, (), description=feature.shortDescription)

@@ -65,6 +65,8 @@ def _weights(message: Any) -> Iterator[tuple[str, int]]:
     for field, value in message.ListFields():
         if field.message_type is None:
             continue
+        if field.message_type.GetOptions().map_entry:
+            continue  # maps hold texts and parts of ML Programs, whose weights are in a file
         for part in value if field.is_repeated else (value,):
             if field.message_type.name == "WeightParams":
                 yield from _stored(part)

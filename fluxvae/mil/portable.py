@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,20 @@ def compile_program(path: Path, folder: Path) -> Compiled:
     if model.specificationVersion not in _COMPILERS:
         guesses.append(f"compiler version for specification {model.specificationVersion}: a guess")
     bundle = folder / f"{path.stem}.mlmodelc"
+    files = {
+        "model.mil": text.encode(),
+        "metadata.json": print_json(metadata).encode(),
+        "coremldata.bin": pack_data(_data(model, content)),
+        "analytics/coremldata.bin": _analytics(content, source.stem),
+    }
+    weights = _weight_files(document, source.parent, files)
     (bundle / "analytics").mkdir(parents=True)
-    (bundle / "model.mil").write_bytes(text.encode())
-    (bundle / "metadata.json").write_text(print_json(metadata), encoding="utf-8")
-    (bundle / "coremldata.bin").write_bytes(pack_data(_data(model, content)))
-    (bundle / "analytics" / "coremldata.bin").write_bytes(_analytics(content, source.stem))
-    _copy_weights(document, source.parent, bundle)
+    for name, data in files.items():
+        (bundle / name).write_bytes(data)
+    for name, file in weights.items():
+        target = weight_path(bundle, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)  # follows links
     return Compiled(bundle, tuple(dict.fromkeys((*warnings, *guesses))))
 
 
@@ -78,14 +87,15 @@ def _checked_text(document: Document) -> str:
     return text
 
 
-def _copy_weights(document: Document, folder: Path, bundle: Path) -> None:
+def _weight_files(document: Document, folder: Path, reserved: Iterable[str]) -> dict[str, Path]:
+    """Weight files by the name the program has for them; none may be that of another file."""
+    taken = {name.partition("/")[0] for name in reserved}
     names = {v.body.path for _, _, v in document_blobs(document) if isinstance(v.body, Blob)}
-    for name in sorted(names):
-        target = weight_path(bundle, name)
-        if target.exists():
+    files = {name: weight_path(folder, name) for name in sorted(names)}
+    for name, file in files.items():
+        if file.relative_to(folder).parts[0] in taken:
             raise ArtifactError(f"a weight file has the reserved name {name!r}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weight_path(folder, name), target)
+    return files
 
 
 def _data(model: Any, content: bytes) -> CompiledData:

@@ -66,14 +66,14 @@ def sniff(path: Path) -> str:
         raise WeightsError(f"{path}: is empty; download it again")
     if pointer := git_lfs_problem(start, "the weights"):
         raise WeightsError(f"{path}: {pointer}")
-    if start.lstrip()[:1] == b"<":
+    length = int.from_bytes(start[:_HEADER_LENGTH], "little")
+    if start[_HEADER_LENGTH : _HEADER_LENGTH + 1] == b"{" and length <= _LARGEST_HEADER:
+        return SAFETENSORS
+    if start.lstrip()[:1] == b"<":  # after safetensors, whose length may begin like this
         raise WeightsError(
             f"{path}: is a web page, not weights: download the file itself (the 'resolve' "
             "address, not 'blob')"
         )
-    length = int.from_bytes(start[:_HEADER_LENGTH], "little")
-    if start[_HEADER_LENGTH : _HEADER_LENGTH + 1] == b"{" and length <= _LARGEST_HEADER:
-        return SAFETENSORS
     if start.startswith((b"PK\x03\x04", b"\x80")):  # zip archive, or a bare pickle (protocol 2+)
         return PYTORCH
     if path.suffix == ".safetensors":

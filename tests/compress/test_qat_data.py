@@ -110,10 +110,22 @@ def test_a_folder(tmp_path: Path) -> None:
     assert folder_pictures(tmp_path / "mine").digest != found.digest
 
 
+def test_what_macos_leaves_beside_photos_is_passed_over(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "mine")
+    found = folder_pictures(folder)
+    (folder / "._0.png").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")  # AppleDouble
+    (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf")
+    (folder / "notes.txt").write_text("hello")
+    said: list[str] = []
+    assert folder_pictures(folder, said.append).digest == found.digest
+    assert said == ["note: passed over notes.txt"]
+
+
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(CompressionError, match="found none; leave --images out"):
+    with pytest.raises(CompressionError, match=r"no images in .*, or leave --images out"):
         folder_pictures(tmp_path)
-    with pytest.raises(CompressionError, match="found none"):
+    with pytest.raises(CompressionError, match=r"is not a folder .*, or leave --images out"):
         folder_pictures(tmp_path / "none")
     small = image_folder(tmp_path / "small", 1, 24)
     with pytest.raises(CompressionError, match=r"0\.png has 24 x 24 pixels: expected 32 or more"):

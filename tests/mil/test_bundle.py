@@ -263,7 +263,7 @@ def test_git_lfs_pointer_is_named(bundle: Path) -> None:
         ("@model_path/weights", "@model_path/../weights", "points outside itself"),
         ("offset = tensor<uint64, []>(64)", "offset = tensor<uint64, []>(65)", "no blob record"),
         ("tensor<fp16, [1, 16, 8, 8]> latent", "tensor<fp16, [1, 16, 8, 8]> other", "'other'"),
-        ("tensor<fp16, [1, 16, 8, 8]> latent", "state<tensor<fp16, [1]>> latent", "type state"),
+        ("tensor<fp16, [1, 16, 8, 8]> latent", "state<tensor<fp16, [1]>> latent", "as state"),
     ],
 )
 def test_program_that_does_not_fit_is_refused(

@@ -20,7 +20,7 @@ from fluxvae.mil.protobuf import message_module
 from fluxvae.mil.text_reader import parse_text
 from fluxvae.mil.text_writer import print_text
 from tests.mil.golden import PAIRS, pair, samples
-from tests.packages import MODEL, copy_of, edited
+from tests.packages import MODEL, WEIGHTS, copy_of, edited
 
 Artifact = Callable[..., Path]
 
@@ -373,8 +373,9 @@ def test_neural_network_is_refused(tmp_path: Path) -> None:
         compile_program(path, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["model.mil", "analytics", "coremldata.bin"])
 def test_weight_file_may_not_take_the_place_of_another_file(
-    demo_artifact: Artifact, tmp_path: Path
+    demo_artifact: Artifact, tmp_path: Path, name: str
 ) -> None:
     package = copy_of(demo_artifact("flux1"), tmp_path)
     with edited(package) as model:
@@ -382,10 +383,11 @@ def test_weight_file_may_not_take_the_place_of_another_file(
             for op in block.operations:
                 value = op.attributes.get("val")
                 if value is not None and value.WhichOneof("value") == "blobFileValue":
-                    value.blobFileValue.fileName = "@model_path/model.mil"
-    (package / MODEL).with_name("model.mil").write_bytes(b"x")
-    with pytest.raises(ArtifactError, match="reserved name"):
+                    value.blobFileValue.fileName = f"@model_path/{name}"
+    (package / WEIGHTS).rename((package / MODEL).with_name(name))
+    with pytest.raises(ArtifactError, match=f"reserved name '@model_path/{name}'"):
         compile_program(package, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
 
 
 def histograms(shared: Path) -> list[tuple[Path, dict[str, int]]]:
