@@ -127,7 +127,7 @@ def test_existing_output_is_replaced_only_when_asked(
     ran = run(capsys, *DEMO, "--out", "x.mlpackage")
     assert ran.code == 1
     assert ran.err == (
-        "fluxvae: x.mlpackage exists already: pass --overwrite, or another place with --out\n"
+        "fluxvae: x.mlpackage exists already: pass --overwrite, or another path with --out\n"
     )
     ran = run(capsys, *DEMO, "--out", "x.mlpackage", "--overwrite")
     assert ran.code == 0
