@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fluxvae.catalog import CATALOG
 from fluxvae.host import Host, sysctl, this_host
-from fluxvae.hubcache import cache_folder, look_up
+from fluxvae.hubcache import CacheEntry, cache_folder, look_up
 from fluxvae.known_trouble import find_trouble
 
 OK, INFO, WARN, MISSING = "ok", "info", "warn", "missing"
@@ -249,19 +249,22 @@ def _cache() -> Iterator[Finding]:
     try:
         yield Finding("weights, cache", INFO, str(cache_folder()))
         for variant, entry in CATALOG.items():
-            if look_up(entry.hub).path is not None:
-                yield Finding(f"weights, {variant}", OK, f"{entry.hub.repo} is cached")
-            else:
-                yield Finding(
-                    f"weights, {variant}",
-                    INFO,
-                    f"{entry.hub.repo} is not cached yet",
-                    f"`fluxvae weights fetch --variant {variant}`, or use --weights demo",
-                )
+            yield _cached(f"weights, {variant}", look_up(entry.hub), variant)
     except ImportError:
         yield Finding(
             "weights, cache", MISSING, "huggingface_hub cannot be imported", "see huggingface_hub"
         )
+
+
+def _cached(name: str, entry: CacheEntry, variant: str) -> Finding:
+    fetch, repo = f"fluxvae weights fetch --variant {variant}", entry.hub.repo
+    if entry.path is None:
+        advice = f"`{fetch}`, or use --weights demo"
+        return Finding(name, INFO, f"{repo} is not cached yet", advice)
+    problem = entry.problem()
+    if problem is not None:
+        return Finding(name, WARN, f"{repo}: {problem}", entry.way_out(fetch))
+    return Finding(name, OK, f"{repo} is cached, its sha256 as pinned")
 
 
 def _hub() -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.catalog import HubFile
+from fluxvae.digest import file_sha256
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,29 @@ class CacheEntry:
 
     hub: HubFile
     path: Path | None
+
+    def problem(self) -> str | None:
+        """Why loading would refuse the cached file; None when it is as pinned, or not there.
+
+        Reads the whole file.
+        """
+        if self.path is None:
+            return None
+        try:
+            found = file_sha256(self.path)
+        except OSError as error:
+            return f"the cached file cannot be read ({error.strerror})"
+        pinned = self.hub.sha256
+        if pinned in (None, found):
+            return None
+        return (
+            f"the cached file is damaged, or not the pinned one (sha256 {found[:12]}..., "
+            f"expected {str(pinned)[:12]}...)"
+        )
+
+    def way_out(self, fetch: str) -> str:
+        """What to do about a ``problem``; ``fetch`` is the command that fetches the file."""
+        return f"delete {self.path and self.path.resolve()}, then run `{fetch}`"
 
 
 def cache_folder() -> Path:
@@ -25,7 +49,7 @@ def cache_folder() -> Path:
 
 
 def look_up(hub: HubFile, cache_dir: Path | None = None) -> CacheEntry:
-    """Look for exactly the pinned revision. The content is not verified here: loading does.
+    """Look for exactly the pinned revision. ``CacheEntry.problem`` verifies its content.
 
     Raises ImportError when huggingface_hub is not installed.
     """

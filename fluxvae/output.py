@@ -327,7 +327,7 @@ def disk_trouble(error: OSError, path: Path) -> str:
     """One sentence for an error of the file system while ``path`` was being written."""
     number = _number(error)
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"no space left while writing {path}: free some, or pass another place with --out"
+        return f"no space left while writing {path}: free some, or pass another path with --out"
     return f"cannot write {path}: {os.strerror(number) if number else error}"
 
 

@@ -62,7 +62,7 @@ def make_folder(
             if not out.is_dir() or list_files(out) != files:
                 raise OutputError(
                     f"{out} holds something else than would be published: look at it, then pass "
-                    "--overwrite, or another place with --out"
+                    "--overwrite, or another path with --out"
                 )
         else:
             commit(folder, out, overwrite=overwrite)

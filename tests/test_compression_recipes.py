@@ -166,9 +166,9 @@ def test_groups_and_blocks_are_of_the_size_that_the_name_says(variant: str) -> N
 
 
 def test_sizes_that_fit_are_named() -> None:
-    with pytest.raises(UsageError, match="channels: 1, 2, 4, 8, 16, 32 or 64$"):
+    with pytest.raises(UsageError, match=r"channels: 1, 2, 4, 8, 16, 32 or 64$"):
         Compression("palette", bits=4, granularity="grouped:48")
-    with pytest.raises(UsageError, match="channels: 1, 2, 4, 8, 16, 32 or 64$"):
+    with pytest.raises(UsageError, match=r"channels: 1, 2, 4, 8, 16, 32 or 64$"):
         Compression("int4", granularity="block:7")
 
 

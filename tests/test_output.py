@@ -148,7 +148,7 @@ def test_folder_without_permission_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_full_disk_says_what_to_do(number: int) -> None:
     text = disk_trouble(OSError(number, os.strerror(number)), Path("out/x"))
-    assert text == "no space left while writing out/x: free some, or pass another place with --out"
+    assert text == "no space left while writing out/x: free some, or pass another path with --out"
 
 
 def test_other_trouble_is_told_in_the_systems_words() -> None:

@@ -98,7 +98,7 @@ class CompressionRequest:
 
         found = read_checkpoint(self.checkpoint).compression
         if (found.kind, found.bits) != (self.compression.kind, self.compression.bits):
-            return self.compression  # refused with the weights at hand
+            return self.compression  # refused when it is loaded
         return replace(found, method="trained")
 
 

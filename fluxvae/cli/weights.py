@@ -36,7 +36,7 @@ def command() -> None:
 def list_weights(as_json: bool) -> None:
     """Show every decoder of the catalogue: source, digest, licence, and the latent it wants.
 
-    Says whether the pinned file is in the cache. Uses no network.
+    Says whether the pinned file is in the cache, and undamaged. Uses no network.
 
     \b
     Example:
@@ -53,7 +53,8 @@ def _entry(decoder: Decoder) -> dict[str, Any]:
     """One decoder of the catalogue as plain data."""
     from fluxvae.hubcache import look_up
 
-    cached = look_up(decoder.hub).path
+    cached = look_up(decoder.hub)
+    problem = cached.problem()
     demo = importlib.resources.files("fluxvae.demo")
     shipped = (
         decoder.kl is None and (demo / f"{decoder.variant}_demo_decoder.safetensors").is_file()
@@ -67,9 +68,15 @@ def _entry(decoder: Decoder) -> dict[str, Any]:
         "hub": {**asdict(decoder.hub), "page": decoder.hub.page},
         "contract": asdict(decoder.contract),
         "sentence": decoder.contract.sentence(),
-        "cached": str(cached) if cached else None,
+        "cached": str(cached.path) if cached.path else None,
+        "cached_problem": problem and f"{problem}: {cached.way_out(_fetching(decoder))}",
         "demo": asdict(demo_contract(decoder)) if shipped else None,
     }
+
+
+def _fetching(decoder: Decoder) -> str:
+    kind = "" if decoder.kind == "tiny" else f" --decoder {decoder.kind}"
+    return f"fluxvae weights fetch --variant {decoder.variant}{kind}"
 
 
 def _entry_text(entry: dict[str, Any]) -> str:
@@ -86,6 +93,7 @@ def _entry_text(entry: dict[str, Any]) -> str:
         ("latent", f"{contract['channels']} channels, 1/{contract['scale']} of the image"),
         ("wants", entry["sentence"]),
         ("cached", entry["cached"] or f"no: fluxvae weights fetch --variant {chosen}"),
+        *([("problem", entry["cached_problem"])] if entry["cached_problem"] else []),
         ("demo", f"--weights demo: shipped. {demo['wants']}" if demo else "not shipped"),
     ]
     return f"{click.style(chosen, bold=True)}  {entry['title']}\n{rows(lines)}"

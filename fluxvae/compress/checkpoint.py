@@ -184,11 +184,12 @@ def load_checkpoint(
 
 
 def _expect_same(found: Checkpoint, asked: Compression) -> None:
-    have = found.compression
-    if (have.kind, have.bits) != (asked.kind, asked.bits):
+    """The method apart, which says how it was found and not what it is."""
+    have = dataclasses.replace(found.compression, method=asked.method)
+    if have != asked:
         raise CompressionError(
-            f"{found.name} was trained as {have.label()}, expected {asked.label()}: "
-            f"convert it as {have.kind}, or train again"
+            f"{found.name} was trained as {found.compression.label()}, expected {asked.label()}: "
+            f"convert it as {have.label()}, or train again"
         )
 
 

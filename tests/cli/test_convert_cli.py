@@ -1,5 +1,9 @@
 """``fluxvae convert`` as a user meets it."""
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,7 +127,7 @@ def test_existing_output_is_replaced_only_when_asked(
     ran = run(capsys, *DEMO, "--out", "x.mlpackage")
     assert ran.code == 1
     assert ran.err == (
-        "fluxvae: x.mlpackage exists already: pass --overwrite, or another place with --out\n"
+        "fluxvae: x.mlpackage exists already: pass --overwrite, or another path with --out\n"
     )
     ran = run(capsys, *DEMO, "--out", "x.mlpackage", "--overwrite")
     assert ran.code == 0
@@ -180,3 +184,21 @@ def test_json_of_every_command_is_strict() -> None:
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="JSON"):
             print_json({"x": value})
+
+
+def test_what_a_killed_conversion_left_goes_with_the_next(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fluxvae", *DEMO, "--out", str(out)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stderr=subprocess.DEVNULL,
+    )
+    while not list(out.glob(".fluxvae-*/*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert list(out.glob(".fluxvae-*/*"))
+    ran = run(capsys, *DEMO, "--out", str(out))
+    assert ran.code == 0, ran.err
+    assert [path.name for path in out.iterdir()] == [Path(ran.out.strip()).name]

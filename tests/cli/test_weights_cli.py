@@ -89,6 +89,29 @@ def test_list_names_the_file_that_is_cached(
     assert [entry["cached"] for entry in entries if entry["decoder"] == "tiny"] == [str(file), None]
 
 
+def test_file_in_the_cache_that_is_not_the_pinned_one_is_said(
+    cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file: its digest is known. Of right content nothing is said."""
+    real = CATALOG["flux1"]
+    folder = cache / "models--madebyollin--taef1"
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "blobs" / "content").touch()
+    file = folder / "snapshots" / real.hub.revision / real.hub.file
+    file.parent.mkdir(parents=True)
+    file.symlink_to("../../blobs/content")
+    problem = f"(sha256 {sha256().hexdigest()[:12]}..., expected {real.hub.sha256[:12]}...)"
+    way_out = f"delete {folder / 'blobs' / 'content'}, then run `fluxvae weights fetch --variant"
+    listed, doctor = run(capsys, "weights", "list"), run(capsys, "doctor")
+    for ran in (listed, doctor):
+        assert problem in " ".join(ran.out.split())
+        assert f"{way_out} flux1`" in " ".join(ran.out.split())
+    assert run(capsys, "weights", "list", "--json").json["variants"][0]["cached_problem"]
+    right = replace(real.hub, sha256=sha256().hexdigest())
+    monkeypatch.setitem(CATALOG, "flux1", replace(real, hub=right))
+    assert run(capsys, "weights", "list", "--json").json["variants"][0]["cached_problem"] is None
+
+
 def test_fetch_refuses_what_is_not_the_pinned_file_in_one_line(tmp_path: Path) -> None:
     with serving(CATALOG["flux1"].hub, b"something else") as server:
         ran = in_fresh_process(tmp_path, server.endpoint, "fetch", "--variant", "flux1")

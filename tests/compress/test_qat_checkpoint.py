@@ -15,6 +15,7 @@ from fluxvae.errors import CompressionError, OutputError
 from fluxvae.models.build import build_decoder
 from fluxvae.recipes.compression import Compression
 from fluxvae.weights import Weights, load_weights
+from tests.cli.run import run
 from tests.compress.qat_starts import W8A8, demo_start, minmax, noise_latents, tables
 
 
@@ -119,3 +120,18 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     save_file({"1.weight": np.zeros(3, np.float32)}, plain, {"fluxvae": json.dumps(later)})
     with pytest.raises(CompressionError, match="version 2 of the format, expected 1"):
         load_checkpoint(plain, weights)
+
+
+def test_name_of_what_was_trained_says_how_it_is_compressed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_weights("flux2", "demo")
+    own = Compression("w8a8", method="plain", activations="symmetric", int8_share=0.85)
+    start = minmax(build_decoder(weights), noise_latents(32, 8))
+    path = save_checkpoint(tmp_path / "x.safetensors", start, weights, own, {})
+    given = ("--variant", "flux2", "--weights", "demo", "--w8a8", "--qat", str(path))
+    ran = run(capsys, "convert", *given, "--dry-run", "--json")
+    assert ran.json["recipe"]["compression"]["method"] == "trained"
+    assert "_w8a8-trained-symmetric-85_" in ran.json["path"]
+    with pytest.raises(CompressionError, match="expected w8a8-trained: convert it as w8a8-"):
+        load_checkpoint(path, weights, Compression("w8a8", method="trained"))
