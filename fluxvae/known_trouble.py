@@ -18,7 +18,7 @@ PALETTES_4_BIT = "4-bit palettes"
 INTEGER_BLOCKS = "integers in blocks"
 INT4 = "int4 weights"
 AFTER_IDLE = "idle Neural Engine"
-NOT_ASCII = "path beyond ASCII"
+NOT_ASCII = "non-ASCII path"
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ KNOWN_TROUBLE = (
     ),
     KnownTrouble(
         PALETTES_4_BIT,
-        "4-bit palettes of coremltools 9.0 gave wrong values on the CPU of macOS 26 (cosine 0.03 "
-        "for one model), where float16 and int8 were right",
+        "4-bit palettes of coremltools 9.0 gave wrong values on the CPU of macOS 26 where float16 "
+        "and int8 were right: cosine 0.03 for one model",
         f"{ISSUES}/2716",
         "choose --quantize-weights int8, or validate with --compute-units cpuOnly on that Mac",
     ),
     KnownTrouble(
         INTEGER_BLOCKS,
         "integers with a scale for each block gave wrong values on the Neural Engine without an "
-        "error (cosine 0.37, palettes 0.998)",
+        "error: cosine 0.37, palettes 0.998",
         f"{CORE_AI}/279",
         "choose --granularity channel, or --palettize",
     ),
