@@ -16,7 +16,7 @@ from pathlib import Path
 from fluxvae.catalog import CATALOG
 from fluxvae.host import Host, sysctl, this_host
 from fluxvae.hubcache import CacheEntry, cache_folder, look_up
-from fluxvae.known_trouble import find_trouble
+from fluxvae.known_trouble import find_trouble, form_troubles
 
 OK, INFO, WARN, MISSING = "ok", "info", "warn", "missing"
 
@@ -96,6 +96,7 @@ def examine(
         *(_hub() if check_hub else ()),
         _disk("disk, output", out, host),
         _disk("disk, temporary", Path(tempfile.gettempdir()), host),
+        *(Finding(str(t.condition), INFO, t.sentence, t.advice) for t in form_troubles()),
     ]
 
 
@@ -201,7 +202,7 @@ def _judge(name: str, package: str, version: str, host: Host) -> Finding:
     trouble = find_trouble(package, version, host.version)
     if trouble is None:
         return Finding(name, OK, version)
-    what = f"{version}: {trouble.meaning}"
+    what = f"{version}: {trouble.sentence}"
     return Finding(name, trouble.status, what, trouble.advice, trouble.blocks)
 
 

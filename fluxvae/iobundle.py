@@ -42,7 +42,7 @@ from fluxvae.metrics import beyond_float16
 from fluxvae.models.build import build_decoder, build_encoder
 from fluxvae.output import commit, read_text, refuse_existing, require_writable, staging
 from fluxvae.package import make_record
-from fluxvae.recipes import PRECISIONS, Recipe, Size
+from fluxvae.recipes import PRECISIONS, Compression, Recipe, Size
 from fluxvae.recipes.latents import artifact_contract
 from fluxvae.structure import parse_json
 from fluxvae.validate import limit_for
@@ -72,6 +72,7 @@ class Request:
     latent: Latent | None = None
     latent_sha256: str | None = None  # of the file that ``latent`` came from
     latents: str | None = None  # a recipe's: which latent it is; None for the decoder's own
+    compression: Compression | None = None  # of the model to be judged: it decides the limits
 
     def __post_init__(self) -> None:
         if self.latent is None and self.case not in CASES:
@@ -170,6 +171,7 @@ def _recipe(weights: Weights, request: Request) -> Recipe:
         sizes=(request.size,),
         decoder=weights.kind,
         latents=request.latents,
+        compression=request.compression,
     )
 
 

@@ -33,11 +33,17 @@ from fluxvae.mac_record import (
     kept_cell,
 )
 from fluxvae.mac_steps import STEPS, Place, Step
-from fluxvae.recipes import Recipe, Size
+from fluxvae.recipes import Recipe, Size, parse_label
 
 NEEDS_A_MAC = "needs a Mac"
 MEASURED: tuple[Kind, ...] = ("validate", "bench", "plan")  # on one set of units after another
 REHEARSED_UNITS = ("cpuOnly",)
+# Every form that ``known_trouble`` has reports about, and next to each the one it is compared with:
+# tables with and without scales, integers in blocks and by channel, int8.
+COMPRESSED = (
+    *("pal4-channel-scale-plain", "pal4-tensor-plain", "int4-block32-plain"),
+    *("int4-channel-plain", "int8-plain"),
+)
 Clock = Callable[[], float]
 
 
@@ -65,7 +71,8 @@ def stated_list(variants: Sequence[str], sizes: Sequence[Size]) -> tuple[Recipe,
     """What a report is about: layouts, precisions and shape forms of each variant's decoder.
 
     Every size as a fixed fp16 model, the largest in NHWC and in fp32 too, and all sizes together
-    as a multifunction and as an enumerated model where there are several.
+    as a multifunction and as an enumerated model where there are several. The smallest also in
+    ``COMPRESSED``.
     """
     recipes = []
     for variant in variants:
@@ -77,6 +84,7 @@ def stated_list(variants: Sequence[str], sizes: Sequence[Size]) -> tuple[Recipe,
                 Recipe(variant, sizes=tuple(sizes), shapes=shapes)
                 for shapes in ("multifunction", "enumerated")
             ]
+        recipes += [replace(fixed[0], compression=parse_label(label)) for label in COMPRESSED]
     return tuple(recipes)
 
 

@@ -13,10 +13,12 @@ from typing import Any, cast
 from fluxvae.bench import Settings as BenchSettings
 from fluxvae.bench import bench, start_swift
 from fluxvae.compiler import NOT_SHOWN, compile_model, compiled_path
+from fluxvae.compress.pipeline import compress_decoder
 from fluxvae.errors import ArtifactError
 from fluxvae.harness import UNITS, Harness, HarnessReport, Units, run_harness
 from fluxvae.iobundle import NORMAL, Request, export_bundle
 from fluxvae.mac_record import EACH, Task
+from fluxvae.models.build import build_tiny_decoder
 from fluxvae.package import save_artifact
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.swift_validate import Job, run_job
@@ -66,8 +68,14 @@ class Place:
 
 
 def convert_step(place: Place, task: Task) -> dict[str, Any]:
-    """The package, converted afresh. ``bytes``: all of its files."""
-    path = save_artifact(place.weights, place.recipe, place.package, overwrite=True)
+    """The package, converted afresh. ``bytes``: all of its files.
+
+    A compression is one that looks at no latents (``plain``).
+    """
+    weights, recipe, compressed = place.weights, place.recipe, None
+    if recipe.compression is not None:
+        compressed = compress_decoder(build_tiny_decoder(weights), recipe, None)
+    path = save_artifact(weights, recipe, place.package, compressed=compressed, overwrite=True)
     files = (f for f in path.rglob("*") if f.is_file())
     return {"bytes": sum(f.stat().st_size for f in files)}
 
@@ -165,14 +173,17 @@ def _ask(place: Place, task: Task, command: str, *more: str) -> HarnessReport:
 
 
 def _bundle(place: Place, size: Size, case: str) -> Path:
-    """The bundle of one case, computed once for all artifacts of a variant and layout."""
+    """The bundle of one case, computed once for all artifacts of a variant, layout and compression
+    (whose limits are in it)."""
     recipe = place.recipe
     name = f"{recipe.variant}-{recipe.layout}-{size}-{case}-{place.weights.digest[:12]}"
+    if recipe.compression is not None:
+        name += f"-{recipe.compression.label()}"
     if case != NORMAL and place.encoder is not None:
         name += f"-{place.encoder.digest[:12]}"
     folder = place.folder / "io" / name
     if not (folder / "manifest.json").is_file():
-        request = Request(size, recipe.layout, case)
+        request = Request(size, recipe.layout, case, compression=recipe.compression)
         export_bundle(place.weights, request, folder, encoder=place.encoder, overwrite=True)
     return folder
 

@@ -113,7 +113,16 @@ def plan_jobs(
     for name, size in chosen:
         for case in cases:
             job = Job(name if several else None, size, folder / f"{size}-{case}")
-            yield job, Request(size, record.recipe.layout, case, latents=record.recipe.latents)
+            yield (
+                job,
+                Request(
+                    size,
+                    record.recipe.layout,
+                    case,
+                    latents=record.recipe.latents,
+                    compression=record.recipe.compression,
+                ),
+            )
 
 
 def job_for_bundle(

@@ -9,7 +9,14 @@ import pytest
 from fluxvae.compiler import Compiler
 from fluxvae.doctor import PACKAGES, TASKS, Finding, abilities, examine
 from fluxvae.host import Answer, Host, ask, chip, free_bytes, os_build, this_host
-from fluxvae.known_trouble import KNOWN_TROUBLE, parse_version
+from fluxvae.known_trouble import (
+    KNOWN_TROUBLE,
+    NOT_ASCII,
+    Versions,
+    form_troubles,
+    parse_version,
+    path_note,
+)
 
 VERSIONS = {
     "coremltools": "9.0",
@@ -248,11 +255,39 @@ def test_every_finding_that_is_not_well_has_advice_or_harms_nothing() -> None:
             assert set(finding.blocks) <= set(TASKS)
 
 
-def test_known_troubles_say_what_they_mean_and_where_it_is_told() -> None:
+def test_known_troubles_say_what_they_mean_and_where_it_is_written() -> None:
     for trouble in KNOWN_TROUBLE:
         assert trouble.meaning
-        assert trouble.package in {*PACKAGES, "python"}
-        assert trouble.first is not None or trouble.below is not None
+        asked = trouble.condition
+        if isinstance(asked, Versions):
+            assert asked.package in {*PACKAGES, "python"}
+            assert asked.first is not None or asked.below is not None
+        else:
+            assert trouble.link.startswith("https://")
+            assert f"reported by others, not seen here: {trouble.link}" in trouble.sentence
+            assert trouble.advice
+
+
+def test_reports_about_forms_are_listed_with_what_to_choose() -> None:
+    listed = findings(host())
+    for trouble in form_troubles():
+        finding = listed[str(trouble.condition)]
+        assert (finding.status, finding.what) == ("info", trouble.sentence)
+        assert finding.advice == trouble.advice
+    page = (Path(__file__).parents[1] / "docs" / "validation.md").read_text(encoding="utf-8")
+    assert all(trouble.link in page for trouble in form_troubles())
+
+
+def test_path_beyond_ascii_is_noted_also_where_only_the_working_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "modèles").mkdir()
+    (trouble,) = form_troubles([NOT_ASCII])
+    assert path_note(tmp_path / "m.mlmodelc") is None
+    for path in (tmp_path / "modèles" / "m.mlmodelc", tmp_path / "é.mlmodelc"):
+        assert trouble.sentence in (path_note(path) or "")
+    monkeypatch.chdir(tmp_path / "modèles")
+    assert trouble.sentence in (path_note(Path("m.mlmodelc")) or "")
 
 
 def test_versions_are_read_up_to_their_first_letter() -> None:

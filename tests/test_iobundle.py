@@ -21,7 +21,7 @@ from fluxvae.iobundle import Bundle, Request, export_bundle, read_bundle
 from fluxvae.iomanifest import MANIFEST
 from fluxvae.latent_files import Latent
 from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.recipes import Size
+from fluxvae.recipes import Size, parse_label
 from fluxvae.validate import limit_for
 from fluxvae.weights import Weights, load_weights
 from tests.artifacts import normal_latent, recipe
@@ -140,6 +140,15 @@ def test_limits_are_those_of_validate(weights: Weights, encoder: Weights, tmp_pa
             wanted = limit_for(make_record(recipe("flux2", precision=precision), weights), kind)
             limit = made.manifest.limits[precision]
             assert (limit["metric"], limit["bound"]) == (wanted.metric, wanted.bound)
+
+
+def test_limits_for_a_compressed_model_are_its_own(weights: Weights, tmp_path: Path) -> None:
+    # docs/validation.md: the worst of 4-bit palettes on noise, 19.2 dB, less 3 dB
+    request = Request(Size(64, 64), compression=parse_label("pal4-plain"))
+    made = export_bundle(weights, request, tmp_path / "io")
+    for limit in made.manifest.limits.values():
+        assert limit["metric"] == "psnr_db"
+        assert limit["bound"] == pytest.approx(16.2)
 
 
 def test_photo_is_encoded_in_float64_and_rounded_once(

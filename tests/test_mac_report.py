@@ -12,6 +12,7 @@ import pytest
 from fluxvae.errors import ArtifactError, OutputError
 from fluxvae.harness import UNITS, Harness
 from fluxvae.iobundle import Request
+from fluxvae.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
 from fluxvae.mac_record import (
     Machine,
     MacRecord,
@@ -82,7 +83,7 @@ def rehearse(places: list[Place], steps: Steps, **more: Any) -> MacRecord:
     return run_report(places, MACHINE, rehearsal=True, steps=steps.table, **more)
 
 
-def test_stated_list_has_layouts_precisions_and_shape_forms() -> None:
+def test_stated_list_has_layouts_precisions_shape_forms_and_what_is_reported_about() -> None:
     recipes = stated_list(["flux1"], (Size(768, 768), Size(1024, 1024)))
     assert [r.name() for r in recipes] == [
         "flux1_tiny_decoder_nchw_float16_hw768",
@@ -91,8 +92,25 @@ def test_stated_list_has_layouts_precisions_and_shape_forms() -> None:
         "flux1_tiny_decoder_nchw_float32_hw1024",
         "flux1_tiny_decoder_nchw_float16_hw768-1024_multifunction",
         "flux1_tiny_decoder_nchw_float16_hw768-1024_enumerated",
+        *(
+            f"flux1_tiny_decoder_nchw_float16_hw768_{form}-plain"
+            for form in (
+                "pal4-channel-scale",
+                "pal4-tensor",
+                "int4-block32",
+                "int4-channel",
+                "int8",
+            )
+        ),
     ]
-    assert len(stated_list(["flux1"], (Size(64, 64),))) == 3
+    assert len(stated_list(["flux1"], (Size(64, 64),))) == 8
+    tried = {
+        form
+        for recipe in recipes
+        if recipe.compression and recipe.deployment_target
+        for form in recipe.compression.reported_forms(recipe.deployment_target)
+    }
+    assert tried == {SCALED_PALETTES, PALETTES_4_BIT, INTEGER_BLOCKS, INT4}
 
 
 def test_rehearsal_runs_what_the_cpu_can_and_marks_the_rest(places: list[Place]) -> None:
@@ -114,9 +132,9 @@ def test_on_a_mac_every_task_is_done(places: list[Place]) -> None:
     wanted = [t for p in places for t in tasks_of(p.package.stem, p.recipe)]
     assert [c.task for c in record.cells] == wanted
     assert len(steps.done) == len(wanted)
-    assert sum(t.kind == "plan" for t in wanted) == len(UNITS) * 8  # sizes of the six artifacts
+    assert sum(t.kind == "plan" for t in wanted) == len(UNITS) * 13  # sizes of the eleven artifacts
     drifts = [t for t in wanted if t.kind == "drift"]
-    assert [t.units for t in drifts] == ["each"] * 8
+    assert [t.units for t in drifts] == ["each"] * 13
 
 
 @pytest.mark.parametrize("units", ["each", "cpuOnly"])
@@ -264,13 +282,13 @@ def test_failure_is_recorded_tried_again_and_does_not_stop_the_rest(places: list
     record = rehearse(places, steps)
     failed = [c for c in record.cells if c.status == "failed"]
     assert {c.reason for c in failed} == {"the model fell over"}
-    assert len(failed) == 3  # 64 px: fixed, multifunction and enumerated
+    assert len(failed) == 8  # 64 px: fixed, multifunction, enumerated and five compressed
     page = report_page(record)
     assert "## What failed" in page
-    assert page.count("the model fell over") == 3
+    assert page.count("the model fell over") == 8
     again = Steps()
     rehearse(places, again)
-    assert [name.split()[1] for name in again.done] == ["bench-64-cpuOnly"] * 3
+    assert [name.split()[1] for name in again.done] == ["bench-64-cpuOnly"] * 8
 
 
 def test_time_left_is_of_the_kinds_seen_so_far() -> None:
@@ -317,7 +335,7 @@ def test_rehearsed_figures_never_stand_in_a_mac_s_cells(places: list[Place]) -> 
         assert own["MB"] == "2.82"
         assert own["executor dB"] == "71.4"
         assert set(cells.values()) == {"not run"}
-    assert len(rows) == 8
+    assert len(rows) == 13
 
 
 def test_mac_s_figures_stand_in_their_cells(places: list[Place]) -> None:

@@ -24,11 +24,13 @@ from fluxvae.cli.options import (
     overwrite_option,
     print_json,
     say,
+    say_path_note,
     variant_option,
     verbose_option,
     weights_option,
 )
 from fluxvae.errors import UsageError
+from fluxvae.known_trouble import form_troubles
 from fluxvae.recipes import (
     FORMATS,
     LAYOUTS,
@@ -169,6 +171,7 @@ def command(
     say_choices(recipe)
     if recipe.shapes == "enumerated":
         say(ENUMERATED_NOTE)
+    _say_reports(recipe, _place(recipe, weights, out))
     if compile_too and not dry_run:
         _check_compiler(recipe, compiler, weights, out, overwrite)
     paths = _make(
@@ -190,6 +193,15 @@ def command(
         click.echo(f"would write {path} for {oldest} and newer" if dry_run else str(path))
     for made in compiled:
         click.echo(str(made))
+
+
+def _say_reports(recipe: Recipe, path: Path) -> None:
+    """What others report about the form that is to be written, or about its path."""
+    target = recipe.deployment_target
+    if recipe.compression is not None and target is not None:
+        for trouble in form_troubles(recipe.compression.reported_forms(target)):
+            say(f"note: {trouble.sentence}; {trouble.advice}")
+    say_path_note(path)
 
 
 def _result(

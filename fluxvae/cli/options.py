@@ -11,6 +11,7 @@ import click
 
 from fluxvae.catalog import CATALOG
 from fluxvae.errors import UsageError
+from fluxvae.known_trouble import path_note
 from fluxvae.recipes import Size, parse_sizes
 
 ARTIFACT = click.Path(path_type=Path)
@@ -71,7 +72,8 @@ compiler_option = click.option(
 def artifact_argument(name: str, *, compiled: bool = False) -> Callable[[Any], Any]:
     """A path of a saved model, as the parameter ``name``; without it the newest in ``OUT``.
 
-    ``compiled``: the command takes ``.mlmodelc`` folders; the newest is compiled when it is not.
+    ``compiled``: the command has Core ML load a ``.mlmodelc``; the newest is compiled when it is
+    not, and a path that may keep it off the Neural Engine is noted.
     """
 
     def decorate(command: Callable[..., Any]) -> Any:
@@ -81,6 +83,8 @@ def artifact_argument(name: str, *, compiled: bool = False) -> Callable[[Any], A
                 from fluxvae.cli.newest import newest_compiled, newest_path
 
                 values[name] = newest_compiled() if compiled else newest_path()
+            if compiled:
+                say_path_note(values[name])
             return command(**values)
 
         return click.argument(name, type=ARTIFACT, required=False)(with_artifact)
@@ -128,3 +132,10 @@ def print_json(data: object) -> None:
 def say(text: str) -> None:
     """A line of progress or a note: stderr, so that stdout holds results only."""
     click.echo(text, err=True)
+
+
+def say_path_note(path: Path) -> None:
+    """A note where a model's path is reported to keep it off the Neural Engine."""
+    note = path_note(path)
+    if note is not None:
+        say(note)

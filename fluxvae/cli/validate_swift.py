@@ -116,7 +116,13 @@ def _given(
     from fluxvae.swift_validate import job_for_bundle, run_job
 
     program = read_package(model)
-    job = job_for_bundle(program, read_record(program), bundle, function)
+    record = read_record(program)
+    if record is not None and record.recipe.compression is not None:
+        say(
+            f"note: {bundle} has the limits of a decoder without compression: leave --io out to "
+            f"judge {model.name} by those of its own kind"
+        )
+    job = job_for_bundle(program, record, bundle, function)
     return run_job(harness, model, job, units)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from fluxvae.errors import UsageError
+from fluxvae.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
 from fluxvae.recipes.bounds import check_bound
 
 KINDS = ("palette", "int8", "int4", "mixed", "w8a8")
@@ -135,6 +136,17 @@ class Compression:
             "w8a8": "channel",
         }
         return defaults[self.kind]
+
+    def reported_forms(self, target: str) -> tuple[str, ...]:
+        """Which of the forms in ``known_trouble`` this is stored in on ``target``."""
+        granularity, tables = self.resolved_granularity(target), self.kind in ("palette", "mixed")
+        forms = {
+            SCALED_PALETTES: tables and granularity == "channel-scale",
+            PALETTES_4_BIT: tables and self.bits in (4, None),  # mixed bits: for some layers
+            INTEGER_BLOCKS: granularity.startswith("block"),
+            INT4: self.kind == "int4",
+        }
+        return tuple(form for form, held in forms.items() if held)
 
     def label(self) -> str:
         """Part of a file name: ``pal4``, ``int8``, ``mixed-900KB``, ``w8a8``, ``pal4-plain``."""

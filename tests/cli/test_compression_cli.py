@@ -40,6 +40,33 @@ def latents(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
+    ("options", "reports"),
+    [
+        ("", ()),
+        ("--palettize 4", ("coremltools/pull/2688", "coremltools/issues/2716")),
+        ("--palettize 4 --target iOS16", ("coremltools/issues/2716",)),
+        ("--palettize 6", ("coremltools/pull/2688",)),
+        ("--palettize 6 --granularity grouped:16", ()),
+        ("--mixed-bits 40dB", ("coremltools/pull/2688", "coremltools/issues/2716")),
+        ("--quantize-weights int4", ("coreai-models/issues/279", "coreai-models/issues/205")),
+        ("--quantize-weights int4 --granularity channel", ("coreai-models/issues/205",)),
+        ("--quantize-weights int8", ()),
+        ("--w8a8", ()),
+    ],
+)
+def test_forms_that_others_report_about_are_noted_with_what_to_choose(
+    convert: Convert, options: str, reports: tuple[str, ...]
+) -> None:
+    ran = convert(*options.split(), "--dry-run")
+    assert ran.code == 0
+    notes = [line for line in ran.err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == len(reports)
+    for note, report in zip(notes, reports, strict=True):
+        assert f"(reported by others, not seen here: https://github.com/apple/{report})" in note
+        assert "; choose --" in note
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ("--palettize 4 --w8a8", "--palettize and --w8a8 exclude each other"),

@@ -51,7 +51,7 @@ def test_rehearsal_killed_half_way_goes_on_and_ends_with_the_table(
     assert ran.code == 0, ran.err
     assert ran.err.count("done before") == len(kept)
     rows = [line for line in ran.out.splitlines() if line.startswith("| flux1")]
-    assert len(rows) == 3
+    assert len(rows) == 8
     for row in rows:
         assert row.count("not run") == 13  # qualities, latencies, plan, same bits, three drifts
     record = read_record(out / "record.json")

@@ -109,6 +109,27 @@ def test_model_is_compiled_once_where_it_has_to_be(
     assert harness.calls[-1][0][1] == "coreml_out/m.mlmodelc"
 
 
+def test_path_that_may_keep_a_model_off_the_neural_engine_is_noted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    demo_package: Path,
+    harness: FakeHarness,
+) -> None:
+    link = "https://github.com/apple/ml-stable-diffusion/issues/136"
+    convert = ("convert", "--variant", "flux2", "--weights", "demo", "--dry-run")
+    usual = (*convert, "--out", str(tmp_path / "models"))
+    assert link not in run(capsys, *usual).err
+    folder = tmp_path / "modèles"
+    assert link in run(capsys, *convert, "--out", str(folder)).err
+    ran = run(capsys, "compile", str(demo_package), "--compiler", "portable", "--out", str(folder))
+    compiled = Path(ran.out.strip())
+    assert link in ran.err
+    assert link in run(capsys, "drift", str(compiled), "--repeats", "3").err
+    monkeypatch.chdir(folder)
+    assert link in run(capsys, "drift", compiled.name, "--repeats", "3").err
+
+
 @pytest.mark.parametrize("change", ["program", "weights"])
 def test_compiled_model_of_another_conversion_is_neither_taken_nor_replaced(
     folder: Path, capsys: Capture, demo_package: Path, harness: FakeHarness, change: str
@@ -135,13 +156,15 @@ def test_compiled_model_of_another_conversion_is_neither_taken_nor_replaced(
     assert {f: f.read_bytes() for f in (folder / "m.mlmodelc").rglob("*") if f.is_file()} == before
 
 
-def test_validate_swift_alone_compiles_exports_and_passes(
-    folder: Path, capsys: Capture, demo_package: Path, harness_program: Path
+def test_validate_swift_after_convert_compiles_exports_and_judges_by_the_forms_limits(
+    folder: Path, capsys: Capture, harness_program: Path
 ) -> None:
-    place(demo_package, folder / "m.mlpackage", 1)
+    wanted = ("--variant", "flux2", "--weights", "demo", "--size", "64")
+    form = ("--palettize", "4", "--recipe", "plain")
+    made = Path(run(capsys, "convert", *wanted, *form).out.strip())
     ran = run(capsys, "validate-swift", "--harness", str(harness_program), "--json")
     assert ran.code == 0, ran.err
-    assert ran.json["artifact"] == "coreml_out/m.mlmodelc"
+    assert ran.json["artifact"] == str(made.with_suffix(".mlmodelc"))
     cases = [each["validation"]["case"] for each in ran.json["reports"]]
     assert cases == ["chelsea", "normal"]
 
