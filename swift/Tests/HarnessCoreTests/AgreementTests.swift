@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 @testable import HarnessCore
@@ -107,7 +108,7 @@ struct AgreementTests {
       latent: Interfaces.feature("latent", [1, 4, 2, 3], dtype: dtype))
     let notes = try folder.read().agreement(with: model).notes
     #expect(notes.count == (noted ? 1 : 0))
-    #expect(notes.allSatisfy { $0.contains("\(Double(value))") && $0.contains("65504") })
+    #expect(notes.allSatisfy { $0.contains(String(format: "holds %g,", Double(value))) && $0.contains("65504") })
   }
 
   @Test("damaged metadata is an error, not a foreign model")
