@@ -28,7 +28,7 @@ def test_compiled_model_of_apples_compiler_stays_with_the_cell(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     install(tmp_path / "bin", "coremlcompiler", COMPLETE)
     monkeypatch.setattr(
-        fluxvae.matrix.measure, "bench", lambda *_, **__: SimpleNamespace(processes=())
+        fluxvae.matrix.measure, "bench", lambda *_, **__: SimpleNamespace(processes=(), failures=())
     )
     monkeypatch.setattr(fluxvae.matrix.measure, "run_harness", no_plan)
     package = make_package(tmp_path / "out", "decoder.mlpackage")

@@ -300,6 +300,46 @@ def test_other_weights_are_refused_by_digest(
         assert weights.digest[:8] in text
 
 
+@pytest.mark.parametrize(
+    ("metric", "bound"), [("psnr_db", -1e9), ("psnr_db", 0), ("max_abs", 1e30), ("max_abs", -1)]
+)
+def test_bound_that_passes_everything_is_wrong_usage(
+    judge: Judge, model: Path, bundle: Path, metric: str, bound: float
+) -> None:
+    edit(bundle, lambda m: m["limits"].update(float16={"metric": metric, "bound": bound}))
+    code, _, alone, line = judge(model, bundle)
+    assert (code, alone) == (2, 2)
+    assert f"limit for float16 is {metric}" in line
+
+
+def test_input_beyond_float16_is_noted(judge: Judge, model: Path, bundle: Path) -> None:
+    latent = read_bundle(bundle).latent.copy()
+    latent[0, 0, 0, 0] = 1e30
+    rewrite(bundle, "input", latent)
+    _, told, alone, _ = judge(model, bundle)
+    assert alone in (0, 3)  # the decoder's own clamp makes a number of it again
+    assert "1e+30, and float16's largest value is 65504" in told
+
+
+def test_first_calls_after_a_pause_are_measured_by_both_drivers(
+    harness: Harness, model: Path, bundle: Path, capsys: Capture
+) -> None:
+    latent = read_bundle(bundle).latent.copy()
+    latent[0, 0, 0, 0] = -7e4
+    rewrite(bundle, "input", latent)
+    ran = run(
+        capsys, "bench", str(model), "--runs", "1", "--iterations", "2", "--warmup", "4",
+        "--idle", "0.1", "--driver", "both", "--io", str(bundle), "--json",
+        "--harness", str(harness.program),
+    )  # fmt: skip
+    assert ran.code == 0
+    for process in ran.json["processes"]:
+        calls = process["run"]["first_calls"]
+        assert [len(calls["after_load_ms"]), len(calls["after_idle_ms"])] == [4, 3]
+        assert (calls["idle_s"], process["run"]["latency"]["count"]) == (0.1, 2)
+        assert sum("float16's largest value is 65504" in n for n in process["notes"]) == 1
+
+
 def test_truncated_program_is_refused(
     judge: Judge, model: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -133,7 +133,8 @@ struct IOBundleTests {
     ])
   func bounds(metric: String, bound: String) throws {
     let folder = try BundleFolder()
-    folder.manifest["limits"] = ["float16": ["metric": metric, "bound": try #require(Double(bound))]]
+    let number = try #require(Double(bound))
+    folder.manifest["limits"] = ["float16": ["metric": metric, "bound": number]]
     let error = try #require(throws: BundleError.self) { try folder.read() }
     #expect(error.isUsage)
     #expect(error.localizedDescription.contains("limit for float16 is \(metric)"))

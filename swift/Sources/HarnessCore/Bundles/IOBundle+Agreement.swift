@@ -1,3 +1,5 @@
+import Foundation
+
 extension IOBundle {
   /// Which limit a model is judged by, and what could not be checked.
   public struct Agreement: Equatable, Sendable {
@@ -26,8 +28,9 @@ extension IOBundle {
   private var overflow: [String] {
     let beyond = input.doubles().filter { Half.pattern(Float($0)) & 0x7FFF == 0x7C00 }
     guard let largest = beyond.max(by: { abs($0) < abs($1) }) else { return [] }
+    let value = String(format: "%g", largest)
     return [
-      "The input holds \(largest), and float16's largest value is \(Half.largest): it becomes "
+      "The input holds \(value), and float16's largest value is \(Half.largest): it becomes "
         + "infinity in this model (values: \(beyond.count))."
     ]
   }
