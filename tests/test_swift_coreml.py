@@ -18,7 +18,10 @@ func newer(_ model: MLModel, _ url: URL) async throws {
     configuration.functionName = "main"
     configuration.optimizationHints.reshapeFrequency = .infrequent
     configuration.optimizationHints.specializationStrategy = .fastPrediction
-    let _: [String] = try await MLModelAsset(url: url).functionNames
+    let asset = try MLModelAsset(url: url)
+    let _: [String] = try await asset.functionNames
+    let _: MLModelDescription = try await asset.modelDescription
+    let _: MLModelDescription = try await asset.modelDescription(of: "main")
     let array = MLMultiArray(shape: [1, 2], dataType: .float16, strides: [32, 1])
     let input = try MLDictionaryFeatureProvider(dictionary: ["x": array])
     let _: any MLFeatureProvider = try await model.prediction(from: input)
@@ -51,6 +54,15 @@ func caught() {
     } catch MLModelError.io {
     } catch {}
 }
+"""
+
+APP = """
+import FluxVAE
+
+@MainActor
+func show(_ decoder: LatentDecoder, _ latent: Latent) async throws -> DecodedImage {{
+    try {call}
+}}
 """
 
 
@@ -94,6 +106,28 @@ def test_declarations_newer_than_that_sdk_compile_as_documented(coreml: Path) ->
     program.write_text(NEWER)
     done = swiftc("-typecheck", "-I", coreml, program, folder=coreml)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_blocking_form_does_not_compile_in_a_task(coreml: Path) -> None:
+    """A decode that freezes the thread of a task, or the main actor's, has a name that says so."""
+    made = swiftc(
+        "-emit-module",
+        *("-module-name", "FluxVAE", "-I", coreml, "-o", coreml / "FluxVAE.swiftmodule"),
+        *sorted((SOURCES.parent / "FluxVAE").glob("*.swift")),
+        folder=coreml,
+    )
+    assert made.returncode == 0, made.stderr
+    program = coreml / "app.swift"
+    for call, refusal in (
+        ("await decoder.decode(latent)", None),
+        ("decoder.decode(latent)", "not marked with 'await'"),
+        ("decoder.decodeBlocking(latent)", "blocks its thread: await decode(_:)"),
+    ):
+        program.write_text(APP.format(call=call))
+        done = swiftc("-typecheck", "-I", coreml, program, folder=coreml)
+        assert (done.returncode == 0) == (refusal is None), done.stderr
+        assert refusal is None or refusal in done.stderr
 
 
 @pytest.mark.slow

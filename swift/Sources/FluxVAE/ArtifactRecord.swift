@@ -41,8 +41,8 @@ public struct ArtifactRecord: Equatable, Sendable {
   public let contract: LatentContract
   /// SHA-256 of the weights the model was made from.
   public let weightsDigest: String
-  /// Image sizes the model was made for, the default one first. A tiny decoder in tiles makes others
-  /// as well.
+  /// Image sizes the model was made for, the default one first. A tiny decoder in tiles makes
+  /// others as well.
   public let sizes: [ImageSize]
   /// Nil for a model that makes whole images in one go.
   public let tiles: Tiles?

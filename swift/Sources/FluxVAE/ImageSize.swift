@@ -21,22 +21,6 @@ public struct ImageSize: Hashable, Sendable {
     self.init(height: first, width: sides.last ?? first)
   }
 
-  /// Whether both sides are positive multiples of `step`.
-  func isMultiple(of step: Int) -> Bool {
-    height > 0 && width > 0 && height.isMultiple(of: step) && width.isMultiple(of: step)
-  }
-
-  /// The next smaller size whose sides are multiples of `step`, and the next larger one; none for
-  /// a size beyond what a model can be made for.
-  func multiples(of step: Int) -> [ImageSize] {
-    guard ArtifactRecord.sides.contains(height), ArtifactRecord.sides.contains(width) else {
-      return []
-    }
-    return [0, step - 1].map { more in
-      ImageSize(height: (height + more) / step * step, width: (width + more) / step * step)
-    }
-  }
-
   /// Name of this size's function in a multifunction model: `hw768`, `h768w1344`.
   var function: String {
     height == width ? "hw\(height)" : "h\(height)w\(width)"

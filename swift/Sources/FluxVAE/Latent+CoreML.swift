@@ -1,8 +1,7 @@
 import CoreML
 
 extension Latent {
-  /// A copy of an array: `(C, h, w)`, `(h, w, C)`, or the tokens `(h * w, C)` of a decoder that takes
-  /// those. Axes of length 1 in front, and one of frames after the channels, are left out.
+  /// A copy of an array: `(C, h, w)`, `(h, w, C)`, or `(h * w, C)` for a decoder of tokens. Axes of length 1 in front, and one of frames after the channels, are left out.
   ///
   /// Padded strides are read right. Because it copies, the latent may travel to another task,
   /// which the array may not.

@@ -7,8 +7,9 @@ import Foundation
 ///     let image = try await decoder.decode(Latent(floats, height: 96, width: 96))
 ///
 /// Making one loads nothing. The first decode, or `load()`, does; `unload()` gives the memory back.
-/// One decode runs at a time, in the order asked for. Methods are asynchronous and can be cancelled.
-/// For code without tasks each has a twin that blocks its thread and says so: `decodeBlocking(_:)`.
+/// One decode runs at a time, in the order asked for. Methods are asynchronous, and can be
+/// cancelled. For code without tasks each has a twin that blocks its thread and says so:
+/// `decodeBlocking(_:)`.
 public final class LatentDecoder: Sendable {
   /// How a model is loaded and judged.
   public struct Configuration: Sendable {

@@ -4,7 +4,7 @@ import Foundation
 extension MLMultiArray {
   /// The elements in C order as floats, whatever the strides.
   ///
-  /// - Throws: `FluxVAEError.elementType` for anything but float16, float32 and float64; `.strides`.
+  /// - Throws: `FluxVAEError.strides`; `.elementType` for anything but float16, float32, float64.
   func floats() throws -> [Float] {
     let rows = try StridedRows(shape: shape.map(\.intValue), strides: strides.map(\.intValue))
     return try withUnsafeBytes { try rows.floats($0.baseAddress, of: dataType) }

@@ -10,7 +10,7 @@ struct StridedRows {
   /// Extent and stride of the axes around the runs, outermost first.
   private let outer: [(extent: Int, stride: Int)]
 
-  /// - Throws: `FluxVAEError.strides` when they are of another rank, negative, or reach beyond `Int`.
+  /// - Throws: `FluxVAEError.strides` when they are of another rank, negative, or too large.
   init(shape: [Int], strides: [Int]) throws {
     guard Self.describesArray(shape, strides) else {
       throw FluxVAEError.strides(strides, shape: shape)

@@ -22,8 +22,9 @@ extension TiledDecoder {
 
     /// - Throws: `FluxVAEError.notADecoder` for a model without tiles, `.smallerThanTile`,
     ///   `.unsupportedSize` for a size that a KL decoder was not made for, and for sides that are
-    ///   not multiples of the decoder's scale.
-    init(_ record: ArtifactRecord, size: ImageSize) throws {
+    ///   not multiples of the decoder's scale or that its front does not take.
+    init(_ model: TiledModel, size: ImageSize) throws {
+      let record = model.record
       guard let tiles = record.tiles else {
         throw FluxVAEError.notADecoder(reason: "this model makes no tiles: use LatentDecoder")
       }
@@ -35,9 +36,8 @@ extension TiledDecoder {
       guard isTiny || record.sizes.contains(size) else {
         throw FluxVAEError.unsupportedSize(size, supported: record.sizes)
       }
-      guard size.isMultiple(of: scale), ArtifactRecord.sides.contains(max(size.height, size.width))
-      else {
-        let near = size.multiples(of: scale).filter {
+      guard model.takes(size) else {
+        let near = model.near(size).filter {
           (try? TileGrid($0, tiles: tiles, scale: scale)) != nil
         }
         throw FluxVAEError.unsupportedSize(size, supported: near.isEmpty ? record.sizes : near)
@@ -49,9 +49,9 @@ extension TiledDecoder {
     ///
     /// - Throws: as the other one, and `.channels` for a latent of another model.
     static func reading(
-      _ latent: Latent, _ record: ArtifactRecord
+      _ latent: Latent, _ model: TiledModel
     ) throws -> (plan: Plan, input: Planes) {
-      let (contract, layout) = (record.contract, record.recipe.layout)
+      let (contract, layout) = (model.record.contract, model.record.recipe.layout)
       return try latent.read(in: layout) { map in
         guard map.channels == contract.channels else {
           throw FluxVAEError.channels(expected: contract.channels, found: map.channels)
@@ -59,7 +59,7 @@ extension TiledDecoder {
         let size = ImageSize(
           height: map.height * contract.scale, width: map.width * contract.scale)
         let shape = layout.shape(channels: map.channels, height: map.height, width: map.width)
-        let plan = try Plan(record, size: size)
+        let plan = try Plan(model, size: size)
         return (plan, Planes(values: map.values(in: layout), shape: shape))
       }
     }

@@ -22,7 +22,7 @@ public final class TiledDecoder: Sendable {
   public let configuration: LatentDecoder.Configuration
   private let file: ModelFile
   private let gate = TurnGate()
-  private let store = ModelStore<ArtifactRecord, LoadedPart>()
+  private let store = ModelStore<TiledModel, LoadedPart>()
 
   /// A decoder that is not loaded yet.
   public convenience init(
@@ -77,14 +77,14 @@ public final class TiledDecoder: Sendable {
   ///
   /// - Throws: `FluxVAEError`, also for a contract that does not fit; `CancellationError`.
   public func describe() async throws -> DecoderDescription {
-    try await DecoderDescription(record(since: store.epoch))
+    try await DecoderDescription(model(since: store.epoch).record)
   }
 
   /// What an image of `size` costs in tiles. Loads nothing, and waits for no decode.
   ///
   /// - Throws: `FluxVAEError`, also for a size that cannot be made; `CancellationError`.
   public func report(for size: ImageSize) async throws -> TilingReport {
-    let plan = try Plan(await record(since: store.epoch), size: size)
+    let plan = try Plan(await model(since: store.epoch), size: size)
     return TilingReport(plan.grid, size: size, scale: plan.scale, stride: plan.tiles.stride)
   }
 
@@ -94,7 +94,7 @@ public final class TiledDecoder: Sendable {
   public func decode(_ latent: Latent) async throws -> DecodedImage {
     let epoch = store.epoch
     return try await gate.turn {
-      let (plan, input) = try Plan.reading(latent, await record(since: epoch))
+      let (plan, input) = try Plan.reading(latent, await model(since: epoch))
       let features = try await part(plan.front, since: epoch).run([Plan.latent: input])
       var fixed: [String: Planes] = [:]
       if let measure = plan.measure {
@@ -118,22 +118,22 @@ public final class TiledDecoder: Sendable {
 }
 
 extension TiledDecoder {
-  /// The model's record, from memory or else read now.
-  private func record(since epoch: Int) async throws -> ArtifactRecord {
+  /// What the model says of itself, from memory or else read now.
+  private func model(since epoch: Int) async throws -> TiledModel {
     if let known = store.description { return known }
-    let record = try await file.describe(nil) { description in
+    let model = try await file.describe(nil) { description in
       let record = try ArtifactRecord(description)
       try configuration.contractCheck.judge(record?.contract, for: latentSpace, model: modelURL)
       guard let record else { throw FluxVAEError.contractMissing(modelURL) }
-      return record
+      return TiledModel(record, description)
     }
-    store.keep(record, since: epoch)
-    return record
+    store.keep(model, since: epoch)
+    return model
   }
 
   private func functions(for size: ImageSize?, since epoch: Int) async throws -> [String] {
-    let record = try await record(since: epoch)
-    return try Plan(record, size: size ?? record.sizes[0]).functions
+    let model = try await model(since: epoch)
+    return try Plan(model, size: size ?? model.record.sizes[0]).functions
   }
 
   /// A function, from memory or else loaded now.

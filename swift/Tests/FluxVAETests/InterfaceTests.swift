@@ -175,7 +175,8 @@ import Testing
       try decoder(.nchw, ImageSize(64)).read(latent([1, 32, 8, 8], .nhwc))
     }
     let size = ImageSize(height: 256, width: 384)
-    #expect(throws: FluxVAEError.unsupportedSize(ImageSize(height: 384, width: 256), supported: [size])) {
+    let other = ImageSize(height: 384, width: 256)
+    #expect(throws: FluxVAEError.unsupportedSize(other, supported: [size])) {
       try decoder(.nhwc, size).read(latent([1, 32, 48, 32], .nchw))
     }
   }

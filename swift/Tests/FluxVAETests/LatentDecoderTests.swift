@@ -115,13 +115,15 @@ struct RefusalTests {
     await #expect(throws: mismatch) { try await decoder.decode(model.latent(model.sizes[0])) }
     #expect(!decoder.isLoaded)
     let asked = model.decoder(for: .flux2SamplerUnpatchified, .init(contractCheck: .off))
-    #expect(
-      try await asked.decode(model.latent(model.sizes[0])).values == model.floats(model.sizes[0].image))
+    let image = try await asked.decode(model.latent(model.sizes[0]))
+    #expect(try image.values == model.floats(model.sizes[0].image))
   }
 
   @Test func aModelWithoutAContract() async throws {
     let model = try DemoModels.model("foreign")
-    await #expect(throws: FluxVAEError.contractMissing(model.url)) { try await model.decoder().load() }
+    await #expect(throws: FluxVAEError.contractMissing(model.url)) {
+      try await model.decoder().load()
+    }
     let asked = model.decoder(.init(contractCheck: .allowMissing))
     let image = try await asked.decode(model.latent(model.sizes[0]))
     #expect(try image.values == model.floats(model.sizes[0].image))
@@ -146,7 +148,9 @@ struct RefusalTests {
     let refusal = FluxVAEError.unsupportedSize(ImageSize(80), supported: supported)
     await #expect(throws: refusal) { try await decoder.decode(large) }
     let other = try Latent([Float](repeating: 0, count: 32 * 64), height: 8, width: 8)
-    await #expect(throws: FluxVAEError.channels(expected: 16, found: 32)) { try await decoder.decode(other) }
+    await #expect(throws: FluxVAEError.channels(expected: 16, found: 32)) {
+      try await decoder.decode(other)
+    }
   }
 
   @Test func anUnknownFunction() async throws {

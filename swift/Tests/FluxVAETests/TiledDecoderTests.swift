@@ -72,6 +72,14 @@ struct TiledDecoderTests {
         try await decoder(model).report(for: size)
       }
     }
+    // The front takes latents of 8 to 512 rows and columns.
+    let tall = ImageSize(height: 4104, width: 240)
+    let tallest = FluxVAEError.unsupportedSize(
+      tall, supported: [ImageSize(height: 4096, width: 240)])
+    await #expect(throws: tallest) { try await decoder(model).report(for: tall) }
+    let map = try Latent([Float](repeating: 0, count: 32 * 513 * 30), height: 513, width: 30)
+    await #expect(throws: tallest) { try await decoder(model).decode(map) }
+    #expect(try await decoder(model).report(for: ImageSize(4096)).tiles > 300)
     for side in [Int.max, Int.max - 7, 8_000_000, 0, -8, .min] {
       await #expect(throws: FluxVAEError.self) {
         try await decoder(model).report(for: ImageSize(side))
@@ -94,7 +102,8 @@ struct TiledDecoderTests {
   @Test func eachDecoderKnowsItsOwnModels() async throws {
     let tiles = try DemoModels.model("tiles")
     let whole = try DemoModels.model("fixed")
-    await #expect(throws: FluxVAEError.notADecoder(reason: "this model makes tiles: use TiledDecoder")) {
+    let other = FluxVAEError.notADecoder(reason: "this model makes tiles: use TiledDecoder")
+    await #expect(throws: other) {
       try await tiles.decoder().load()
     }
     await #expect(throws: FluxVAEError.self) {

@@ -39,7 +39,8 @@ final class Engine: Sendable {
     thread.start()
   }
 
-  /// Asks and waits.
+  /// Asks and waits. The answer comes from the engine's own thread, so a thread that tasks share is
+  /// blocked for no longer than the engine takes.
   func ask(_ request: EngineRequest, payload: Data = Data()) throws -> (EngineReply, EnginePayload)
   {
     let answered = DispatchSemaphore(value: 0)
