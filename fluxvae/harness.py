@@ -306,8 +306,7 @@ def parse_report(text: str) -> HarnessReport:
 def run_harness(harness: Harness, arguments: Sequence[str]) -> HarnessReport:
     """The report of ``fluxvae-harness ARGUMENTS --json``: with exit code 0, 3 (an output outside
     its limit), or 1 (no compute plan, failed compute units). Otherwise raises, with the harness's
-    own line: UsageError for 2, ArtifactError for 1, else ToolError.
-    """
+    own line: UsageError for 2, ArtifactError for 1, else ToolError."""
     try:
         ran = subprocess.run(
             [str(harness.program), *arguments, "--json"],
