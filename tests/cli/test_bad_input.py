@@ -500,7 +500,7 @@ def test_ctrl_c_while_converting(tmp_path: Path, output: Path, delay: float) -> 
 @pytest.mark.parametrize(
     ("name", "swallow"),
     [pytest.param("write_model", False, marks=FULL), ("write_model", True),
-     pytest.param("_read_again", True, marks=FULL), ("publish", False)],
+     pytest.param("_read_again", True, marks=FULL), ("commit", False)],
 )  # fmt: skip
 def test_ctrl_c_while_saving(tmp_path: Path, output: Path, name: str, swallow: bool) -> None:
     script = SLOW.format(name=name, swallow=swallow)
