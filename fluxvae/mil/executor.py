@@ -188,7 +188,8 @@ class Session:
         return self._tensor(value, constant.type.dtype) if isinstance(value, np.ndarray) else value
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Tensor:
-        if self._device.type == "meta" and storage_dtype(dtype).is_floating_point:
+        meta = self._device.type == "meta" and storage_dtype(dtype).is_floating_point
+        if meta and array.ndim:
             return torch.empty(array.shape, dtype=storage_dtype(dtype), device="meta")
         value = to_tensor(array, dtype)
         # Scalars stay too: torch mixes a zero-dimensional CPU value with any device.

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -56,15 +56,23 @@ def run_many(
     *,
     memory: int = MEMORY,
     bases: int | None = None,
+    report: Callable[[str], object] = lambda line: None,
 ) -> Result:
-    """``runs`` cases of a seed. ``bases``: damage only so many whole files of each kind."""
+    """``runs`` cases of a seed. ``bases``: damage only so many whole files of each kind.
+
+    ``report`` gets the count after each child process, and each failure.
+    """
     result, start = Result(), time.monotonic()
     names = [kind for kind in kinds for _ in range(SHARES[kind])]
     cases = [f"{names[n % len(names)]}:{seed}:{n}" for n in range(runs)]
     files = Corpus(corpus, decoders=bases is None)
     while cases:
+        known = len(result.failures)
         done = _run_chunk(cases[:CHUNK], files, scratch, memory, bases, result)
         del cases[:done]
+        report(f"{runs - len(cases)} of {runs}")
+        for failure in result.failures[known:]:
+            report(failure)
     result.seconds = time.monotonic() - start
     return result
 
