@@ -36,6 +36,13 @@ class Result:
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def add(self, case: str, line: str) -> None:
+        """Count a case; ``line``: its outcome (taken, refused, failed), and what failed."""
+        outcome, _, text = line.partition(" ")
+        self.counts[case.partition(":")[0], outcome] += 1
+        if outcome == "failed":
+            self.failures.append(f"{case}: {text}")
+
     def summary(self) -> str:
         kinds = sorted({kind for kind, _ in self.counts})
         parts = (
@@ -77,6 +84,20 @@ def run_many(
     return result
 
 
+def run_here(runs: int, seed: int, kind: str, corpus: Path, scratch: Path) -> Result:
+    """Cases of one kind in this process, on three whole files."""
+    result, files = Result(), Corpus(corpus, decoders=False)
+    before = signal.signal(signal.SIGALRM, _hang)
+    try:
+        for number in range(runs):
+            case = f"{kind}:{seed}:{number}"
+            line = _outcome(case, files, scratch, 3)
+            result.add(case, line)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    return result
+
+
 def run_alone(case: str, corpus: Path, scratch: Path) -> None:
     """One case in this process; its error, if it has one, comes out."""
     print("refused" if not _run(case, Corpus(corpus, decoders=True), scratch, None) else "taken")
@@ -107,6 +128,13 @@ def _run(case: str, files: Corpus, scratch: Path, bases: int | None) -> bool:
     return taken
 
 
+def _outcome(case: str, files: Corpus, scratch: Path, bases: int | None) -> str:
+    try:
+        return "taken" if _run(case, files, scratch, bases) else "refused"
+    except (Exception, HangError) as error:
+        return f"failed {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def _run_chunk(
     cases: Sequence[str],
     files: Corpus,
@@ -126,15 +154,11 @@ def _run_chunk(
     os.close(reader)
     _, status = os.waitpid(child, 0)
     for case, line in zip(cases, lines, strict=False):
-        outcome, _, text = line.partition(" ")
-        result.counts[case.partition(":")[0], outcome] += 1
-        if outcome == "failed":
-            result.failures.append(f"{case}: {text}")
+        result.add(case, line)
     if len(lines) < len(cases):
         case, ended = cases[len(lines)], os.waitstatus_to_exitcode(status)
-        result.counts[case.partition(":")[0], "failed"] += 1
         why = f"no answer within {SECONDS} s" if ended == -signal.SIGKILL else f"ended by {ended}"
-        result.failures.append(f"{case}: the process {why}")
+        result.add(case, f"failed the process {why}")
         return len(lines) + 1
     return len(lines)
 
@@ -164,10 +188,7 @@ def _serve(
     limit = pages * resource.getpagesize() + (memory << 30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for case in cases:
-        try:
-            line = "taken" if _run(case, files, scratch, bases) else "refused"
-        except BaseException as error:
-            line = f"failed {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        line = _outcome(case, files, scratch, bases)
         os.write(out, f"{line}\n".encode(errors="replace"))
     os._exit(0)
 
