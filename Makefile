@@ -15,7 +15,7 @@ ONE    := OMP_NUM_THREADS=1 # two processes on two cores: more threads only wait
 READY  := .venv/.ready
 MODEL  := coreml_out/flux2_tiny_decoder_nchw_float16_hw256_demo.mlpackage
 
-.PHONY: help setup demo test test-full lint format docs clean
+.PHONY: help setup demo test test-full fuzz lint format docs clean
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
 
@@ -43,6 +43,9 @@ test: lint ## All checks and the whole test suite
 test-full: $(READY) ## What `make test` leaves to this: every form at 768 and 1024 pixels (an hour)
 	$(ONE) $(BIN)/pytest -n 2 --dist worksteal -m full
 	FLUXVAE_BRIDGE_SIZES=768,1024 $(BIN)/pytest tests/test_swift_bridge.py -k real
+
+fuzz: $(READY) ## 10,000 damaged models, latents and weights against every reader (about 20 minutes)
+	$(ONE) $(BIN)/python -m tests.fuzz --runs 10000 --seed 0
 
 lint: $(READY) ## ruff, mypy and the layer rules
 	$(BIN)/ruff check

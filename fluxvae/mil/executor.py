@@ -16,19 +16,18 @@ from torch import Tensor
 
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil import ops as ops  # fills the registry
+from fluxvae.mil.arguments import convert
 from fluxvae.mil.declared import check_declared, check_value
-from fluxvae.mil.features import accept
+from fluxvae.mil.features import accept, give
 from fluxvae.mil.growth import refuse_growth
 from fluxvae.mil.interface import check_wiring
 from fluxvae.mil.numerics import Rounder, storage_dtype, to_tensor
 from fluxvae.mil.program import Constant, Feature, Op, Program, Ref, TensorType
-from fluxvae.mil.registry import REGISTRY, Bools, Ints, OpSpec, Parameter, Tensors
+from fluxvae.mil.registry import REGISTRY, OpSpec
 
 OnOp = Callable[[Op, Mapping[str, Tensor]], None]
 # What torch and numpy raise for arguments of a damaged model.
 _FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-_NUMPY_OUT = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64,
-              "int32": np.int32, "int8": np.int8}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,8 @@ class Session:
         return self._tensor(value, constant.type.dtype) if isinstance(value, np.ndarray) else value
 
     def _tensor(self, array: np.ndarray, dtype: str) -> Tensor:
-        if self._device.type == "meta" and storage_dtype(dtype).is_floating_point:
+        meta = self._device.type == "meta" and storage_dtype(dtype).is_floating_point
+        if meta and array.ndim:
             return torch.empty(array.shape, dtype=storage_dtype(dtype), device="meta")
         value = to_tensor(array, dtype)
         # Scalars stay too: torch mixes a zero-dimensional CPU value with any device.
@@ -296,57 +296,12 @@ class Session:
             )
         array = value.cpu().numpy()
         try:
-            return _exported(feature, array)
+            return give(feature, array)
         except _FAILURES as error:
             raise ArtifactError(
                 f"the output {feature.name!r} of shape {list(array.shape)} is not what the model "
                 f"describes: {feature.dtype} {feature.kind} ({error})"
             ) from error
-
-
-def _exported(feature: Feature, array: np.ndarray) -> np.ndarray:
-    if feature.labels:
-        return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
-    with np.errstate(invalid="ignore", over="ignore"):  # of NaN there is no right level
-        if feature.kind == "tensor":
-            return array.astype(_NUMPY_OUT[feature.dtype])
-        # Device rounding of image outputs is not documented; nearest is at most one level off.
-        planes = np.clip(np.rint(array[0]), 0, 255).astype(np.uint8)
-    if feature.color == "BGR":
-        planes = planes[::-1]
-    return np.ascontiguousarray(planes.transpose(1, 2, 0))
-
-
-def convert(parameter: Parameter, found: tuple[Any, ...], name: str, where: Op) -> Any:
-    """Arguments as found (tensors, strings) to the kind the operation's function declares."""
-    if parameter.kind == Tensors and all(isinstance(value, Tensor) for value in found):
-        return found
-    if len(found) != 1:
-        raise ArtifactError(f"argument {name!r} of {where.name!r} has {len(found)} values, not one")
-    value = found[0]
-    if isinstance(value, Tensor) and value.is_meta and parameter.kind is not Tensor:
-        raise UnsupportedOpError(f"{where.name!r} needs the value of {name!r}, not its shape alone")
-    if parameter.kind is str:
-        return str(value)
-    if not isinstance(value, Tensor) or parameter.kind == Tensors:
-        raise ArtifactError(f"argument {name!r} of {where.name!r} is text; expected numbers")
-    if parameter.kind is Tensor:
-        return value
-    if parameter.kind in (Ints, Bools):
-        cast = int if parameter.kind == Ints else bool
-        return tuple(_number(cast, v, name, where) for v in value.reshape(-1).tolist())
-    if value.numel() != 1:
-        raise ArtifactError(
-            f"argument {name!r} of {where.name!r} has {value.numel()} elements, not one"
-        )
-    return _number(parameter.kind, value.item(), name, where)
-
-
-def _number(cast: Any, value: float, name: str, where: Op) -> Any:
-    try:
-        return cast(value)
-    except (ValueError, OverflowError) as error:  # an integer of NaN or infinity
-        raise ArtifactError(f"argument {name!r} of {where.name!r} is {value}") from error
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

@@ -16,6 +16,8 @@ from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
 # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
 _ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
+_NUMPY_OUT = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64,
+              "int32": np.int32, "int8": np.int8}  # fmt: skip
 MAX_RANK = 32  # numpy's, at its lowest; Core ML's is 5
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 
@@ -110,6 +112,24 @@ def accept(feature: Feature, array: np.ndarray) -> np.ndarray:
         return array[None, None]
     planes = array.transpose(2, 0, 1)[None]
     return planes[:, ::-1] if feature.color == "BGR" else planes
+
+
+def give(feature: Feature, array: np.ndarray) -> np.ndarray:
+    """What an app gets for an output: the array in the described type, an image as uint8.
+
+    An image is (height, width, 3) in RGB order, from planes (1, channels, height, width). Raises
+    what numpy does when the array is not what the feature describes.
+    """
+    if feature.labels:
+        return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
+    with np.errstate(invalid="ignore", over="ignore"):  # of NaN there is no right level
+        if feature.kind == "tensor":
+            return array.astype(_NUMPY_OUT[feature.dtype])
+        # Device rounding of image outputs is not documented; nearest is at most one level off.
+        planes = np.clip(np.rint(array[0]), 0, 255).astype(np.uint8)
+    if feature.color == "BGR":
+        planes = planes[::-1]
+    return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
 def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:

@@ -76,8 +76,8 @@ def _program_attributes(program: Any, dialect: str) -> dict[str, Value]:
     entries = {}
     if "buildInfo" in attributes:
         found = attributes["buildInfo"]
-        if found.type != _BUILD_INFO:
-            raise ArtifactError("the program's buildInfo is no dictionary of strings")
+        if found.type != _BUILD_INFO or isinstance(found.body, Blob):
+            raise ArtifactError("the program's buildInfo is not a dictionary of strings")
         entries = {key: value for (key,), (value,) in found.body}
     mil, compiler = _COMPILERS[dialect]
     entries |= {"coremlc-component-MIL": mil, "coremlc-version": compiler}

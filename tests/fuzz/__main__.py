@@ -32,10 +32,8 @@ def main() -> int:
             return 0
         result = run_many(
             options.runs, options.seed, options.kinds.split(","), corpus, Path(scratch, "run"),
-            memory=options.memory,
+            memory=options.memory, report=lambda line: print(line, file=sys.stderr, flush=True),
         )  # fmt: skip
-    for failure in result.failures:
-        print(failure)
     print(f"{result.summary()}; failures: {len(result.failures)}")
     return 1 if result.failures else 0
 

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -36,6 +36,13 @@ class Result:
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def add(self, case: str, line: str) -> None:
+        """Count a case; ``line``: its outcome (taken, refused, failed), and what failed."""
+        outcome, _, text = line.partition(" ")
+        self.counts[case.partition(":")[0], outcome] += 1
+        if outcome == "failed":
+            self.failures.append(f"{case}: {text}")
+
     def summary(self) -> str:
         kinds = sorted({kind for kind, _ in self.counts})
         parts = (
@@ -56,16 +63,38 @@ def run_many(
     *,
     memory: int = MEMORY,
     bases: int | None = None,
+    report: Callable[[str], object] = lambda line: None,
 ) -> Result:
-    """``runs`` cases of a seed. ``bases``: damage only so many whole files of each kind."""
+    """``runs`` cases of a seed. ``bases``: damage only so many whole files of each kind.
+
+    ``report`` gets the count after each child process, and each failure.
+    """
     result, start = Result(), time.monotonic()
     names = [kind for kind in kinds for _ in range(SHARES[kind])]
     cases = [f"{names[n % len(names)]}:{seed}:{n}" for n in range(runs)]
     files = Corpus(corpus, decoders=bases is None)
     while cases:
+        known = len(result.failures)
         done = _run_chunk(cases[:CHUNK], files, scratch, memory, bases, result)
         del cases[:done]
+        report(f"{runs - len(cases)} of {runs}")
+        for failure in result.failures[known:]:
+            report(failure)
     result.seconds = time.monotonic() - start
+    return result
+
+
+def run_here(runs: int, seed: int, kind: str, corpus: Path, scratch: Path) -> Result:
+    """Cases of one kind in this process, on three whole files."""
+    result, files = Result(), Corpus(corpus, decoders=False)
+    before = signal.signal(signal.SIGALRM, _hang)
+    try:
+        for number in range(runs):
+            case = f"{kind}:{seed}:{number}"
+            line = _outcome(case, files, scratch, 3)
+            result.add(case, line)
+    finally:
+        signal.signal(signal.SIGALRM, before)
     return result
 
 
@@ -99,6 +128,13 @@ def _run(case: str, files: Corpus, scratch: Path, bases: int | None) -> bool:
     return taken
 
 
+def _outcome(case: str, files: Corpus, scratch: Path, bases: int | None) -> str:
+    try:
+        return "taken" if _run(case, files, scratch, bases) else "refused"
+    except (Exception, HangError) as error:
+        return f"failed {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def _run_chunk(
     cases: Sequence[str],
     files: Corpus,
@@ -118,15 +154,11 @@ def _run_chunk(
     os.close(reader)
     _, status = os.waitpid(child, 0)
     for case, line in zip(cases, lines, strict=False):
-        outcome, _, text = line.partition(" ")
-        result.counts[case.partition(":")[0], outcome] += 1
-        if outcome == "failed":
-            result.failures.append(f"{case}: {text}")
+        result.add(case, line)
     if len(lines) < len(cases):
         case, ended = cases[len(lines)], os.waitstatus_to_exitcode(status)
-        result.counts[case.partition(":")[0], "failed"] += 1
         why = f"no answer within {SECONDS} s" if ended == -signal.SIGKILL else f"ended by {ended}"
-        result.failures.append(f"{case}: the process {why}")
+        result.add(case, f"failed the process {why}")
         return len(lines) + 1
     return len(lines)
 
@@ -156,10 +188,7 @@ def _serve(
     limit = pages * resource.getpagesize() + (memory << 30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for case in cases:
-        try:
-            line = "taken" if _run(case, files, scratch, bases) else "refused"
-        except BaseException as error:
-            line = f"failed {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        line = _outcome(case, files, scratch, bases)
         os.write(out, f"{line}\n".encode(errors="replace"))
     os._exit(0)
 

@@ -19,6 +19,7 @@ from fluxvae.mil.package import check_model, read_package
 from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Feature, Program
 from fluxvae.mil.protobuf import message_module
+from fluxvae.recipes.axes import LatentInput
 from fluxvae.weights import load_weights
 from fluxvae.weights.describe import describe_file
 from tests.fuzz.mutate import mutate_bytes, mutate_json, mutate_message, mutate_text
@@ -171,8 +172,10 @@ def _package_readers(folder: Path) -> list[Callable[[Path], object]]:
 
 
 def _latent_readers(folder: Path) -> list[Callable[[Path], object]]:
-    contract = find_decoder("flux1").contract
-    return [lambda path: read_latents(path, contract, ((1, 16, 8, 8), (1, 16, 8, 12)), "nchw")]
+    wanted = LatentInput(
+        find_decoder("flux1").contract, "flux1", "sampler", sides=((8, 8), (8, 12))
+    )
+    return [lambda path: read_latents(path, wanted)]
 
 
 def _weight_readers(folder: Path) -> list[Callable[[Path], object]]:
