@@ -112,6 +112,8 @@ def test_a_broken_index_says_what_is_wrong(tmp_path: Path, named: dict[str, Tens
     assert f"{two.name}: is a Git LFS pointer, not the weights" in refusal(index)
     two.unlink()
     assert f"lacks {two.name} beside it" in refusal(index)
+    index.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "is a Git LFS pointer, not the index" in refusal(index)
     index.write_text("{")
     assert "is not JSON" in refusal(index)
     index.unlink()

@@ -15,6 +15,7 @@ from fluxvae.cli.encoders import load_decoder
 from fluxvae.errors import WeightsError
 from fluxvae.weights import Weights, find_encoder, load_entry, load_weights
 from fluxvae.weights.keys import entry_shapes
+from fluxvae.weights.load import _holds
 from fluxvae.weights.sharded import open_checkpoint
 from tests.checkpoint_files import in_style, write
 from tests.cli.run import run
@@ -108,6 +109,16 @@ def test_a_text_encoder_is_not_a_vae_s_encoder(
         {**in_style("diffusers", tiny[0]), "encoder.block.0.layer.0.x.weight": torch.ones(1)},
     )
     assert find_encoder("flux1", str(path)) is None
+
+
+def test_a_unet_is_not_the_vae_s_encoder(tmp_path: Path, parts: list[Weights]) -> None:
+    # diffusers' UNet has down_blocks and a mid_block of the same names.
+    other = {f"unet.{name}": tensor.clone() for name, tensor in parts[1].tensors.items()}
+    del other["unet.conv_in.bias"]
+    path = write(tmp_path / "sd.safetensors", {**under("vae.", diffusers_names(parts[0])), **other})
+    assert load_entry(ENTRY, str(path)).digest == parts[0].digest
+    assert _holds(ENTRY, "encoder", path) is False
+    assert _holds(ENTRY, "decoder", path) is True
 
 
 def test_the_same_part_twice_is_refused_with_both_prefixes(
