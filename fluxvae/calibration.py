@@ -186,7 +186,8 @@ def _read_latents(file: Path, wanted: LatentInput) -> LatentFile:
     try:
         return read_latents(file, wanted)
     except LatentError as error:
-        raise CompressionError(f"{error}; --calibration needs this decoder's latents") from error
+        reason = str(error).rstrip(".")
+        raise CompressionError(f"{reason}; --calibration needs this decoder's latents") from error
 
 
 def _middles(file: LatentFile) -> Iterator[np.ndarray]:
