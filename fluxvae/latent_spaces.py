@@ -107,26 +107,26 @@ def passage(recipe: Recipe, weights: Weights) -> Passage:
     return Passage(recipe.variant, recipe.latent_form, native, weights.tensors)
 
 
-# Measured by scripts/measure_latents.py with the real encoders of TAEF1 and TAEF2 on 266 pictures:
-# scikit-image's and scikit-learn's photos and graphics in crops and reductions of 64 to 512 px, and
-# flat, dark, noisy and periodic ones. None of them is noted in its own space and order.
+# Measured by scripts/measure_latents.py with the real encoders of TAEF1 and TAEF2 on the photos and
+# graphics of scikit-image and scikit-learn, in crops and reductions of 64 to 512 px, and on made
+# pictures (flat, noisy, periodic). None is noted in its own space and order.
 #
-# FLUX.1, geometric mean of the channels' RMS: 0.41 to 1.66 as the sampler leaves it (photos 0.42 to
-# 1.19), and 1 / 0.3611 times that, 1.14 to 4.6, in the VAE's own space.
+# FLUX.1, geometric mean of the channels' RMS: 0.37 to 1.66 as the sampler leaves it (photos 0.42 to
+# 1.19), and 1 / 0.3611 times that, 1.02 to 4.6, in the VAE's own space.
 FLUX1_SAMPLER_MOST = 1.7
-FLUX1_VAE_LEAST = 1.1
-# FLUX.2, standard deviation: 0.46 to 0.99 as the sampler leaves it. The inverse batch norm widens
-# it about 1.8 times, to 0.83 to 1.8; its real statistics could not be had here.
+FLUX1_VAE_LEAST = 1.0
+# FLUX.2, standard deviation: 0.45 to 0.99 as the sampler leaves it. The inverse batch norm widens
+# it about 1.8 times, to 0.81 to 1.8; its real statistics could not be had here.
 FLUX2_SAMPLER_MOST = 1.05
-FLUX2_VAE_LEAST = 0.82
+FLUX2_VAE_LEAST = 0.78
 # Neighbours that correlate less than this are noise, which belongs to no space (pictures: 0.09 on).
 NOISE = 0.07
 # How much nearer (in units of variance) neighbours must be in another order of the same numbers:
 # photos in their own order stay below 1.25; of those read in a wrong one 36 to 100 % are above.
 NEARER = 1.3
-# Periodic pictures, such as chessboards, have neighbours of opposite sign, and flat ones hardly
+# Periodic pictures, such as chessboards, have near values of opposite sign, and flat ones hardly
 # differ; for both a map of patches is as smooth as the map itself.
-OPPOSITE = -0.3
+OPPOSITE = -0.25
 FLAT = 0.7
 
 
@@ -146,7 +146,7 @@ def unlike(latent: np.ndarray, wanted: LatentInput, order: str) -> str | None:
 
 
 def _other_space(latent: np.ndarray, wanted: LatentInput) -> str | None:
-    if _nearness(latent) < NOISE:
+    if nearness(latent) < NOISE:
         return None
     deviation = float(latent.std())
     level = float(np.exp(np.log(np.sqrt((latent**2).mean((0, 2, 3))) + 1e-12).mean()))
@@ -184,18 +184,15 @@ def _other_order(latent: np.ndarray, stored: tuple[bool, bool], wanted: LatentIn
 
     ``stored`` and the others: (in 2 x 2 patches, channels last). Tokens are patches, channels last.
     """
-    own = _nearness(latent)
+    own = nearness(latent)
     orders = [(packed, last) for packed in (False, True) for last in (False, True)]
     if any(side % PATCH for side in latent.shape[2:]):
         orders = [order for order in orders if not order[0]]
-    numbers = _store(latent, *stored)
-    nearness = {
-        order: _nearness(_load(numbers, latent.shape, *order))
-        for order in orders
-        if order != stored
-    }
-    best = max(nearness, key=lambda order: nearness[order])
-    if 1 - own < NEARER * (1 - nearness[best]):
+    numbers = store(latent, *stored)
+    others = [order for order in orders if order != stored]
+    near = {order: nearness(load(numbers, latent.shape, *order)) for order in others}
+    best = max(near, key=lambda order: near[order])
+    if 1 - own < NEARER * (1 - near[best]):
         return None
     if (True, False) in (stored, best) and (own > FLAT or _opposite(latent)):
         return None
@@ -210,20 +207,20 @@ def _other_order(latent: np.ndarray, stored: tuple[bool, bool], wanted: LatentIn
     if best == (True, True) and wanted.variant == "flux2":
         options += " --layout nhwc"
     return (
-        f"(correlation of neighbours {own:.2f}; {nearness[best]:.2f} if the same numbers are "
-        f"{words}) look like {'packed ' if best[0] else ''}latents stored as {words}: convert with "
-        f"{options} to decode them, or save them in this model's own order"
+        f"(correlation of neighbours {own:.2f}; {near[best]:.2f} if the same numbers are "
+        f"{words}) look like {'packed ' if best[0] else ''}latents stored as {words}: convert "
+        f"with {options} to decode them, or save them in this model's own order"
     )
 
 
-def _store(latent: np.ndarray, packed: bool, last: bool) -> np.ndarray:
+def store(latent: np.ndarray, packed: bool, last: bool) -> np.ndarray:
     """The numbers of a map in the order of a file."""
     parts = pack(latent) if packed else latent
     return (parts.transpose(0, 2, 3, 1) if last else parts).ravel()
 
 
-def _load(numbers: np.ndarray, shape: tuple[int, ...], packed: bool, last: bool) -> np.ndarray:
-    """The inverse of ``_store``."""
+def load(numbers: np.ndarray, shape: tuple[int, ...], packed: bool, last: bool) -> np.ndarray:
+    """The inverse of ``store``."""
     batch, channels, height, width = shape
     if packed:
         channels, height, width = channels * PATCH**2, height // PATCH, width // PATCH
@@ -234,7 +231,7 @@ def _load(numbers: np.ndarray, shape: tuple[int, ...], packed: bool, last: bool)
     return unpack(parts) if packed else parts
 
 
-def _nearness(latent: np.ndarray) -> float:
+def nearness(latent: np.ndarray) -> float:
     """Correlation of neighbours along rows and along columns, the smaller of the two by magnitude.
 
     1 - E[(a - b)^2] / (2 var), with the variance over all channels: their different means count,
@@ -247,12 +244,12 @@ def _nearness(latent: np.ndarray) -> float:
 
 
 def _opposite(latent: np.ndarray) -> bool:
-    """Whether neighbours, or every second ones, have opposite signs about their channel's mean."""
+    """Whether values 1, 2 or 4 positions apart have opposite signs about their channel's mean."""
     values = latent.astype(np.float64)
     values -= values.mean((2, 3), keepdims=True)
     variance = float((values**2).mean()) or 1.0
     return any(
         float((values[:, :, step:] * values[:, :, :-step]).mean()) < OPPOSITE * variance
         or float((values[..., step:] * values[..., :-step]).mean()) < OPPOSITE * variance
-        for step in (1, 2)
+        for step in (1, 2, 4)
     )

@@ -302,7 +302,7 @@ def test_comfyui_latents_name_the_option_that_takes_their_space(
     save_file({"latent_tensor": torch.from_numpy(NOISE[:, :16]).contiguous(), **MARKER},
               tmp_path / name)  # fmt: skip
     with pytest.raises(
-        LatentError, match="in the VAE's own space, as ComfyUI saves .* --latents vae"
+        LatentError, match=r"in the VAE's own space, as ComfyUI saves .* --latents vae"
     ):
         read_latents(tmp_path / name, takes("flux1", "64", own=own))
     (latent,) = read_latents(tmp_path / name, takes("flux1", "64", own=own, latents="vae")).latents

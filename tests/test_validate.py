@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import fluxvae.validate
 import fluxvae.whole
@@ -23,8 +24,8 @@ from fluxvae.validate import (
     CaseResult,
     Limit,
     Report,
-    check_latents,
     limit_for,
+    read_for,
     resolve_weights,
     validate,
 )
@@ -160,16 +161,19 @@ def test_own_latents_take_the_place_of_photos(
     assert not any("NOT tested" in note for note in report.notes)
 
 
-def test_latents_that_fit_nowhere_are_refused_with_both_shapes(demo_package: Path) -> None:
-    program = read_package(demo_package)
-    record = require_record(program)
-    wide = Latent("wide", normal_latent(32, Size(64, 128)))
-    with pytest.raises(LatentError) as caught:
-        check_latents((wide,), program.path.name, record)
-    assert "takes [1, 32, 8, 8], got [[1, 32, 8, 16]]" in str(caught.value)
-    check_latents(
-        (wide, Latent("fits", normal_latent(32, Size(64, 64)))), program.path.name, record
-    )
+def test_latents_that_fit_nowhere_are_refused_with_both_sizes(
+    demo_package: Path, tmp_path: Path
+) -> None:
+    record = require_record(read_package(demo_package))
+    wide, fits = (normal_latent(32, size) for size in (Size(64, 128), Size(64, 64)))
+    save_file({"wide": wide}, tmp_path / "x.safetensors")
+    reason = r"\[1, 32, 8, 16\]; expected .* for images of 64\. It is for images of 64x128"
+    with pytest.raises(LatentError, match=reason):
+        read_for(record, tmp_path / "x.safetensors", record.recipe.sizes)
+    save_file({"wide": wide, "fits": fits}, tmp_path / "x.safetensors")
+    found = read_for(record, tmp_path / "x.safetensors", record.recipe.sizes)
+    assert [latent.name for latent in found.latents] == ["fits"]
+    assert "passed over 'wide'" in found.notes[0]
 
 
 @pytest.mark.parametrize("shapes", ["multifunction", "enumerated"])

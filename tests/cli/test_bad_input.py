@@ -338,7 +338,7 @@ def test_package_that_fluxvae_did_not_make(
     [
         ((1, 32, 16, 16), "8"),
         ((1, 128, 4, 4), "pixel_shuffle"),
-        ((1, 16, 8, 8), "belongs to another model"),
+        ((1, 16, 8, 8), "16 channels belong to another model"),
         ((8, 8), "expected (1, 32, H/8, W/8)"),
     ],
 )

@@ -89,7 +89,7 @@ def test_size_and_function_options_choose(
     assert run(capsys, *base).json["decoded"][0]["function"] == "hw64"
     ran = run(capsys, *base, "--size", "128")
     assert ran.code == 1
-    assert "x.npy holds latents for images of 64" in ran.err
+    assert "for images of 128. It is for images of 64." in ran.err
     ran = run(capsys, *base, "--size", "256")
     assert ran.code == 2
     assert "which decodes 64, 128" in ran.err
