@@ -24,11 +24,11 @@ classifier's labels belong to its outputs.
 - *rounding*: in an fp16 program every operation computes in float32 and its result is rounded to
   fp16 once. `none needed` marks operations that only pass values on.
 - An operation is right in every mode its documentation describes, or refuses the mode. Refused
-  are: nearest upsampling by fractions; `real_div` of integers; transposed convolutions whose
-  `output_shape` differs from what strides and padding give; windows of pooling that lie outside
-  the input; the activation `scaled_tanh` in recurrent operations, whose constants the sources
-  give differently; `local_response_norm` over an even number of channels; and `gru`, whose
-  documentation and tests disagree on where the reset gate acts.
+  are: nearest upsampling and resizing by fractions; `real_div` of integers; transposed
+  convolutions whose `output_shape` differs from what strides and padding give; windows of pooling
+  that lie outside the input; the activation `scaled_tanh` in recurrent operations, whose constants
+  the sources give differently; `local_response_norm` over an even number of channels; and `gru`,
+  whose documentation and tests disagree on where the reset gate acts.
 
 Each operation is compared in `tests/mil/test_ops.py` with coremltools' own declaration, type
 inference and evaluation or, where coremltools cannot evaluate it, with torch in float64.

@@ -103,7 +103,7 @@ def _print_function(function: FunctionReport, default: bool) -> None:
         click.echo(f"  the executor lacks: {lacking or 'see the next line'}")
         click.echo(f"  cannot be run: {function.unsupported.reason}")
     click.echo(f"  output types: {types}")
-    without = f" without {function.unknown_shapes} operations whose shape is not known"
+    without = f" (operations of unknown shape, not counted: {function.unknown_shapes})"
     click.echo(
         f"  multiply-accumulates: {function.macs / 1e9:.2f} G"
         f"{without if function.unknown_shapes else ''}"

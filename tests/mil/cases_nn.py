@@ -246,6 +246,11 @@ _RESIZE = [
         *("half", _at(*_GRIDS["UNALIGN_CORNERS"]), 2.5, 3, _PAIR), **_HALF, half_pixel_centers=True
     ),
     *(resize(mode, _at(*grid), 5, 6, mode, _PAIR) for mode, grid in _GRIDS.items()),
+    Case(
+        *("resize_nearest_neighbor", "multiples", {"x": X}),
+        *({"target_size_height": 14, "target_size_width": 24}, _repeat(2, 3)),
+        tolerance=None,
+    ),
     resize("one-point", _at([3.0], [3.5]), 1, 1, "ALIGN_CORNERS"),
     resize("one-point-strict", _at([0.0], [0.0]), 1, 1, "STRICT_ALIGN_CORNERS"),
     Case("resize_bilinear", "defaults", {"x": X}, {}, _at([0.0], [0.0])),

@@ -31,6 +31,10 @@ _UP = {"x": X, "scale_factor_height": 2, "scale_factor_width": 1.5}
 _SPARSE = {"data_mask": torch.ones(2, 2), "nonzero_data": torch.ones(4, dtype=torch.int32)}
 UNSUPPORTED: dict[str, tuple[Callable[[], Any], str]] = {
     "fractional nearest": (lambda: run("upsample_nearest_neighbor", **_UP), "2 x 1.5"),
+    "nearest to a fraction": (
+        lambda: run("resize_nearest_neighbor", x=X, target_size_height=6, target_size_width=6),
+        "3 x 4 to 6 x 6",
+    ),
     "integer division": (
         lambda: run("real_div", x=torch.tensor([3]), y=torch.tensor([2])),
         "real_div of integers",

@@ -30,6 +30,26 @@ def upsample_nearest_neighbor(
     return spread.reshape(*lead, rows * height, columns * width)
 
 
+@op("resize_nearest_neighbor", exact=True)
+def resize_nearest_neighbor(
+    *, x: Tensor, target_size_height: int, target_size_width: int
+) -> Tensor:
+    """Repeats rows and columns up to a size; whole multiples of the size of x only."""
+    rows, columns = x.shape[-2:]
+    if min(target_size_height, target_size_width) < 1 or (
+        target_size_height % rows or target_size_width % columns
+    ):
+        raise UnsupportedOpError(
+            f"resize_nearest_neighbor of {rows} x {columns} to {target_size_height} x "
+            f"{target_size_width} is not supported: only whole multiples are"
+        )
+    return upsample_nearest_neighbor(
+        x=x,
+        scale_factor_height=target_size_height // rows,
+        scale_factor_width=target_size_width // columns,
+    )
+
+
 @op("upsample_bilinear")
 def upsample_bilinear(
     *,
