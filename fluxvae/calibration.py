@@ -62,8 +62,8 @@ def load_calibration(
     if encoder is None:
         raise CompressionError(
             "calibration photos need an encoder, and none belongs to these weights: pass "
-            "--encoder PATH, --calibration DIR with latent files (.safetensors or .npy), or "
-            "--recipe plain"
+            "--encoder PATH, --calibration DIR with latent files "
+            "(.safetensors, .latent or .npy), or --recipe plain"
         )
     return photo_calibration(encoder)
 
@@ -106,7 +106,7 @@ def folder_calibration(
         if encoder is None:
             raise CompressionError(
                 f"{folder} holds images, but no encoder belongs to these weights: pass --encoder "
-                "PATH, or a folder of latent files (.safetensors or .npy)"
+                "PATH, or a folder of latent files (.safetensors, .latent or .npy)"
             )
         latents += encode(encoder, _image_crops(images, side, notes.append))
     return replace(calibration_of(folder.resolve().name, latents), notes=tuple(notes))
@@ -186,7 +186,8 @@ def _read_latents(file: Path, wanted: LatentInput) -> LatentFile:
     try:
         return read_latents(file, wanted)
     except LatentError as error:
-        raise CompressionError(f"{error}; --calibration needs this decoder's latents") from error
+        reason = str(error).rstrip(".")
+        raise CompressionError(f"{reason}; --calibration needs this decoder's latents") from error
 
 
 def _middles(file: LatentFile) -> Iterator[np.ndarray]:

@@ -122,12 +122,11 @@ def _fitting(
         else:
             none = False
             yield tensor, reading
+    said = "; ".join([*(reason.rstrip(".") for reason in reasons[:-1]), *reasons[-1:]])
     if none:
-        raise LatentError(
-            f"{file.name}: {'; '.join(reasons)}" if reasons else f"{file.name} holds no tensors"
-        )
-    if reasons:
-        notes.append(f"{file.name}: passed over {'; '.join(reasons)}")
+        raise LatentError(f"{file.name}: {said}" if said else f"{file.name} holds no tensors")
+    if said:
+        notes.append(f"{file.name}: passed over {said}")
 
 
 def _read_axes(tensor: _Tensor, wanted: LatentInput) -> Reading:

@@ -124,9 +124,9 @@ NOISE = 0.07
 # How much nearer (in units of variance) neighbours must be in another order of the same numbers:
 # photos in their own order stay below 1.25; of those read in a wrong one 36 to 100 % are above.
 NEARER = 1.3
-# Periodic pictures, such as chessboards, have neighbours of opposite sign, and flat ones hardly
+# Periodic pictures, such as chessboards, have near values of opposite sign, and flat ones hardly
 # differ; for both a map of patches is as smooth as the map itself.
-OPPOSITE = -0.3
+OPPOSITE = -0.25
 FLAT = 0.7
 
 
@@ -244,12 +244,12 @@ def nearness(latent: np.ndarray) -> float:
 
 
 def _opposite(latent: np.ndarray) -> bool:
-    """Whether neighbours, or every second ones, have opposite signs about their channel's mean."""
+    """Whether values 1, 2 or 4 positions apart have opposite signs about their channel's mean."""
     values = latent.astype(np.float64)
     values -= values.mean((2, 3), keepdims=True)
     variance = float((values**2).mean()) or 1.0
     return any(
         float((values[:, :, step:] * values[:, :, :-step]).mean()) < OPPOSITE * variance
         or float((values[..., step:] * values[..., :-step]).mean()) < OPPOSITE * variance
-        for step in (1, 2)
+        for step in (1, 2, 4)
     )

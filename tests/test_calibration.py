@@ -172,7 +172,13 @@ def test_broken_image_is_named(tmp_path: Path, encoder: Weights) -> None:
 
 def test_latents_of_another_decoder_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((1, 16, 8, 8), np.float32))
-    _refused(tmp_path, "flux2", None, "(1, 32, H/8, W/8)", "belongs to another model")
+    _refused(
+        tmp_path,
+        "flux2",
+        None,
+        "(1, 32, H/8, W/8)",
+        "16 channels belong to another model, FLUX.1; ",
+    )
 
 
 def test_latents_of_another_space_are_refused(tmp_path: Path, encoder: Weights) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,16 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fluxvae.catalog import find_decoder
+from fluxvae.cli.encoders import load_decoder
 from fluxvae.errors import WeightsError
-from fluxvae.fp16_safety import probe_latents
-from fluxvae.latent_spaces import passage
-from fluxvae.models.build import build_decoder
-from fluxvae.recipes import Recipe, parse_sizes
-from fluxvae.rewrite.latents import with_latents
-from fluxvae.weights import Weights, describe_file, find_encoder, load_entry, load_weights
+from fluxvae.weights import Weights, find_encoder, load_entry, load_weights
 from fluxvae.weights.keys import entry_shapes
-from fluxvae.weights.sharded import checkpoint_sha256
+from fluxvae.weights.load import _holds
+from fluxvae.weights.sharded import open_checkpoint
 from tests.checkpoint_files import in_style, write
+from tests.cli.run import run
 from tests.kl import bfl_names, diffusers_names, narrow_entry, narrow_weights
 
 PREFIXES = {
@@ -110,6 +109,16 @@ def test_a_text_encoder_is_not_a_vae_s_encoder(
         {**in_style("diffusers", tiny[0]), "encoder.block.0.layer.0.x.weight": torch.ones(1)},
     )
     assert find_encoder("flux1", str(path)) is None
+
+
+def test_a_unet_is_not_the_vae_s_encoder(tmp_path: Path, parts: list[Weights]) -> None:
+    # diffusers' UNet has down_blocks and a mid_block of the same names.
+    other = {f"unet.{name}": tensor.clone() for name, tensor in parts[1].tensors.items()}
+    del other["unet.conv_in.bias"]
+    path = write(tmp_path / "sd.safetensors", {**under("vae.", diffusers_names(parts[0])), **other})
+    assert load_entry(ENTRY, str(path)).digest == parts[0].digest
+    assert _holds(ENTRY, "encoder", path) is False
+    assert _holds(ENTRY, "decoder", path) is True
 
 
 def test_the_same_part_twice_is_refused_with_both_prefixes(
@@ -227,209 +236,60 @@ def test_a_dict_that_holds_itself_is_read_once(tmp_path: Path, parts: list[Weigh
     assert load_entry(ENTRY, str(path)).digest == parts[0].digest
 
 
-# --- several files ----------------------------------------------------------------------------
+# --- what a user sees ---------------------------------------------------------------------------
 
 
-def sharded(folder: Path, tensors: dict[str, Tensor], suffix: str = "safetensors") -> Path:
-    """As ``save_pretrained(max_shard_size=...)`` writes it, in two files."""
-    stem = "diffusion_pytorch_model" if suffix == "safetensors" else "pytorch_model"
-    names, where = sorted(tensors), {}
-    for number, own in enumerate((names[::2], names[1::2]), 1):
-        file = f"{stem}-{number:05}-of-00002.{suffix}"
-        write(folder / file, {name: tensors[name].clone() for name in own})
-        where |= dict.fromkeys(own, file)
-    index = folder / f"{stem}.{suffix}.index.json"
-    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
-    return index
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
-def test_sharded_weights_are_read_by_their_index_or_folder(
-    tmp_path: Path, parts: list[Weights], named: dict[str, Tensor], suffix: str
+def test_a_command_says_on_stderr_what_was_passed_over(
+    tmp_path: Path, tiny: list[Weights], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    index = sharded(tmp_path, named, suffix)
-    for weights, spec in zip(parts, (index, tmp_path), strict=True):
-        loaded = load_entry(ENTRY, str(spec), part=weights.part)
-        assert loaded.digest == weights.digest
-    assert loaded.source.name == index.name
-    shards = sorted(tmp_path.glob(f"*.{suffix}"))
-    lines = "".join(f"{checkpoint_sha256(shard)}  {shard.name}\n" for shard in shards)
-    listing = tmp_path / "listing"
-    listing.write_text(lines)
-    assert loaded.source.file_sha256 == checkpoint_sha256(listing)
-    report = describe_file(index)
-    assert (report.tensors, report.sha256) == (len(named), loaded.source.file_sha256)
-    assert report.size == sum(shard.stat().st_size for shard in shards)
-
-
-def test_sharded_weights_in_the_hub_s_cache_are_read_through_its_links(
-    tmp_path: Path, parts: list[Weights], named: dict[str, Tensor]
-) -> None:
-    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
-    blobs.mkdir()
-    snapshot.mkdir(parents=True)
-    sharded(blobs, named)
-    for number, file in enumerate(sorted(blobs.iterdir())):
-        file.rename(blobs / str(number))
-        (snapshot / file.name).symlink_to(Path("../../blobs") / str(number))
-    assert load_entry(ENTRY, str(snapshot)).digest == parts[0].digest
-
-
-def test_a_broken_index_says_what_is_wrong(tmp_path: Path, named: dict[str, Tensor]) -> None:
-    index = sharded(tmp_path, named)
-    content = json.loads(index.read_text())
-    one, two = sorted(tmp_path.glob("*.safetensors"))
-    some = content["weight_map"]
-
-    def said(**changed: object) -> str:
-        index.write_text(json.dumps({**content, **changed}))
-        message = refusal(index)
-        assert describe_file(index).problems == (message,)
-        return message
-
-    outside = tmp_path.parent / "outside.safetensors"
-    outside.write_bytes(one.read_bytes())
-    for file in ("../outside.safetensors", str(outside), "..\\x", "", 7):
-        first = {next(iter(some)): file}
-        assert "expected a file beside the index" in said(weight_map={**some, **first})
-    assert "no weight_map" in said(weight_map={})
-    assert "no weight_map" in said(weight_map=[1])
-    wrong = dict.fromkeys(some, one.name)
-    assert f"is in {one.name}, which does not hold it" in said(weight_map=wrong)
-    less = {n: f for n, f in some.items() if n != "decoder.conv_in.bias"}
-    assert "missing keys (1): conv_in.bias" in refusal_of(index, {**content, "weight_map": less})
-
-    index.write_text(json.dumps(content))
-    two.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    assert f"{two.name}: is a Git LFS pointer, not the weights" in refusal(index)
-    two.unlink()
-    assert f"lacks {two.name} beside it" in refusal(index)
-    index.write_text("{")
-    assert "is not JSON" in refusal(index)
-    index.unlink()
-    assert "is one of several files: download their *.index.json too" in refusal(tmp_path)
-
-
-def refusal_of(index: Path, content: object) -> str:
-    index.write_text(json.dumps(content))
-    return refusal(index)
-
-
-def test_a_key_that_no_index_lists_is_passed_over_and_said(
-    tmp_path: Path, named: dict[str, Tensor]
-) -> None:
-    index = sharded(tmp_path, {**named, "x": torch.ones(1)})
-    content = json.loads(index.read_text())
-    del content["weight_map"]["x"]
-    index.write_text(json.dumps(content))
-    assert load_entry(ENTRY, str(index)).notes == (
-        f"{index.name}: took the decoder; passed over 1 other entries (x)",
+    tensors = {**under("vae.", in_style("diffusers", *tiny)), **OTHERS}
+    path = write(tmp_path / "aio.safetensors", tensors)
+    load_decoder("flux1", str(path), offline=True)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == (
+        "note: aio.safetensors: took the decoder under 'vae.'; passed over 7 other entries "
+        "(text_encoders., model., decoder., encoder.)\n"
     )
+    ran = run(capsys, "weights", "show", str(path))
+    assert (ran.code, ran.err) == (0, "")
+    assert "fits      flux1 decoder, flux1 encoder" in ran.out
+    assert "note      the VAE is under 'vae.'" in ran.out
+    assert "note      7 other entries (text_encoders., model., decoder., encoder.)" in ran.out
 
 
-# --- folders ----------------------------------------------------------------------------------
+# --- damage -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("names", "taken"),
-    [
-        (["model.sft"], "model.sft"),
-        (["model.CKPT"], "model.CKPT"),
-        (["x.safetensors", "x.fp16.safetensors", "x.bin", "x.fp16.bin"], "x.safetensors"),
-        (["x.bin", "x.fp16.safetensors"], "x.bin"),
-        (["x.fp16.safetensors", "x.fp16.bin"], "x.fp16.safetensors"),
-        (["x.safetensors", "._x.safetensors"], "x.safetensors"),
-    ],
-)
-def test_a_folder_s_file_is_chosen_as_diffusers_does(
-    tmp_path: Path, parts: list[Weights], named: dict[str, Tensor], names: list[str], taken: str
-) -> None:
-    folder = tmp_path / "vae"
-    folder.mkdir()
-    for name in names:
-        if name.startswith("."):
-            (folder / name).write_bytes(b"\0\5\x16\7")  # AppleDouble
-        elif name.endswith((".safetensors", ".sft")):
-            save_file({name: t.contiguous() for name, t in named.items()}, folder / name)
-        else:
-            torch.save(named, folder / name)
-    (tmp_path / "flux.safetensors").write_bytes(b"")  # a pipeline's other file
-    others = [name for name in sorted(names) if name != taken and name[0] != "."]
-    loaded = load_entry(ENTRY, str(tmp_path))
-    assert (loaded.source.name, loaded.digest) == (taken, parts[0].digest)
-    said = (f"took {taken}; passed over {', '.join(others)}",) if others else ()
-    assert loaded.notes == said
+@pytest.mark.parametrize("kind", ["safetensors", "ckpt", "pth", "json"])
+def test_a_damaged_checkpoint_is_read_or_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    names = [f"vae.decoder.{name}" for name in entry_shapes(find_decoder("flux1"), "decoder")]
+    tensors = {name: torch.zeros(2) for name in names}
+    path = tmp_path / f"w.{kind}"
+    if kind == "safetensors":
+        save_file(tensors, path)
+    elif kind == "json":
+        path.write_text(json.dumps({"weight_map": dict.fromkeys(names, "s.safetensors")}))
+        save_file(tensors, tmp_path / "s.safetensors")
+    else:
+        torch.save({"a": tensors}, path, _use_new_zipfile_serialization=kind == "ckpt")
+    whole, random, said = path.read_bytes(), Random(0), []
+    for _ in range(100):
+        path.write_bytes(mutated(whole, random))
+        try:
+            checkpoint = open_checkpoint(path)
+            checkpoint.read(checkpoint.shapes)
+        except WeightsError as error:
+            said.append(str(error))
+    assert said
+    assert all(str(tmp_path) in text and "\n" not in text for text in said)
 
 
-def test_two_files_of_which_none_is_the_plain_one_are_refused(
-    tmp_path: Path, named: dict[str, Tensor]
-) -> None:
-    for name in ("x.bf16.safetensors", "x.fp16.safetensors"):
-        write(tmp_path / name, dict(named))
-    assert "several files fit (x.bf16.safetensors, x.fp16.safetensors)" in refusal(tmp_path)
-
-
-# --- without batch-norm statistics --------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory, parts: list[Weights]) -> Weights:
-    path = tmp_path_factory.mktemp("bare") / "decoder.safetensors"
-    own = bfl_names(diffusers_names(parts[0]))
-    alone = {n.removeprefix("decoder."): t for n, t in own.items() if not n.startswith("bn.")}
-    return load_entry(ENTRY, str(write(path, alone)))
-
-
-def test_a_decoder_without_statistics_decodes_alike(bare: Weights, parts: list[Weights]) -> None:
-    assert bare.tensors.keys() | {"bn.running_mean", "bn.running_var"} == parts[0].tensors.keys()
-    assert bare.digest != parts[0].digest
-    latent = torch.ones(1, 32, 8, 8)
-    with torch.no_grad():
-        images = [build_decoder(weights)(latent) for weights in (bare, parts[0])]
-    assert torch.equal(*images)
-
-
-@pytest.mark.parametrize("form", ["sampler", "packed"])
-def test_a_decoder_without_statistics_refuses_the_sampler_s_latents(
-    bare: Weights, form: str
-) -> None:
-    decoder = build_decoder(bare)
-    recipe = Recipe("flux2", sizes=parse_sizes("64"), decoder="full", latents=form)
-    latent = torch.ones(1, 32, 8, 8).numpy()
-    for action in (
-        lambda: with_latents(decoder, "flux2", form),
-        lambda: passage(recipe, bare).outwards(latent),
-    ):
-        with pytest.raises(WeightsError, match=r"no batch-norm statistics .* use --latents vae"):
-            action()
-    assert with_latents(decoder, "flux2", "vae") is decoder
-
-
-def test_fp16_safety_of_a_decoder_without_statistics_measures_on_noise(bare: Weights) -> None:
-    (size,) = parse_sizes("64")
-    recipe = Recipe("flux2", sizes=(size,), decoder="full", latents="vae")
-    (latent,) = probe_latents(bare, None, size, recipe)
-    assert latent.values.shape == (1, 32, 8, 8)
-
-
-def test_show_compares_with_the_nearest_decoder(tmp_path: Path) -> None:
-    shapes = entry_shapes(find_decoder("flux2", "small"), "decoder")
-    tensors = {
-        name if name.startswith("post_quant_conv.") else f"decoder.{name}": torch.zeros(
-            shape, dtype=torch.bfloat16
-        )
-        for name, shape in shapes.items()
-        if not name.startswith("bn.")
-    }
-    path = tmp_path / "small.safetensors"
-    save_file(tensors, path)
-    report = describe_file(path)
-    assert report.fits == (("flux2", "small", "decoder"),)
-    assert report.problems == ()
-    assert report.notes == ("no batch-norm statistics: for --latents vae alone",)
-    del tensors["decoder.conv_in.bias"]
-    save_file(tensors, path)
-    (problem,) = describe_file(path).problems
-    assert "missing keys (1): conv_in.bias. Give an unmodified FLUX.2 small decoder" in problem
-    with pytest.raises(WeightsError, match="use --variant flux2 --decoder small"):
-        load_weights("flux2", str(path), kind="full")
+def mutated(content: bytes, random: Random) -> bytes:
+    """A few bytes changed, removed or added."""
+    data = bytearray(content)
+    for _ in range(random.choice((1, 1, 3, 20))):
+        at = random.randrange(len(data))
+        replaced = random.choice((0, 1, 1, 4, 40))
+        data[at : at + replaced] = random.randbytes(random.choice((0, 1, 1, 4)))
+    return bytes(data or b"x")

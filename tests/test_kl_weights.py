@@ -10,8 +10,13 @@ from torch import Tensor
 
 from fluxvae.catalog import KL_CATALOG, find_decoder
 from fluxvae.errors import DownloadError, FluxVAEError, UsageError, WeightsError
+from fluxvae.fp16_safety import probe_latents
+from fluxvae.latent_spaces import passage
+from fluxvae.models.build import build_decoder
 from fluxvae.models.kl import KLDecoder, KLEncoder
-from fluxvae.weights import describe_file, find_encoder, load_entry, load_weights
+from fluxvae.recipes import Recipe, parse_sizes
+from fluxvae.rewrite.latents import with_latents
+from fluxvae.weights import Weights, describe_file, find_encoder, load_entry, load_weights
 from fluxvae.weights.keys import PARTS, entry_shapes
 from tests.hub_server import serving
 from tests.kl import (
@@ -209,3 +214,74 @@ def test_every_pin_is_a_commit_and_a_digest_or_says_there_is_none() -> None:
         assert len(bytes.fromhex(entry.hub.revision)) == 20
         assert entry.hub.sha256 is None or len(bytes.fromhex(entry.hub.sha256)) == 32
         assert entry.contract.span == (-1.0, 1.0)
+
+
+# --- without batch-norm statistics --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole() -> Weights:
+    return narrow_weights("flux2")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory, whole: Weights) -> Weights:
+    path = tmp_path_factory.mktemp("bare") / "decoder.safetensors"
+    own = bfl_names(diffusers_names(whole))
+    alone = {n.removeprefix("decoder."): t for n, t in own.items() if not n.startswith("bn.")}
+    return load_entry(narrow_entry("flux2"), str(write(path, alone)))
+
+
+def test_a_decoder_without_statistics_decodes_alike(bare: Weights, whole: Weights) -> None:
+    assert bare.tensors.keys() | {"bn.running_mean", "bn.running_var"} == whole.tensors.keys()
+    assert bare.digest != whole.digest
+    latent = torch.ones(1, 32, 8, 8)
+    with torch.no_grad():
+        images = [build_decoder(weights)(latent) for weights in (bare, whole)]
+    assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("form", ["sampler", "packed"])
+def test_a_decoder_without_statistics_refuses_the_sampler_s_latents(
+    bare: Weights, form: str
+) -> None:
+    decoder = build_decoder(bare)
+    recipe = Recipe("flux2", sizes=parse_sizes("64"), decoder="full", latents=form)
+    latent = torch.ones(1, 32, 8, 8).numpy()
+    for action in (
+        lambda: with_latents(decoder, "flux2", form),
+        lambda: passage(recipe, bare).outwards(latent),
+    ):
+        with pytest.raises(WeightsError, match=r"no batch-norm statistics .* use --latents vae"):
+            action()
+    assert with_latents(decoder, "flux2", "vae") is decoder
+
+
+def test_fp16_safety_of_a_decoder_without_statistics_measures_on_noise(bare: Weights) -> None:
+    (size,) = parse_sizes("64")
+    recipe = Recipe("flux2", sizes=(size,), decoder="full", latents="vae")
+    (latent,) = probe_latents(bare, None, size, recipe)
+    assert latent.values.shape == (1, 32, 8, 8)
+
+
+def test_show_compares_with_the_nearest_decoder(tmp_path: Path) -> None:
+    shapes = entry_shapes(find_decoder("flux2", "small"), "decoder")
+    tensors = {
+        name if name.startswith("post_quant_conv.") else f"decoder.{name}": torch.zeros(
+            shape, dtype=torch.bfloat16
+        )
+        for name, shape in shapes.items()
+        if not name.startswith("bn.")
+    }
+    path = tmp_path / "small.safetensors"
+    save_file(tensors, path)
+    report = describe_file(path)
+    assert report.fits == (("flux2", "small", "decoder"),)
+    assert report.problems == ()
+    assert report.notes == ("no batch-norm statistics: for --latents vae alone",)
+    del tensors["decoder.conv_in.bias"]
+    save_file(tensors, path)
+    (problem,) = describe_file(path).problems
+    assert "missing keys (1): conv_in.bias. Give an unmodified FLUX.2 small decoder" in problem
+    with pytest.raises(WeightsError, match="use --variant flux2 --decoder small"):
+        load_weights("flux2", str(path), kind="full")

@@ -32,8 +32,8 @@ variant_option = click.option(
 weights_option = click.option(
     "--weights",
     metavar="SOURCE",
-    help="A .safetensors or .pth file or a folder, 'demo' (shipped, not FLUX's latent space), "
-    "or 'random[:SEED]'. Default: the pinned file of the Hugging Face Hub.",
+    help="A .safetensors or .pth file, the index of several, or a folder; 'demo' (shipped, not "
+    "FLUX's latent space); or 'random[:SEED]'. Default: the pinned file of the Hugging Face Hub.",
 )
 strict_option = click.option(
     "--strict",

@@ -19,7 +19,7 @@ from fluxvae.errors import UsageError, WeightsError
 from fluxvae.weights.digest import tensor_digest
 from fluxvae.weights.folder import choose_file, fitting_files
 from fluxvae.weights.hub import Progress, fetch_file
-from fluxvae.weights.keys import PARTS, choose_network, entry_shapes, first_few
+from fluxvae.weights.keys import PARTS, choose_network, entry_shapes, first_few, fits_entry
 from fluxvae.weights.networks import Network, find_networks, group_names, passed_over
 from fluxvae.weights.random_weights import random_tensors
 from fluxvae.weights.sharded import checkpoint_sha256, open_checkpoint
@@ -162,10 +162,14 @@ def _load_random(entry: Decoder, part: str, spec: str) -> Weights:
 
 
 def _holds(entry: Decoder, part: str, path: Path) -> bool:
-    """Whether a file has the part, of this entry or of another, whole or not."""
-    networks = find_networks(open_checkpoint(path).shapes)
-    return any(network.part == part and network.kl == (entry.kl is not None)
-               for network in networks)  # fmt: skip
+    """Whether a file has the part, of this entry or of another, whole or not.
+
+    Beside a whole VAE's other part it is that VAE's: a pipeline's other networks have its names.
+    """
+    shapes = open_checkpoint(path).shapes
+    networks = [n for n in find_networks(shapes) if n.kl == (entry.kl is not None)]
+    whole = {n.prefix for n in networks if fits_entry(entry, n.part, n.shapes(shapes))}
+    return any(n.part == part and (not whole or n.prefix in whole) for n in networks)
 
 
 def load_file(

@@ -173,6 +173,6 @@ def _under(network: Network, names: Iterable[str]) -> Iterator[str]:
 
 
 def group_names(names: Iterable[str]) -> list[str]:
-    """What names begin with, the most frequent first: ``model., text_encoders.``."""
+    """What names begin with, the most frequent first: ``model.``, ``text_encoders.``."""
     count = Counter(name.partition(".")[0] + "." * ("." in name) for name in names)
-    return [start for start, _ in count.most_common()]
+    return sorted(count, key=lambda start: (-count[start], start))

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fluxvae.digest import file_sha256
-from fluxvae.errors import WeightsError
+from fluxvae.errors import WeightsError, git_lfs_problem
 from fluxvae.output import read_text
 from fluxvae.structure import parse_json
 from fluxvae.weights.files import Checkpoint, open_file
@@ -60,7 +60,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def read_index(path: Path) -> Mapping[str, Path]:
     """{tensor: file} of an index; the files are there. Raises WeightsError."""
     try:
-        data = parse_json(read_text(path))
+        text = read_text(path)
+        if pointer := git_lfs_problem(text[:200].encode(), "the index"):
+            raise WeightsError(f"{path}: {pointer}")
+        data = parse_json(text)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
