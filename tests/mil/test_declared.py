@@ -20,6 +20,7 @@ from tests.mil.cases import CASES
 from tests.mil.hand import constant, operation, program, tensor
 from tests.mil.test_ops import call, convert, declared
 from tests.mil.test_serve import load, predict, talk
+from tests.packages import copy_of, edited
 
 Artifact = Callable[..., Path]
 LATENT = np.zeros((1, 16, 8, 8), np.float16)
@@ -118,6 +119,17 @@ def test_cast_must_declare_the_type_that_it_names() -> None:
     )
     with pytest.raises(ArtifactError, match=r"'cast' at 'y' declares 'y' as fp32\[2\].* fp16"):
         Session(made)
+
+
+@pytest.mark.parametrize("shape", [(2**62, 2), (1, -1), (1,) * 40])
+def test_feature_of_an_impossible_shape_is_refused(
+    demo_artifact: Artifact, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    package = copy_of(demo_artifact("flux1"), tmp_path)
+    with edited(package) as model:
+        model.description.input[0].type.multiArrayType.shape[:] = shape
+    with pytest.raises(ArtifactError, match=r"'latent' has the impossible shape \["):
+        read_package(package)
 
 
 WRONG_ARGUMENTS: dict[str, tuple[Op, str]] = {
