@@ -120,7 +120,9 @@ class _Reader:
     def _constant(self, value: Value) -> Constant:
         declared = _tensor(value.type)
         if isinstance(value.type, ListType):
-            item = _tensor(value.type.item)
+            item = value.type.item
+            if not isinstance(item, TensorType) or isinstance(value.body, Blob):
+                raise ArtifactError("a list holds more than single strings and integers")
             return list_constant(_immediate(item, body) for body in value.body)
         if not isinstance(value.type, TensorType):
             raise ArtifactError(f"a constant is of kind {declared.dtype}; expected a tensor")
@@ -153,15 +155,7 @@ def _immediate(declared: TensorType, body: tuple[Any, ...]) -> Constant:
         np.isfinite(values), np.isfinite(np.array(body, np.float64))
     ):
         raise ArtifactError(f"a constant of type {declared} holds a number too large for it")
-    shape = Constant(declared).static_shape
-    if values.size != Constant(declared).elements:
-        raise ArtifactError(
-            f"a constant of type {declared} holds {values.size} values; the model is damaged"
-        )
-    try:
-        return Constant(declared, values.reshape(shape))
-    except ValueError as error:  # an empty array with other dimensions beyond numpy's
-        raise ArtifactError(f"a constant has the impossible type {declared}") from error
+    return Constant(declared, Constant(declared).shaped(values))
 
 
 def _storage(dtype: str) -> str:

@@ -3,6 +3,7 @@
 ``ml_program`` puts it together with the functions, however those were stored.
 """
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 _ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
 _NUMPY_OUT = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64,
               "int32": np.int32, "int8": np.int8}  # fmt: skip
-MAX_RANK = 32  # numpy's, at its lowest; Core ML's is 5
+MAX_RANK, MAX_ARRAY = 32, 2**60  # what numpy can describe; Core ML's highest rank is 5
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 
 
@@ -155,7 +156,8 @@ def _feature(feature: Any) -> Feature:
     if kind in ("multiArrayType", "imageType"):
         found = _array(feature) if kind == "multiArrayType" else _image(feature)
         for shape in (found.shape, *found.shapes):
-            if len(shape) > MAX_RANK or min(shape, default=0) < 0:
+            large = len(shape) > MAX_RANK or math.prod(shape) > MAX_ARRAY
+            if large or min(shape, default=0) < 0:
                 raise ArtifactError(
                     f"feature {feature.name!r} has the impossible shape {list(shape)[:9]}"
                 )

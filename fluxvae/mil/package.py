@@ -235,11 +235,7 @@ def _immediate(declared: TensorType, tensor: Any) -> Constant:
             values = values.astype(NUMPY[declared.dtype])
         elif declared.dtype in PACKED_BITS:
             values = values.astype(np.int8 if declared.dtype == "int4" else np.uint8)
-    if values.size != constant.elements:
-        raise ArtifactError(
-            f"a constant of type {declared} holds {values.size} values; the model is damaged"
-        )
-    return Constant(declared, values.reshape(constant.static_shape))
+    return Constant(declared, constant.shaped(values))
 
 
 def _tensor_type(value_type: Any) -> TensorType:

@@ -57,7 +57,18 @@ class Constant:
         if raw is None:
             assert self.data is not None
             return self.data
-        return unpack_bits(raw, self.type.dtype, self.elements).reshape(self.static_shape)
+        return self.shaped(unpack_bits(raw, self.type.dtype, self.elements))
+
+    def shaped(self, values: np.ndarray) -> np.ndarray:
+        """Flat values in the declared shape. Raises ArtifactError when they do not fit."""
+        if values.size != self.elements:
+            raise ArtifactError(
+                f"a constant of type {self.type} holds {values.size} values; the model is damaged"
+            )
+        try:
+            return values.reshape(self.static_shape)
+        except (ValueError, OverflowError) as error:  # empty, other dimensions beyond numpy's
+            raise ArtifactError(f"a constant has the impossible type {self.type}") from error
 
     def check(self) -> np.ndarray | None:
         """The raw bytes in the weight file, unread but known to be there; None outside of one.

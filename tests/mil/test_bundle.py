@@ -249,10 +249,34 @@ def test_other_compiled_kinds_are_named(bundle: Path, kind: int, message: str) -
         read_package(bundle)
 
 
-def test_git_lfs_pointer_is_named(bundle: Path) -> None:
+@pytest.mark.parametrize("name", ["coremldata.bin", "model.mil", "weights/weight.bin"])
+def test_git_lfs_pointer_is_named_with_the_way_out(bundle: Path, name: str) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 575\n"
-    (bundle / "coremldata.bin").write_text(pointer)
-    with pytest.raises(ArtifactError, match="Git LFS pointer"):
+    (bundle / name).write_text(pointer, "utf-8")
+    with pytest.raises(ArtifactError, match=rf"{name} is a Git LFS pointer, .* `git lfs pull`"):
+        Session(read_package(bundle))
+
+
+def test_text_with_a_byte_order_mark_is_read(bundle: Path) -> None:
+    file = bundle / "model.mil"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert read_package(bundle).default_function == "main"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        'list<list<string, 1>, 1>([["a"]])',
+        'list<string, 1>(BLOBFILE(path = tensor<string, []>("@model_path/weights/weight.bin"), '
+        "offset = tensor<uint64, []>(64)))",
+    ],
+)
+def test_list_of_more_than_strings_is_refused(bundle: Path, value: str) -> None:
+    file = bundle / "model.mil"
+    text = file.read_text("utf-8")
+    found = text.index("= const()[") + len("= const()[")
+    file.write_text(f"{text[:found]}more = {value}, {text[found:]}", "utf-8")
+    with pytest.raises(ArtifactError, match="a list holds more than single strings"):
         read_package(bundle)
 
 

@@ -14,12 +14,13 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.growth import MAX_ELEMENTS, bound
 from fluxvae.mil.package import read_package
 from fluxvae.mil.portable import compile_program
-from fluxvae.mil.program import Constant, Op, TensorType
+from fluxvae.mil.program import Constant, Feature, Op, TensorType
 from fluxvae.mil.registry import REGISTRY
 from tests.mil.cases import CASES
 from tests.mil.hand import constant, operation, program, tensor
 from tests.mil.test_ops import call, convert, declared
 from tests.mil.test_serve import load, predict, talk
+from tests.packages import copy_of, edited
 
 Artifact = Callable[..., Path]
 LATENT = np.zeros((1, 16, 8, 8), np.float16)
@@ -118,6 +119,49 @@ def test_cast_must_declare_the_type_that_it_names() -> None:
     )
     with pytest.raises(ArtifactError, match=r"'cast' at 'y' declares 'y' as fp32\[2\].* fp16"):
         Session(made)
+
+
+@pytest.mark.parametrize("shape", [(2**62, 2), (1, -1), (1,) * 40])
+def test_feature_of_an_impossible_shape_is_refused(
+    demo_artifact: Artifact, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    package = copy_of(demo_artifact("flux1"), tmp_path)
+    with edited(package) as model:
+        model.description.input[0].type.multiArrayType.shape[:] = shape
+    with pytest.raises(ArtifactError, match=r"'latent' has the impossible shape \["):
+        read_package(package)
+
+
+WRONG_ARGUMENTS: dict[str, tuple[Op, str]] = {
+    "text for numbers": (
+        operation("reshape", "y", (2,), x="x", shape=constant("two")), "'shape' of 'y' is text"
+    ),
+    "text for a tensor": (
+        operation("add", "y", (2,), x="x", y=constant("two")), "'y' of 'y' is text; expected num"
+    ),
+    "several for one": (
+        operation("leaky_relu", "y", (2,), x="x", alpha=[1.0, 2.0]), "'alpha' of 'y' has 2 elements"
+    ),
+    "NaN for a size": (
+        operation("reshape", "y", (2,), x="x", shape=[float("nan")]), "'shape' of 'y' is nan"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_ARGUMENTS)
+def test_argument_of_the_wrong_kind_is_refused_by_its_name(case: str) -> None:
+    made, message = WRONG_ARGUMENTS[case]
+    with pytest.raises(ArtifactError, match=message):
+        Session(program([tensor("x", (2,))], [made], [tensor("y", (2,))]))
+
+
+@pytest.mark.parametrize(
+    "feature", [Feature("y", "image", "uint8", (2, 2), color="RGB"), tensor("y", (2,), "int64")]
+)
+def test_output_that_is_not_what_is_described_is_refused_by_its_name(feature: Feature) -> None:
+    made = program([tensor("x", (2,))], [operation("relu", "y", (2,), x="x")], [feature])
+    with pytest.raises(ArtifactError, match=r"output 'y' of shape \[2\] is not what the mod"):
+        Session(made).run({"x": np.zeros(2, np.float32)})
 
 
 # --- values that are too large ---

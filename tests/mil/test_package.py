@@ -525,11 +525,16 @@ def test_weights_of_another_layer_are_refused_by_their_size(package: Path) -> No
 
 def test_declared_type_that_the_blob_has_not_is_refused(package: Path) -> None:
     def retype(model: Any) -> None:
-        stored(model)[0].type.tensorType.dataType = 11  # fp32
+        (block,) = model.mlProgram.functions["main"].block_specializations.values()
+        constants = (o for o in block.operations if o.type == "const")
+        operation = next(o for o in constants if o.attributes["val"] == stored(model)[0])
+        for kind in (operation.attributes["val"].type, operation.outputs[0].type):
+            kind.tensorType.dataType = 11  # fp32
 
     rewrite(package, retype)
-    with pytest.raises(ArtifactError, match=r"weight\.bin holds fp16 .* declares fp32"):
-        open_whole(package)
+    for attempt in (open_whole, check_model):
+        with pytest.raises(ArtifactError, match=r"weight\.bin holds fp16 .* declares fp32"):
+            attempt(package)
 
 
 def test_strings_in_place_of_numbers_are_refused(package: Path) -> None:
