@@ -191,7 +191,7 @@ def _array(array: Any) -> Json:
     more: Json = {}
     if flexibility == "enumeratedShapes":
         shapes = [list(s.shape) for s in array.enumeratedShapes.shapes]
-        shape = shape or shapes[0]
+        shape = shape or next(iter(shapes), [])
         more = {"enumeratedShapes": str(shapes), "shapeFlexibility": _alternatives(shapes)}
     elif flexibility == "shapeRange":
         spans = [[r.lowerBound, r.upperBound] for r in array.shapeRange.sizeRanges]

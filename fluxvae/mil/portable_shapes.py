@@ -35,6 +35,8 @@ def flexible_shapes(interface: Any, function: Any) -> tuple[Value | None, list[s
         kind = array.WhichOneof("ShapeFlexibility")
         if kind == "enumeratedShapes":
             enumerated[feature.name] = [tuple(s.shape) for s in array.enumeratedShapes.shapes]
+            if not enumerated[feature.name]:
+                raise ArtifactError(f"input {feature.name!r} enumerates shapes and names none")
             defaults[feature.name] = tuple(array.shape) or enumerated[feature.name][0]
         elif kind == "shapeRange":
             spans = [(r.lowerBound, r.upperBound) for r in array.shapeRange.sizeRanges]

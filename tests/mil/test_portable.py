@@ -334,6 +334,12 @@ def damage_dtype(model: Any, op: Any) -> None:
     op.outputs[0].type.tensorType.dataType = 99
 
 
+def damage_shapes(model: Any, op: Any) -> None:
+    array = model.description.input[0].type.multiArrayType
+    array.enumeratedShapes.SetInParent()
+    array.ClearField("shape")
+
+
 def damage_weights(model: Any, op: Any) -> None:
     op.attributes["name"].blobFileValue.fileName = "@model_path/../../weight.bin"
 
@@ -349,6 +355,7 @@ def damage_weights(model: Any, op: Any) -> None:
         (damage_count, "holds 2 values"),
         (damage_value, "holds ints; the model is damaged"),
         (damage_dtype, "unknown element type 99"),
+        (damage_shapes, "input 'x' enumerates shapes and names none"),
         (damage_weights, "points outside itself"),
     ],
 )
