@@ -137,6 +137,7 @@ def unlike(latent: np.ndarray, wanted: LatentInput, order: str) -> str | None:
     measured and the option of ``fluxvae convert`` that takes it; None for what looks right, for
     noise, and for decoders with a latent space of their own (demo and random weights).
     """
+    latent = latent.astype(np.float64)  # the square of 1e30 is beyond float32
     if not wanted.contract.space.startswith(f"{wanted.variant}-") or not latent.std():
         return None
     packed = wanted.form == "packed"

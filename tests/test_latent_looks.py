@@ -176,3 +176,11 @@ def test_many_latents_share_one_note(tmp_path: Path, golden: dict[str, np.ndarra
     path = written(tmp_path, np.concatenate([values] * 8), "npy")
     (note,) = read_latents(path, takes("flux1", "128")).notes
     assert note.startswith("x.npy: x-0, x-1, x-2, x-3, x-4 and 3 more (standard deviation 2.28")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_huge_and_tiny_values_are_measured_without_overflow(scale: float) -> None:
+    ramp = np.linspace(1, 2, 16 * 8 * 8, dtype=np.float32).reshape(1, 16, 8, 8) * np.float32(scale)
+    said = unlike(ramp, takes("flux1", "64"), FIRST)
+    assert (said is not None and "VAE's own space" in said) == (scale > 1)
