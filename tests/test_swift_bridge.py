@@ -257,6 +257,23 @@ def test_truncated_file_is_refused_with_both_lengths(
         assert str(len(whole)) in text.replace(",", "")
 
 
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [("[1, 32, 9, 8]", "tanh_cast"), ("[1, 32, 99999999, 99999999]", "elements")],
+)
+def test_declared_type_that_does_not_hold_is_refused(
+    judge: Judge, model: Path, bundle: Path, tmp_path: Path, declared: str, said: str
+) -> None:
+    damaged = copy_of(model, tmp_path)
+    text = (damaged / "model.mil").read_text("utf-8")
+    wrong = text.replace("[1, 32, 8, 8]> tanh_cast", f"{declared}> tanh_cast")
+    assert wrong != text
+    (damaged / "model.mil").write_text(wrong, "utf-8")
+    code, _, alone, line = judge(damaged, bundle)
+    assert (code, alone) == (1, 1)
+    assert said in line
+
+
 def test_wrong_layout_is_refused(
     judge: Judge, model: Path, weights: Weights, tmp_path: Path
 ) -> None:

@@ -33,6 +33,14 @@ struct AgreementTests {
     #expect(agreement.notes == [])
   }
 
+  @Test(
+    "PSNR is of the range that the model's contract states",
+    arguments: [("", 1.0), (", \"low\": -1.0, \"high\": 1.0", 2), (", \"low\": 0, \"high\": 1", 1)])
+  func range(entries: String, peak: Double) throws {
+    let model = Interfaces.decoder(metadata: Interfaces.metadata(range: entries))
+    #expect(try bundle.agreement(with: model).peak == peak)
+  }
+
   @Test("whatever was made for another model is refused", arguments: foreigners)
   func foreign(metadata: [String: String], fault: BundleError) {
     #expect(throws: fault) {

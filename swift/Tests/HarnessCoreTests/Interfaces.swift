@@ -25,7 +25,8 @@ enum Interfaces {
 
   static func metadata(
     variant: String = "flux2", precision: String = "float16", layout: String = "nchw",
-    shapes: String = "fixed", space: String = "flux2-space", digest: String = BundleFolder.weights
+    shapes: String = "fixed", space: String = "flux2-space", digest: String = BundleFolder.weights,
+    range: String = ""
   ) -> [String: String] {
     let recipe = """
       {"variant": "\(variant)", "precision": "\(precision)", "io_precision": "auto",
@@ -37,7 +38,7 @@ enum Interfaces {
       "com.github.fluxvae.recipe": recipe,
       "com.github.fluxvae.weights_digest": digest,
       "com.github.fluxvae.latent_contract":
-        "{\"space\": \"\(space)\", \"wants\": \"…\", \"channels\": 4, \"scale\": 8}",
+        "{\"space\": \"\(space)\", \"wants\": \"…\", \"channels\": 4, \"scale\": 8\(range)}",
     ]
   }
 }

@@ -73,6 +73,14 @@ struct NumbersTests {
     }
   }
 
+  @Test("PSNR is of the reference's range: images in [-1, 1] have 6.02 dB more")
+  func peak() throws {
+    let reference = try Tensor([-1, 1], shape: [2], dtype: .float32)
+    let candidate = try Tensor([-0.75, 0.75], shape: [2], dtype: .float32)
+    #expect(close(try Metrics(candidate, against: reference).psnrDb, 12.041199826559248))
+    #expect(close(try Metrics(candidate, against: reference, peak: 2).psnrDb, 18.061799739838872))
+  }
+
   @Test("arrays of different shapes are not compared")
   func shapes() throws {
     let a = try Tensor([1, 2], shape: [1, 2], dtype: .float32)

@@ -5,6 +5,8 @@ extension IOBundle {
   public struct Agreement: Equatable, Sendable {
     public let precision: Precision
     public let limit: Limit
+    /// The range of the reference, which PSNR is of.
+    public let peak: Double
     public let notes: [String]
   }
 
@@ -17,11 +19,12 @@ extension IOBundle {
   ///   shape; `ModelFault` for a feature that is no array, or damaged metadata.
   public func agreement(with interface: Interface) throws -> Agreement {
     let (precision, notes) = try origin(of: interface.metadata)
+    let peak = try ArtifactRecord(metadata: interface.metadata)?.peak ?? 1
     try check(manifest.input, role: "input", in: interface.inputs)
     try check(manifest.output, role: "output", in: interface.outputs)
     let taken = interface.input(named: manifest.input.name)?.dtype
     let halves = precision == .float16 || taken == .float16
-    return try judged(by: precision, notes: notes + (halves ? overflow : []))
+    return try judged(by: precision, peak: peak, notes: notes + (halves ? overflow : []))
   }
 
   /// What becomes of an input that float16 cannot hold.
@@ -85,11 +88,14 @@ extension IOBundle {
     guard model == bundle else { throw fault(model, bundle) }
   }
 
-  private func judged(by precision: Precision?, notes: [String]) throws(BundleError) -> Agreement {
+  private func judged(
+    by precision: Precision?, peak: Double, notes: [String]
+  ) throws(BundleError) -> Agreement {
     let taken = precision ?? .float16
     guard let limit = manifest.limits[taken.rawValue] else { throw .noLimit(precision: taken) }
     let guess = "The model does not state its compute precision: judged by float16's limit."
     return Agreement(
-      precision: taken, limit: limit, notes: notes + (precision == nil ? [guess] : []))
+      precision: taken, limit: limit, peak: peak,
+      notes: notes + (precision == nil ? [guess] : []))
   }
 }

@@ -18,10 +18,11 @@ public enum Drift {
       let (model, shapes) = try await choice.open(bundle, units: units, loader: loader)
       let feed = try Feed(bundle: bundle, interface: model.interface, shapes: shapes)
       let (run, first) = try observe(model, feed, repeats: max(repeats, 1))
-      return (run: run, outputs: first, described: Described(model, feed))
+      let peak = try ArtifactRecord(metadata: model.interface.metadata)?.peak ?? 1
+      return (run: run, outputs: first, described: Described(model, feed), peak: peak)
     }
-    let described = each.results[0].described
-    let compared = try compare(each.results.map { ($0.run.computeUnits, $0.outputs) })
+    let (described, peak) = (each.results[0].described, each.results[0].peak)
+    let compared = try compare(each.results.map { ($0.run.computeUnits, $0.outputs) }, peak: peak)
     return Report(
       .drift, model: await choice.report(described.function, described.interface),
       environment: .here(before: before, after: .now()), input: described.input,
@@ -43,11 +44,11 @@ public enum Drift {
 
   /// The first outputs against cpuOnly's; nothing where cpuOnly was not run.
   static func compare(
-    _ firsts: [(units: ComputeUnits, outputs: [Tensor])]
+    _ firsts: [(units: ComputeUnits, outputs: [Tensor])], peak: Double = 1
   ) throws -> [DriftReport.Comparison] {
     guard let cpu = firsts.first(where: { $0.units == .cpuOnly })?.outputs else { return [] }
     return try firsts.filter { $0.units != .cpuOnly }.compactMap { units, outputs in
-      let metrics = try zip(outputs, cpu).map { try Metrics($0, against: $1) }
+      let metrics = try zip(outputs, cpu).map { try Metrics($0, against: $1, peak: peak) }
       guard let worst = metrics.max(by: { ($0.maxAbs ?? .infinity) < ($1.maxAbs ?? .infinity) })
       else { return nil }
       return .init(computeUnits: units, bitEqual: outputs == cpu, metrics: worst)

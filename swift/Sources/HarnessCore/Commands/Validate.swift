@@ -17,7 +17,7 @@ public enum Validate {
       let agreement = try bundle.agreement(with: model.interface)
       let input = try model.provider([bundle.manifest.input.name: bundle.input])
       let output = try model.output(bundle.manifest.output.name, for: input)
-      let metrics = try Metrics(output, against: bundle.output)
+      let metrics = try Metrics(output, against: bundle.output, peak: agreement.peak)
       let verdict: ValidationReport.Verdict = agreement.limit.holds(for: metrics) ? .pass : .fail
       return (
         result: ValidationReport.Result(computeUnits: units, verdict: verdict, metrics: metrics),

@@ -13,6 +13,8 @@ public struct ArtifactRecord: Equatable, Sendable {
   public let weightsDigest: String?
   public let latentSpace: String?
   public let scale: Int?
+  /// The range of the image that the decoder makes, which PSNR is of: 1 for [0, 1], 2 for [-1, 1].
+  public let peak: Double?
   /// Nil in a model that is a whole decoder.
   public let part: DecoderPart?
   /// Whether it works in tiles: several functions for one image.
@@ -32,6 +34,8 @@ public struct ArtifactRecord: Equatable, Sendable {
   private struct Contract: Decodable {
     let space: String
     let scale: Int
+    let low: Double?
+    let high: Double?
   }
 
   /// Nil when the model was not made by fluxvae.
@@ -52,6 +56,7 @@ public struct ArtifactRecord: Equatable, Sendable {
     weightsDigest = metadata[Self.prefix + "weights_digest"]
     latentSpace = contract?.space
     scale = contract?.scale
+    if let low = contract?.low, let high = contract?.high { peak = high - low } else { peak = nil }
     part = try Self.entry("part", as: DecoderPart.self, in: metadata)
     tiled = metadata[Self.prefix + "tiles"] != nil
   }

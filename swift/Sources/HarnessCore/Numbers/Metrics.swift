@@ -14,17 +14,22 @@ public struct Metrics: Codable, Equatable, Sendable {
   public let inf: Int
   public let worst: [Int]
 
-  /// Compares two arrays of one shape; the reference must be finite and its range is 1.
+  /// Compares two arrays of one shape; the reference must be finite.
+  ///
+  /// - Parameter peak: the reference's range, which PSNR is of: 1 for [0, 1].
   ///
   /// - Throws: `MetricsError.shapes` when the shapes differ.
-  public init(_ candidate: Tensor, against reference: Tensor) throws(MetricsError) {
+  public init(
+    _ candidate: Tensor, against reference: Tensor, peak: Double = 1
+  ) throws(MetricsError) {
     guard candidate.shape == reference.shape else {
       throw .shapes(candidate: candidate.shape, reference: reference.shape)
     }
-    self.init(candidate.doubles(), against: reference.doubles(), shape: candidate.shape)
+    self.init(
+      candidate.doubles(), against: reference.doubles(), shape: candidate.shape, peak: peak)
   }
 
-  private init(_ a: [Double], against b: [Double], shape: [Int]) {
+  private init(_ a: [Double], against b: [Double], shape: [Int], peak: Double) {
     nan = a.count(where: \.isNaN)
     inf = a.count(where: \.isInfinite)
     if nan + inf > 0 {
@@ -52,7 +57,7 @@ public struct Metrics: Codable, Equatable, Sendable {
     maxAbs = largest
     mae = absolute.value / count
     rmse = rms
-    psnrDb = rms > 0 ? 20 * log10(1 / rms) : nil
+    psnrDb = rms > 0 ? 20 * log10(peak / rms) : nil
     cosine = norms > 0 ? dot.value / norms : (largest == 0 ? 1 : 0)
   }
 
