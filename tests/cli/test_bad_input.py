@@ -294,7 +294,12 @@ def test_truncated_or_foreign_package(
 ) -> None:
     package = copy_of(demo_package, tmp_path)
     damage(package)
-    refused(run(capsys, *arguments(command, package, demo_latents, output)), "")
+    result = run(capsys, *arguments(command, package, demo_latents, output))
+    if (damage, command) == (other_kind, "inspect"):  # it lists what it cannot run
+        assert result.code == 0
+        assert "identity" in result.out
+    else:
+        refused(result, "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
