@@ -51,7 +51,9 @@ def compressions(draw: st.DrawFn) -> Compression:
         "mixed": ("tensor", "channel-scale"),
         "w8a8": ("channel",),
     }
-    size = draw(st.sampled_from((f"{count}KB", f"{count / 100:g}MB", f"{count / 10:g}dB")))
+    size = draw(
+        st.sampled_from((f"{count}KB", f"{count / 100:g}MB", f"{min(count, 2000) / 10:g}dB"))
+    )
     quantized = kind == "w8a8"
     return Compression(
         kind,
