@@ -74,8 +74,8 @@ def command(
 ) -> int:
     """Compare a saved model with the float32 PyTorch decoder.
 
-    Photo latents first, seeded noise second, extreme ones (saturated, constant, zero) third. Without
-    ARTIFACT, the newest one in coreml_out/. Exit code 3 when a case is outside its limit.
+    Photo latents first, seeded noise second, extreme ones (saturated, constant, zero) third.
+    Without ARTIFACT, the newest one in coreml_out/. Exit code 3 when a case is outside its limit.
 
     \b
     Examples:
