@@ -305,7 +305,7 @@ def _notes(processes: Sequence[Process]) -> Iterator[str]:
         )
     fewest = min(len(members) for members in groups(processes).values())
     if fewest < LEAST_FOR_OUTLIERS:
-        yield f"Fewer than {LEAST_FOR_OUTLIERS} runs: outliers cannot be told."
+        yield f"Fewer than {LEAST_FOR_OUTLIERS} runs: too few to detect outliers."
     yield from dict.fromkeys(note for p in processes for note in p.notes)
 
 
@@ -329,8 +329,8 @@ def read_record(path: Path) -> Record:
         ) from error
     except ValueError as error:
         raise BenchError(
-            f"{path} is no record of `fluxvae bench --out`, or a damaged one ({error}): give such "
-            "a record, or measure again"
+            f"{path} is not a record of `fluxvae bench --out`, or a damaged one ({error}): give "
+            "such a record, or measure again"
         ) from error
     _check_figures(record, path)
     return record

@@ -13,7 +13,7 @@ from fluxvae.latent_files import Latent, size_of
 from fluxvae.output import refuse_existing, write_file
 from fluxvae.package import Record
 from fluxvae.recipes import Recipe, Size, check_tile, parse_sizes
-from fluxvae.validate import read_for
+from fluxvae.validate import float16_note, read_for
 from fluxvae.whole import TILED, Artifact, open_artifact
 
 
@@ -61,8 +61,9 @@ def decode_file(
     choices = _choices(opened, function, size)
     any_size = opened.any_size and size is None
     found = read_for(record, latents, tuple(choices), any_size=any_size, strict=strict)
-    for note in found.notes:
-        on_note(note)
+    for note in (*found.notes, *(float16_note(record, latent) for latent in found.latents)):
+        if note is not None:
+            on_note(note)
     functions = {str(s): f for s, f in choices.items()}
     jobs = [
         (latent, TILED if any_size else functions[size_of(latent, record.contract)])

@@ -154,7 +154,7 @@ def _unknown(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(512)
     if pointer := git_lfs_problem(start, "the image"):
-        return pointer
+        return f"it {pointer}"
     brand = start[8:12] if start[4:8] == b"ftyp" else b""  # ISO base media, ISO/IEC 14496-12
     if brand in (b"avif", b"avis"):
         return "AVIF, which this Pillow cannot read: use Pillow 11.3 or later, or save it as PNG"

@@ -148,7 +148,7 @@ def check_target(out: Path, overwrite: bool) -> None:
     harmless = out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))
     if out.exists() and not harmless:
         raise OutputError(
-            f"{out} is no I/O bundle, so --overwrite does not replace it: give another --out"
+            f"{out} is not an I/O bundle, so --overwrite does not replace it: give another --out"
         )
 
 
@@ -274,12 +274,12 @@ def read_bundle(folder: Path) -> Bundle:
         content = parse_json(text)
     except OSError as error:
         raise BundleError(
-            f"{folder} is no I/O bundle: its {MANIFEST} cannot be read ({error.strerror}); "
+            f"{folder} is not an I/O bundle: its {MANIFEST} cannot be read ({error.strerror}); "
             "make one with fluxvae export-io"
         ) from error
     except ValueError as error:
         raise BundleError(
-            f"{folder / MANIFEST} is no JSON ({error}): make the bundle again with fluxvae "
+            f"{folder / MANIFEST} is not JSON ({error}): make the bundle again with fluxvae "
             "export-io --overwrite"
         ) from error
     manifest = parse_manifest(content, str(folder / MANIFEST))

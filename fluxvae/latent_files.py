@@ -222,7 +222,9 @@ def _npy(file: Path) -> _Tensor | str:
         # Mapped, so that a header which promises more than the file has does not fill the memory.
         array = np.load(file, allow_pickle=False, mmap_mode="r")
     except Exception as error:  # damaged headers raise nearly everything, SyntaxError too
-        raise LatentError(f"{file.name} is truncated or not a .npy array: {error}") from error
+        # Of any other file numpy says that it is a pickle, and how to load one: code would run.
+        reason = "it begins otherwise" if "pickle" in str(error) else error
+        raise LatentError(f"{file.name} is truncated or not a .npy array: {reason}") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise LatentError(f"{file.name} is an .npz archive; save the one array with numpy.save")

@@ -13,7 +13,7 @@ MARGIN = 3.0  # dB: other photos and other weights; the limits of float16 have 2
 
 @dataclass(frozen=True)
 class Worst:
-    """Lowest PSNR in dB that was measured on photos, on noise, and on nasty latents."""
+    """Lowest PSNR in dB that was measured on photos, on noise, and on extreme latents."""
 
     photo: float
     normal: float

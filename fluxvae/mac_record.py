@@ -128,7 +128,7 @@ def read_record(path: Path) -> MacRecord:
     except OSError as error:
         raise OutputError(disk_trouble(error, path)) from error
     except ValueError as error:
-        raise OutputError(f"{path} is no record of `fluxvae mac-report`: {error}") from error
+        raise OutputError(f"{path} is not a record of `fluxvae mac-report`: {error}") from error
 
 
 def failures(cells: Sequence[Cell]) -> tuple[Cell, ...]:

@@ -84,7 +84,7 @@ def parse_recording(text: str) -> Recording:
 
 def _sample(data: Any, where: str) -> Sample:
     if not isinstance(data, Mapping):
-        raise PowerError(f"{where} of powermetrics is no dictionary: measure again")
+        raise PowerError(f"{where} of powermetrics is not a dictionary: measure again")
     seconds = (_number(data, "elapsed_ns") or 0.0) / 1e9
     if not seconds:
         raise PowerError(f"{where} of powermetrics has no elapsed_ns; expected nanoseconds over 0")

@@ -44,8 +44,8 @@ def check_repo(repo: str) -> None:
     fits = re.fullmatch(f"{word}/{word}", repo, re.ASCII) and len(repo) <= 96
     if not fits or "--" in repo or ".." in repo or repo.endswith(".git"):
         raise UsageError(
-            f"--repo {repo!r} is no name of a repository: expected USER/NAME, of letters, digits, "
-            "'-', '_' and '.'"
+            f"--repo {repo!r} is not the name of a repository: expected USER/NAME, of letters, "
+            "digits, '-', '_' and '.'"
         )
 
 

@@ -155,7 +155,7 @@ def read_record(path: Path) -> Roundtrip:
     known = isinstance(data, dict) and (data.get("format"), data.get("version"))
     if known != (FORMAT, VERSION):
         raise ReportError(
-            f"{path} is no record of this version's `fluxvae roundtrip` (expected "
+            f"{path} is not a record of this version's `fluxvae roundtrip` (expected "
             f"{FORMAT} {VERSION}): make it again"
         )
     try:

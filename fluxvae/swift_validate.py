@@ -57,7 +57,7 @@ class JobResult:
 
 
 def require_compiled(path: Path) -> None:
-    """Raise ArtifactError when ``path`` is no compiled model: Core ML loads nothing else."""
+    """Raise ArtifactError when ``path`` is not a compiled model: Core ML loads nothing else."""
     if not path.exists():
         raise ArtifactError(f"{path} does not exist; give a compiled model (.mlmodelc)")
     if path.suffix in (".mlpackage", ".mlmodel"):
@@ -67,13 +67,13 @@ def require_compiled(path: Path) -> None:
         )
     if path.suffix != ".mlmodelc" or not path.is_dir():
         raise ArtifactError(
-            f"{path} is no compiled model: expected an .mlmodelc folder, as fluxvae compile makes "
-            "it from an .mlpackage"
+            f"{path} is not a compiled model: expected an .mlmodelc folder, as fluxvae compile "
+            "makes it from an .mlpackage"
         )
     if not (path / "coremldata.bin").is_file():  # which every kind of model has
         raise ArtifactError(
-            f"{path} is no compiled model, or an incomplete one: it has no coremldata.bin; compile "
-            "its .mlpackage again with fluxvae compile --overwrite"
+            f"{path} is not a compiled model, or an incomplete one: it has no coremldata.bin; "
+            "compile its .mlpackage again with fluxvae compile --overwrite"
         )
 
 

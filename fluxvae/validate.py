@@ -1,6 +1,6 @@
 """An artifact against the float32 torch decoder: cases, metrics, a verdict.
 
-Real photo latents come first, seeded noise second, nasty ones third: noise flatters fp16 by up
+Real photo latents come first, seeded noise second, extreme ones third: noise flatters fp16 by up
 to 10 dB. The reference is always the plain torch decoder with the artifact's own weights
 (checked by digest), never another artifact.
 """
@@ -253,15 +253,22 @@ def _notes(
             "Pass --encoder PATH or --latents FILE; noise flatters fp16 by up to 10 dB."
         )
     sizes, unused = sides_of(record), []
-    half = "float16" in (record.recipe.precision, record.recipe.io_precision)
     for latent in latents:
         if latent.values.shape[2:] not in sizes:
             unused.append(latent.name)
-        elif half and (beyond := beyond_float16(latent.values)):
-            notes.append(f"The latent {latent.name} {beyond}.")
+        elif beyond := float16_note(record, latent):
+            notes.append(beyond)
     if unused:
         notes.append(f"These latents fit no size of the artifact: {', '.join(unused)}.")
     return tuple(notes)
+
+
+def float16_note(record: Record, latent: Latent) -> str | None:
+    """A note where an artifact's float16 makes values of a latent infinite; None elsewhere."""
+    if "float16" not in (record.recipe.precision, record.recipe.io_precision):
+        return None
+    beyond = beyond_float16(latent.values)
+    return f"The latent {latent.name} {beyond}." if beyond else None
 
 
 def build_cases(
@@ -271,7 +278,7 @@ def build_cases(
     latents: tuple[Latent, ...],
     way: Passage,
 ) -> Iterator[Case]:
-    """The inputs for one size: photos (or the user's latents), noise, then nasty ones.
+    """The inputs for one size: photos (or the user's latents), noise, then extreme ones.
 
     ``encoder`` as weights is built here; who asks for several sizes builds it once. ``way`` leads
     from its latents to the artifact's.

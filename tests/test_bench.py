@@ -121,7 +121,7 @@ def test_summary_is_of_run_medians_and_keeps_the_outlier() -> None:
 
 
 def test_few_runs_and_a_mac_are_noted_as_what_they_are() -> None:
-    assert "outliers cannot be told" in record([1.0, 2.0]).notes[-1]
+    assert "too few to detect outliers" in record([1.0, 2.0]).notes[-1]
     assert record([1.0, 1.0, 1.0], backend="coreml").notes == ()
 
 
@@ -224,7 +224,7 @@ def test_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="cannot be read: No such file"):
         read_record(tmp_path / "none.json")
     (tmp_path / "cut.json").write_text('{"format"')
-    with pytest.raises(BenchError, match="is no record of `fluxvae bench --out`"):
+    with pytest.raises(BenchError, match="is not a record of `fluxvae bench --out`"):
         read_record(tmp_path / "cut.json")
 
 

@@ -75,6 +75,14 @@ def test_raw_output_is_the_executors_own(
         assert np.array_equal(stored[name], wanted)
 
 
+def test_latent_beyond_float16_is_noted(demo_package: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.full((1, 32, 8, 8), 1e30, np.float32))
+    notes: list[str] = []
+    out = tmp_path / "images"
+    decode_file(demo_package, tmp_path / "mine.npy", out, backend="reference", on_note=notes.append)
+    assert any("mine holds 1e+30, and float16's largest value is 65504" in n for n in notes)
+
+
 def test_raw_output_keeps_the_models_layout(
     demo_artifact: Make, flux1: Path, tmp_path: Path
 ) -> None:

@@ -239,7 +239,7 @@ def test_nothing_is_replaced_unasked_nor_anything_that_is_no_bundle(
     precious = tmp_path / "home"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    for overwrite, why in ((False, "exists already"), (True, "is no I/O bundle")):
+    for overwrite, why in ((False, "exists already"), (True, "is not an I/O bundle")):
         with pytest.raises(OutputError, match=why):
             export_bundle(weights, request, precious, overwrite=overwrite)
     assert (precious / "thesis.txt").read_text() == "years of work"
@@ -268,10 +268,10 @@ def test_failure_leaves_nothing(
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda f: (f / MANIFEST).unlink(), "is no I/O bundle"),
-        (lambda f: (f / MANIFEST).write_text("{"), "is no JSON"),
+        (lambda f: (f / MANIFEST).unlink(), "is not an I/O bundle"),
+        (lambda f: (f / MANIFEST).write_text("{"), "is not JSON"),
         (lambda f: (f / MANIFEST).write_text("[]"), "must be a JSON object"),
-        (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe"), "is no JSON"),
+        (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe"), "is not JSON"),
         (lambda f: edit(f, lambda m: m.update(format="other")), "expected the format"),
         (lambda f: edit(f, lambda m: m.update(version=2)), "version 2; this fluxvae reads 1"),
         (lambda f: edit(f, lambda m: m.pop("limits")), r"lacks \['limits'\]"),

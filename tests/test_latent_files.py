@@ -267,6 +267,16 @@ def test_npy_header_that_promises_more_than_the_file_has_takes_no_memory(tmp_pat
     assert "x.npy is truncated or not a .npy array" in refusal(tmp_path / "x.npy")
 
 
+@pytest.mark.parametrize("content", [b"hello", b"\x80\x04abc"])
+def test_npy_of_another_kind_is_refused_without_advice_to_unpickle_it(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    text = refusal(tmp_path / "x.npy")
+    assert "x.npy is truncated or not a .npy array: it begins otherwise" in text
+    assert "pickle" not in text
+
+
 @pytest.mark.parametrize("name", ["x.safetensors", "x.latent", "x.npy", "x.bin"])
 def test_git_lfs_pointer_is_named(tmp_path: Path, name: str) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 131200\n"

@@ -435,5 +435,5 @@ def test_verify_finds(small: tuple[Path, str], damage: object, words: str) -> No
 
 
 def test_verify_of_no_run_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MatrixError, match="no folder of `fluxvae matrix run`"):
+    with pytest.raises(MatrixError, match="not a folder of `fluxvae matrix run`"):
         verify(tmp_path)

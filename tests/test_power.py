@@ -105,7 +105,7 @@ def test_recording_cut_anywhere_gives_whole_samples_or_a_refusal() -> None:
         ("", "no sample"),
         ("\0\0", "no sample"),
         ("Machine model: Mac16,10", "cut off or damaged"),
-        (plistlib.dumps([1]).decode(), "no dictionary"),
+        (plistlib.dumps([1]).decode(), "not a dictionary"),
         (plistlib.dumps({"processor": {}}).decode(), "no elapsed_ns"),
         (plistlib.dumps({"elapsed_ns": 5, "processor": []}).decode(), "no CPU channel"),
     ],

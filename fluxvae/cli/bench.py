@@ -58,6 +58,8 @@ class BenchGroup(click.Group):
 def command() -> None:
     """Time a compiled model: `fluxvae bench MODEL`, the same as `fluxvae bench run MODEL`.
 
+    Without MODEL, the newest artifact in coreml_out/, compiled where it is not.
+
     \b
     Examples:
       fluxvae bench model.mlmodelc --iterations 200 --warmup 3 --runs 7 --cooldown 30 --out a.json

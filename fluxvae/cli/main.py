@@ -14,10 +14,10 @@ from fluxvae.errors import FluxVAEError
 COMMANDS = {
     "convert": ("fluxvae.cli.convert", "Turn a decoder into a Core ML model."),
     "qat": ("fluxvae.cli.qat", "Train a decoder for int8 or small tables: a checkpoint."),
-    "validate": ("fluxvae.cli.validate", "Hold a saved model against the PyTorch decoder."),
+    "validate": ("fluxvae.cli.validate", "Compare a saved model with the PyTorch decoder."),
     "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),
     "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),
-    "census": ("fluxvae.cli.census", "Say how far activations go, and what float16 cannot hold."),
+    "census": ("fluxvae.cli.census", "List the largest activations, and what float16 cannot hold."),
     "weights": ("fluxvae.cli.weights", "List, fetch and look at decoder weights."),
     "compare-variants": (
         "fluxvae.cli.compare_variants",

@@ -72,10 +72,10 @@ def command(
     offline: bool,
     as_json: bool,
 ) -> int:
-    """Hold a saved model against the float32 PyTorch decoder.
+    """Compare a saved model with the float32 PyTorch decoder.
 
-    Photo latents first, seeded noise second, nasty ones third. Without ARTIFACT, the newest one in
-    coreml_out/. Exit code 3 when a case is outside its limit.
+    Photo latents first, seeded noise second, extreme ones (saturated, constant, zero) third.
+    Without ARTIFACT, the newest one in coreml_out/. Exit code 3 when a case is outside its limit.
 
     \b
     Examples:

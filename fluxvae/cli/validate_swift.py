@@ -69,7 +69,7 @@ def command(
     offline: bool,
     as_json: bool,
 ) -> int:
-    """Hold a compiled model (.mlmodelc) against the PyTorch decoder, through Core ML's Swift API.
+    """Compare a compiled model (.mlmodelc) with the PyTorch decoder, through Core ML's Swift API.
 
     On Linux the same Swift program runs on fluxvae's reference executor. Without MODEL, the newest
     artifact in coreml_out/ is taken, and compiled where it is not. Exit code 3 when a case is

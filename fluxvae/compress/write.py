@@ -98,8 +98,8 @@ def place(function: Function, compressed: CompressedDecoder, precision: str) -> 
         (weight,) = op.inputs["weight"]
         if not isinstance(weight, Ref) or weight.name not in constants:
             raise CompressionError(
-                f"the weight of convolution {site.name} ({op.name!r}) is no constant: compress a "
-                "package that is not compressed yet"
+                f"the weight of convolution {site.name} ({op.name!r}) is not a constant: compress "
+                "a package that is not compressed yet"
             )
         module = compressed.decoder.get_submodule(site.name)
         assert isinstance(module, nn.Conv2d)
@@ -115,8 +115,8 @@ def _expect_known(compressed: CompressedDecoder, names: set[str]) -> None:
         unknown = sorted(set(given) - names)
         if unknown:
             raise CompressionError(
-                f"a form is given for the {what} of {unknown[0]!r}, which is no convolution of the "
-                f"decoder (it has {', '.join(sorted(names)[:3])}, …)"
+                f"a form is given for the {what} of {unknown[0]!r}, which is not a convolution of "
+                f"the decoder (it has {', '.join(sorted(names)[:3])}, …)"
             )
 
 

@@ -248,8 +248,8 @@ def read_result(path: Path) -> Result:
         raise MatrixError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise MatrixError(
-            f"{path} is no result of `fluxvae matrix run`, or a damaged one ({error}): remove its "
-            "folder and run the matrix again"
+            f"{path} is not a result of `fluxvae matrix run`, or a damaged one ({error}): remove "
+            "its folder and run the matrix again"
         ) from error
 
 

@@ -40,8 +40,8 @@ def require_folder(folder: Path) -> None:
     """Raise MatrixError when ``folder`` is none of ``matrix run``."""
     if not (folder / MATRIX).is_file():
         raise MatrixError(
-            f"{folder} is no folder of `fluxvae matrix run`: it has no {MATRIX}; give the folder "
-            "that --out named"
+            f"{folder} is not a folder of `fluxvae matrix run`: it has no {MATRIX}; give the "
+            "folder that --out named"
         )
 
 

@@ -35,8 +35,11 @@ def ml_program(
     signatures, default = read_signatures(description, functions, path.name)
     both = {name: computed(functions[name], signatures[name]) for name in functions}
     for function, signature in both.values():
-        check_wiring(function, signature)
-        check_types(function, signature)
+        try:
+            check_wiring(function, signature)
+            check_types(function, signature)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path.name}: {error}") from error
     return Program(
         kind="mlprogram",
         specification=specification,

@@ -46,7 +46,8 @@ def check_types(function: Function, signature: Signature) -> None:
             if known and not _fits(types[feature.name], feature):
                 raise ArtifactError(
                     f"function {function.name!r} {verb} {feature.name!r} as "
-                    f"{types[feature.name]}, but the model describes {_described(feature)}"
+                    f"{types[feature.name]}, but the model describes {_described(feature)}; "
+                    "it is damaged"
                 )
 
 

@@ -219,7 +219,7 @@ def _preprocess(
     for step in steps:
         name = step.featureName or next(iter(images), "")  # one image needs no name
         if name not in images:
-            raise ArtifactError(f"{path.name} preprocesses {name!r}, which is no image input")
+            raise ArtifactError(f"{path.name} preprocesses {name!r}, which is not an image input")
         if step.WhichOneof("preprocessor") == "scaler":
             scale, bias = step.scaler.channelScale, _channel_bias(images[name], step.scaler)
         else:

@@ -83,7 +83,8 @@ def _guesses(model: Any, document: Document) -> list[str]:
     kinds = set().union(*(histogram(f)[1] for f in document.functions))
     if kinds:
         guesses.append(
-            f"metadata.json names versions of operations; guessed: {', '.join(sorted(kinds))}"
+            "in metadata.json the versions of these operations are guesses: "
+            + ", ".join(sorted(kinds))
         )
     if any(f.opset not in ("ios15", "ios16", "ios17") for f in document.functions) and any(
         op.kind.startswith("constexpr_") for op, _, _ in document_blobs(document)

@@ -273,7 +273,7 @@ def _in_range(value: int, dtype: str) -> int:
     bits = BITS[dtype]
     low, high = (0, 1 << bits) if dtype[0] == "u" else (-1 << bits - 1, 1 << bits - 1)
     if not low <= value < high:
-        raise UnexpectedError(f"{value} is no {dtype}")
+        raise UnexpectedError(f"{value} is not of the type {dtype}")
     return value
 
 

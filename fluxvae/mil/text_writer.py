@@ -131,8 +131,8 @@ def _dimension(size: int | None) -> str:
 def _name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ArtifactError(
-            f"the name {name!r} is no identifier; how Apple's compiler prints such names is not "
-            "known: rename it, or use --compiler xcode on a Mac"
+            f"the name {name!r} is not an identifier; how Apple's compiler prints such names is "
+            "not known: rename it, or use --compiler xcode on a Mac"
         )
     return name
 

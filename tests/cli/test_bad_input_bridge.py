@@ -77,10 +77,10 @@ def make(path: Path, kind: str) -> Path:
     ("name", "kind", "words"),
     [
         ("x.mlmodelc", "absent", "x.mlmodelc does not exist; give a compiled model"),
-        ("x.mlmodelc", "text", "x.mlmodelc is no compiled model: expected an .mlmodelc folder"),
+        ("x.mlmodelc", "text", "x.mlmodelc is not a compiled model: expected an .mlmodelc folder"),
         ("x.mlmodelc", "empty folder", "it has no coremldata.bin; compile its .mlpackage again"),
-        ("x.txt", "text", "x.txt is no compiled model: expected an .mlmodelc folder"),
-        ("x", "empty folder", "x is no compiled model: expected an .mlmodelc folder"),
+        ("x.txt", "text", "x.txt is not a compiled model: expected an .mlmodelc folder"),
+        ("x", "empty folder", "x is not a compiled model: expected an .mlmodelc folder"),
         ("x.mlpackage", "empty folder", "x.mlpackage, then give the .mlmodelc"),
     ],
 )
@@ -122,9 +122,9 @@ def cut_input(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (drop_manifest, "is no I/O bundle: its manifest.json cannot be read"),
-        (text_manifest, "manifest.json is no JSON"),
-        (deep_manifest, "manifest.json is no JSON (it is nested too deeply)"),
+        (drop_manifest, "is not an I/O bundle: its manifest.json cannot be read"),
+        (text_manifest, "manifest.json is not JSON"),
+        (deep_manifest, "manifest.json is not JSON (it is nested too deeply)"),
         (drop_output, "output.bin cannot be read (No such file"),
         (cut_input, "input.bin has 50 bytes; [1, 16, 8, 8] as float32 needs 4096"),
     ],
@@ -212,7 +212,7 @@ def test_records_that_are_none(capsys: Capture, tmp_path: Path) -> None:
     ):
         (tmp_path / "a.json").write_text(content)
         refused(run(capsys, "bench", "compare", str(tmp_path / "a.json"), str(good)), words)
-        with pytest.raises(OutputError, match="no record of `fluxvae mac-report`"):
+        with pytest.raises(OutputError, match="not a record of `fluxvae mac-report`"):
             read_mac_record(tmp_path / "a.json")
     for path in (good, tmp_path):
         refused(run(capsys, "bench", "compare", str(path), str(good)), "give a record of `fluxvae")

@@ -85,7 +85,7 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: Capture, model:
         (["bench", model, "--harness", str(tmp_path / "none")], 1, "does not exist; expected a"),
         (["bench", model, "--out", str(taken)], 1, "exists already"),
         (["bench", model, "--driver", "python", "--strict-host"], 2, "--driver swift"),
-        (["bench", "compare", str(taken), str(taken)], 1, "is no record of `fluxvae bench"),
+        (["bench", "compare", str(taken), str(taken)], 1, "is not a record of `fluxvae bench"),
         (["plan", str(package)], 1, "fluxvae compile"),
         (["drift", str(package)], 1, "fluxvae compile"),
     ):

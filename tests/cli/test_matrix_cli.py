@@ -155,8 +155,8 @@ def test_a_file_in_another_encoding_is_named(capsys: Capture, toml: Path) -> Non
 def test_a_missing_file_is_told(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "no.toml"
     refused(run(capsys, "matrix", "run", str(path)), 1, "cannot be read", "matrix init")
-    refused(run(capsys, "matrix", "status", str(tmp_path)), 1, "no folder of `fluxvae matrix run`")
-    refused(run(capsys, "matrix", "report", str(tmp_path)), 1, "no folder of `fluxvae matrix run`")
+    refused(run(capsys, "matrix", "status", str(tmp_path)), 1, "not a folder of `fluxvae matrix")
+    refused(run(capsys, "matrix", "report", str(tmp_path)), 1, "not a folder of `fluxvae matrix")
 
 
 def test_ten_thousand_cells_are_asked_for_first(

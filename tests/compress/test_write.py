@@ -273,10 +273,10 @@ def test_other_precision_is_refused(bases: Bases, tmp_path: Path) -> None:
 def test_forms_for_what_is_no_convolution_are_refused(bases: Bases, tmp_path: Path) -> None:
     decoder = small_decoder()
     unknown = CompressedDecoder(decoder, {"4.conv": form(weight_of(decoder, "5"), "pal4")})
-    with pytest.raises(CompressionError, match=r"'4\.conv', which is no convolution"):
+    with pytest.raises(CompressionError, match=r"'4\.conv', which is not a convolution"):
         bases.written(unknown, tmp_path / "a", "iOS18", "float16")
     rounding = CompressedDecoder(decoder, {}, {"4": Activation(0.25)})
-    with pytest.raises(CompressionError, match="activation of '4', which is no convolution"):
+    with pytest.raises(CompressionError, match="activation of '4', which is not a convolution"):
         bases.written(rounding, tmp_path / "b", "iOS18", "float16")
     shape = CompressedDecoder(decoder, {"5": form(weight_of(decoder, "1"), "pal4")})
     with pytest.raises(CompressionError, match="the form of convolution 5 is of shape"):
@@ -286,7 +286,7 @@ def test_forms_for_what_is_no_convolution_are_refused(bases: Bases, tmp_path: Pa
 def test_compressing_twice_is_refused(bases: Bases, tmp_path: Path) -> None:
     compressed = compressed_as(small_decoder(), {"5": "pal4"})
     package = bases.written(compressed, tmp_path, "iOS18", "float16")
-    with pytest.raises(CompressionError, match="is no constant: compress a package that"):
+    with pytest.raises(CompressionError, match="is not a constant: compress a package that"):
         write_compressed(package, compressed, "float16")
 
 

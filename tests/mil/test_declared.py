@@ -55,7 +55,8 @@ DECLARATIONS = {
         "fp16, [1, 3, 64, 64]> image", "int32, [1, 3, 64, 64]> image", r"returns 'image' as int32",
     ),
     "huge input": (
-        "fp16, [1, 16, 8, 8]> latent", f"fp16, [1, 16, {HUGE}, 8]> latent", "takes 'latent' as",
+        "fp16, [1, 16, 8, 8]> latent", f"fp16, [1, 16, {HUGE}, 8]> latent",
+        r"\.mlmodelc: function 'main' takes 'latent' as .* it is damaged",
     ),
     "rank of the input": (
         "fp16, [1, 16, 8, 8]> latent", "fp16, [16, 8, 8]> latent", "takes 'latent' as fp16",

@@ -277,7 +277,8 @@ def test_operations_the_executor_lacks_are_no_obstacle(add_model: Path, tmp_path
     path.write_bytes(model.SerializeToString())
     made = compile_program(path, tmp_path / "made")
     assert "= novel(x = x, y = y)" in (made.path / "model.mil").read_text()
-    assert made.warnings == ("metadata.json names versions of operations; guessed: novel",)
+    (warning,) = made.warnings
+    assert warning == "in metadata.json the versions of these operations are guesses: novel"
 
 
 def test_states_are_written_though_the_executor_has_none(add_model: Path) -> None:
@@ -350,7 +351,7 @@ def damage_weights(model: Any, op: Any) -> None:
         (damage_blocks, r"nested blocks \(control flow\); how Apple's compiler .* is not known"),
         (damage_outputs, "has no result"),
         (damage_opset, "written for opset 'CoreML99'; known: CoreML5"),
-        (damage_name, "the name 'a-b' is no identifier"),
+        (damage_name, "the name 'a-b' is not an identifier"),
         (damage_string, "escapes such characters"),
         (damage_count, "holds 2 values"),
         (damage_value, "holds ints; the model is damaged"),

@@ -149,7 +149,7 @@ def test_600_kilobytes_parse_within_the_limit() -> None:
     [
         ("program(1.3)", "program(x)", "line 1: expected a version"),
         ("int32(-3)", "int32(-3.5)", "expected an integer"),
-        ("int32(-3)", "int32(3000000000)", "3000000000 is no int32"),
+        ("int32(-3)", "int32(3000000000)", "3000000000 is not of the type int32"),
         ("int32(-3)", "int32(" + "9" * 5000 + ")", "expected an integer"),
         ("int32(-3)", "fp16(0x1p+99999999)", "too large"),
         ("int32(-3)", "fp16(1_0)", "expected a number"),
