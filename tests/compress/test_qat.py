@@ -295,7 +295,7 @@ def test_bad_input(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (("--from", "pal5"), 2, "palettes have"),
         (("--from", "int4"), 2, "cannot be trained"),
         (("--from", str(tmp_path / "none.safetensors")), 1, "no such file"),
-        (("--images", str(tmp_path)), 1, "found none"),
+        (("--images", str(tmp_path)), 1, "no images in"),
         (("--out", str(tmp_path / "x.mlpackage")), 2, "expected such a name"),
         (("--crop", "20"), 2, "multiple of 8"),
         (("--weights", "random:4"), 1, "was trained from demo"),
