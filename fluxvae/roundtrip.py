@@ -183,7 +183,8 @@ class _Walk:
 
     def begin(self, run: Run, step: Callable[[int, str], None]) -> None:
         """Decode by the reference, every variant and every part, and have each measured."""
-        step(0, "float32 decode")
+        changes = f" ({'; '.join(self.image.changes)})" if self.image.changes else ""
+        step(0, f"float32 decode{changes}")
         write_picture(self.job.out / self._file("original"), self.image.pixels)
         self.begun[REFERENCE] = self._cell(run, None)
         for number, candidate in enumerate((*self.job.candidates, *self.job.extra), start=1):

@@ -19,10 +19,11 @@ PAGES = {"index.html", "sheet.png", "plot.svg", "summary.md"}
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One good picture and a text file that calls itself one."""
+    """One good picture, of two frames, and a text file that calls itself one."""
     folder = tmp_path_factory.mktemp("pictures")
     pixels = np.add.outer(np.arange(64) * 2, np.arange(64))[..., None] + [0, 20, 40]
-    Image.fromarray(pixels.astype(np.uint8)).save(folder / "slope.png")
+    first, second = (Image.fromarray(p.astype(np.uint8)) for p in (pixels, pixels[::-1]))
+    first.save(folder / "slope.png", save_all=True, append_images=[second])
     (folder / "bad.jpg").write_text("hello")
     return folder
 
@@ -46,6 +47,7 @@ def test_a_run_leaves_record_and_pages_and_goes_on(
     ran = _roundtrip(capsys, *common)
     assert ran.code == 0
     assert ran.widest <= 100
+    assert "slope.png: float32 decode (first of 2 frames)\n" in ran.err
     text = " ".join(ran.out.split())
     for words in ("what the viewer gets", "worst of fp16: slope.png", "skipped: bad.jpg: cannot"):
         assert words in text
