@@ -60,7 +60,9 @@ def read_bundle(path: Path) -> Program:
     try:
         text = _bytes(path, "model.mil").decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ArtifactError(f"{path.name}: model.mil is damaged: {error}") from error
+        raise ArtifactError(
+            f"{path.name}: model.mil is damaged: expected text in UTF-8, byte {error.start} is not"
+        ) from error
     document = parse_text(text, f"{path.name}/model.mil")
     functions = document_functions(document, WeightFiles(path))
     return ml_program(description, data.specification, functions, path)
