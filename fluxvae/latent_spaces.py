@@ -119,6 +119,7 @@ FLUX1_VAE_LEAST = 1.0
 # it about 1.8 times, to 0.81 to 1.8; its real statistics could not be had here.
 FLUX2_SAMPLER_MOST = 1.05
 FLUX2_VAE_LEAST = 0.78
+PICTURES_MOST = 20.0  # standard deviation; they reach 4.6 in the VAE's own space
 # Neighbours that correlate less than this are noise, which belongs to no space (pictures: 0.09 on).
 NOISE = 0.07
 # How much nearer (in units of variance) neighbours must be in another order of the same numbers:
@@ -163,6 +164,8 @@ def _other_space(latent: np.ndarray, wanted: LatentInput) -> str | None:
             f"{said}; pictures in the VAE's own space have {least:g} or more) look like the "
             "sampler's latents: convert with --latents sampler to decode them"
         )
+    if deviation > PICTURES_MOST:
+        return f"{said}) are far beyond the latents of any picture: check what wrote them"
     if wanted.form != "vae" and measured > most:
         return (
             f"{said}; pictures in the sampler's space have {most:g} or less) look like latents in "

@@ -233,7 +233,7 @@ def test_auto_is_portable_without_apples_compiler(demo_package: Path, tmp_path: 
     assert lines[0] == NOT_SHOWN
     assert "real Mac" in lines[0]
     assert lines[1:]
-    assert all(line.startswith("note: metadata.json names versions") for line in lines[1:])
+    assert all(line.startswith("note: in metadata.json the versions") for line in lines[1:])
     assert entries(made) == [
         "analytics",
         "coremldata.bin",
