@@ -213,6 +213,16 @@ def test_pickle_with_code_is_refused_and_its_code_does_not_run(
     assert sprung.exists()
 
 
+@pytest.mark.parametrize("end", [b"\n.", b"", b"\xc3\xa9\n."], ids=["whole", "no-end", "not-ascii"])
+def test_pickle_with_an_endless_name_is_refused_at_once(tmp_path: Path, end: bytes) -> None:
+    """torch's own reader takes minutes over its message about such a name."""
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"\x80\x02ctorch._utils\n" + bytes(3_000_000) + end)
+    message = refusal(path)
+    assert "code in it, or damage" in message
+    assert len(message) < 700
+
+
 def test_whole_pickled_module_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "module.pt"
     torch.save(torch.nn.Linear(2, 2), path)

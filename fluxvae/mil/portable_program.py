@@ -195,9 +195,10 @@ def _elements(kind: TensorType, tensor: Any) -> tuple[Any, ...]:
     if field is None:
         values: list[Any] = []
     elif field == "bytes":
+        if kind.dtype not in BITS:
+            raise ArtifactError(f"a constant of type {kind} holds bytes; the model is damaged")
         raw = np.frombuffer(tensor.bytes.values, np.uint8)
-        count = len(raw) * 8 // BITS[kind.dtype] if kind.dtype in BITS else 0
-        values = unpack_bits(raw, kind.dtype, count).tolist()
+        values = unpack_bits(raw, kind.dtype, len(raw) * 8 // BITS[kind.dtype]).tolist()
     else:
         values = list(getattr(tensor, field).values)
     size = 1

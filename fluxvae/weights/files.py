@@ -6,9 +6,12 @@ Pickles are read by torch's restricted unpickler alone (``weights_only=True``:
 https://docs.pytorch.org/docs/stable/notes/serialization.html), so no code in them can run.
 """
 
+import contextlib
 import pickle
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +34,7 @@ _LARGEST_HEADER = 100_000_000  # the limit of safetensors' own reader
 _DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
                 "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}  # fmt: skip
 _DEEPEST = 8  # dicts within dicts
+_LONGEST_NAME = 1000
 _REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")  # in torch's message
 
 
@@ -147,6 +151,8 @@ def _load_pickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # hints about pickle protocols, before the refusal
+            if _names_too_long(path, mapped):
+                raise pickle.UnpicklingError
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise _refused_pickle(path, error) from error
@@ -154,6 +160,32 @@ def _load_pickle(path: Path) -> Any:
         # torch.load answers damage with RuntimeError, EOFError, KeyError, ValueError and more,
         # depending on where the file breaks.
         raise _damaged(path, _first_sentence(error)) from error
+
+
+def _names_too_long(path: Path, zipped: bool) -> bool:
+    """Whether a pickle names a class or function with more than ``_LONGEST_NAME`` letters.
+
+    torch refuses such a name, and then searches its own message about it with patterns whose time
+    grows with the square of the length: minutes for a damaged file. Remove when `_get_wo_message`
+    of torch/serialization.py no longer does (it does in 2.13).
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            if zipped:
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                (name,) = [n for n in archive.namelist() if n.endswith("data.pkl")]
+                file, pickles = stack.enter_context(archive.open(name)), 1
+            else:  # magic number, protocol, system, state dict, keys
+                file, pickles = stack.enter_context(path.open("rb")), 5
+            for _ in range(pickles):
+                for operation, argument, _ in pickletools.genops(file):
+                    if operation.name == "GLOBAL" and len(str(argument)) > _LONGEST_NAME:
+                        return True
+    except ValueError as error:  # a name that is not ASCII, which no class of torch has, or no end
+        return isinstance(error, UnicodeDecodeError) or "newline" in str(error)
+    except Exception:
+        return False  # damaged in another way: torch says how
+    return False
 
 
 def _flat(loaded: Any, path: Path) -> Iterator[tuple[str, Any]]:

@@ -331,6 +331,10 @@ def damage_value(model: Any, op: Any) -> None:
     op.attributes["name"].immediateValue.tensor.ints.values.append(3)
 
 
+def damage_field(model: Any, op: Any) -> None:
+    op.attributes["name"].immediateValue.tensor.bytes.values = b"text"
+
+
 def damage_dtype(model: Any, op: Any) -> None:
     op.outputs[0].type.tensorType.dataType = 99
 
@@ -355,6 +359,7 @@ def damage_weights(model: Any, op: Any) -> None:
         (damage_string, "escapes such characters"),
         (damage_count, "holds 2 values"),
         (damage_value, "holds ints; the model is damaged"),
+        (damage_field, "holds bytes; the model is damaged"),
         (damage_dtype, "unknown element type 99"),
         (damage_shapes, "input 'x' enumerates shapes and names none"),
         (damage_weights, "points outside itself"),
