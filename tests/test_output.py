@@ -76,7 +76,7 @@ def _by_the_locale(call: ast.Call) -> bool:
 def _of_a_path(function: ast.expr) -> bool:
     """Not a function of a module: ``Image.open``, ``tarfile.open``, ours by its bare name."""
     owner = getattr(function, "value", None)
-    modules = ("Image", "os", "tarfile", "webbrowser")
+    modules = ("Image", "archive", "os", "tarfile", "webbrowser")  # archive: a zip file
     return owner is not None and getattr(owner, "id", None) not in modules
 
 
