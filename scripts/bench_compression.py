@@ -105,8 +105,8 @@ def stored_weights(args: argparse.Namespace) -> Iterator[Any]:
     from torch import nn
 
     from fluxvae.compress.nearest import SMALLEST
-    from fluxvae.models.build import build_decoder
-    from fluxvae.weights import load_weights
+    from fluxvae.networks.build import build_decoder
+    from fluxvae.networks.weights import load_weights
 
     decoder = build_decoder(load_weights(args.variant, args.weights))
     for module in decoder.modules():
@@ -156,11 +156,11 @@ def package_ours(args: argparse.Namespace) -> dict[str, float]:
     from fluxvae.compress.guard import check_weights
     from fluxvae.compress.plain import compress_weights
     from fluxvae.compress.write import write_compressed
-    from fluxvae.convert import write_model
-    from fluxvae.models.build import build_decoder
+    from fluxvae.convert.program import write_model
+    from fluxvae.networks.build import build_decoder
+    from fluxvae.networks.weights import load_weights
     from fluxvae.recipes import Recipe, parse_sizes
     from fluxvae.recipes.compression import Compression
-    from fluxvae.weights import load_weights
 
     weights = load_weights(args.variant, args.weights)
     decoder = build_decoder(weights)
@@ -195,10 +195,10 @@ def package_coremltools(args: argparse.Namespace) -> dict[str, float]:
 
 
 def convert(args: argparse.Namespace) -> dict[str, float]:
-    from fluxvae.convert import write_model
-    from fluxvae.models.build import build_decoder
+    from fluxvae.convert.program import write_model
+    from fluxvae.networks.build import build_decoder
+    from fluxvae.networks.weights import load_weights
     from fluxvae.recipes import Recipe, parse_sizes
-    from fluxvae.weights import load_weights
 
     weights = load_weights(args.variant, args.weights)
     recipe = Recipe(args.variant, args.precision, sizes=parse_sizes("64"), target="iOS16")

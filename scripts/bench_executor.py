@@ -99,10 +99,10 @@ def verdict(value: float, bar: float) -> str:
 
 def convert(args: argparse.Namespace) -> None:
     """Save the model that the other children run."""
-    from fluxvae.convert import write_model
-    from fluxvae.models.build import build_decoder
+    from fluxvae.convert.program import write_model
+    from fluxvae.networks.build import build_decoder
+    from fluxvae.networks.weights import load_weights
     from fluxvae.recipes import Recipe, Size
-    from fluxvae.weights import load_weights
 
     weights = load_weights(args.variant, args.weights)
     recipe = Recipe(args.variant, precision=args.precision, sizes=(Size(args.size, args.size),))
@@ -113,8 +113,8 @@ def run_torch(args: argparse.Namespace) -> Callable[[], Any]:
     """The plain decoder on a seeded latent, in float32 without gradients."""
     import torch
 
-    from fluxvae.models.build import build_decoder
-    from fluxvae.weights import load_weights
+    from fluxvae.networks.build import build_decoder
+    from fluxvae.networks.weights import load_weights
 
     torch.set_num_threads(1)
     weights = load_weights(args.variant, args.weights)

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fluxvae.catalog import CATALOG
-from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.weights import load_weights
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.catalog import CATALOG
+from fluxvae.networks.weights import load_weights
 
 
 def held_out_photos() -> dict[str, Tensor]:

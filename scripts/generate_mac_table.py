@@ -8,8 +8,8 @@ Without a record the place says that there is none.
 import sys
 from pathlib import Path
 
-from fluxvae.mac_record import read_record
-from fluxvae.mac_table import table
+from fluxvae.records.mac import read_record
+from fluxvae.report.matrix.mac import table
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "<!-- mac-table -->"

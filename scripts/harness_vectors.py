@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.metrics import compare
+from fluxvae.validation.metrics import compare
 
 PLACE = Path(__file__).resolve().parents[1] / "tests" / "vectors" / "harness.json"
 FRACTIONS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0, 0.123456789)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fluxvae.models.tiny import WIDTH, Block
+from fluxvae.networks.tiny import WIDTH, Block
 
 PATCH = 8
 LATENT_STD = 0.6  # of every channel over the training crops; small, for the decoder's soft clamp

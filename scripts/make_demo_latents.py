@@ -10,13 +10,13 @@ import click
 import torch
 from safetensors.torch import save_file
 
-from fluxvae.catalog import CATALOG
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
-from fluxvae.latent_files import space_metadata
-from fluxvae.models.build import build_encoder
-from fluxvae.output import write_file
+from fluxvae.data.latents import space_metadata
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
+from fluxvae.files import write_file
+from fluxvae.networks.build import build_encoder
+from fluxvae.networks.catalog import CATALOG
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import parse_sizes
-from fluxvae.weights import load_weights
 
 
 def encode_photos(variant: str, size: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

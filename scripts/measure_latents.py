@@ -1,4 +1,4 @@
-"""Prints what latents of pictures measure: the figures behind the bounds of fluxvae.latent_spaces.
+"""Prints what latents of pictures measure: the figures behind the bounds of fluxvae.data.spaces.
 
     python scripts/measure_latents.py flux1 taef1_encoder.safetensors
     python scripts/measure_latents.py flux2 taef2_encoder.pth
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fluxvae import latent_spaces as spaces
-from fluxvae.catalog import find_decoder
-from fluxvae.models.build import build_encoder
+from fluxvae.data import spaces
+from fluxvae.networks.build import build_encoder
+from fluxvae.networks.catalog import find_decoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.axes import FIRST, LAST, LatentInput, latent_input
 from fluxvae.recipes.latents import artifact_contract
-from fluxvae.weights import load_weights
 
 SIDES = (64, 128, 256, 512)
 MADE = 128  # side of the made pictures

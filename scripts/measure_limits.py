@@ -14,13 +14,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from fluxvae.calibration import Calibration, photo_calibration
+from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.pipeline import compress_decoder
-from fluxvae.models.build import build_tiny_decoder
-from fluxvae.package import save_artifact
+from fluxvae.data.calibration import Calibration, photo_calibration
+from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import find_encoder, load_weights
 from fluxvae.recipes import PRECISIONS, Recipe, parse_label, parse_sizes
-from fluxvae.validate import Report, validate
-from fluxvae.weights import Weights, find_encoder, load_weights
+from fluxvae.validation.validate import Report, validate
 
 
 def measure(

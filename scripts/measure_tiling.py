@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from fluxvae.catalog import KLForm
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
-from fluxvae.metrics import compare
-from fluxvae.models.build import build_encoder
-from fluxvae.models.kl import KLDecoder
-from fluxvae.package_parts import save_any
+from fluxvae.artifact.open import open_artifact
+from fluxvae.artifact.save_parts import save_any
+from fluxvae.artifact.tiles import Grid, grid, pooled, samples
+from fluxvae.convert.rewrite.split import Frozen, Measuring, front_and_up
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
+from fluxvae.networks.build import build_encoder
+from fluxvae.networks.catalog import KLForm
+from fluxvae.networks.kl import KLDecoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import HALO, Recipe, Size, artifact_name, parse_sizes
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT
-from fluxvae.rewrite.cut import Frozen, Measuring, front_and_up
-from fluxvae.tile_costs import tile_costs
-from fluxvae.tiling import Grid, grid, pooled, samples
-from fluxvae.weights import load_weights
-from fluxvae.whole import open_artifact
+from fluxvae.validation.metrics import compare
+from fluxvae.validation.tile_costs import tile_costs
 
 FILES = {
     "flux1": ("taef1_decoder.safetensors", "taef1_encoder.safetensors"),

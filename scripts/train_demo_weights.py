@@ -39,7 +39,7 @@ from linear_start import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fluxvae.models.tiny import WIDTH, Block, tiny_decoder, tiny_encoder
+from fluxvae.networks.tiny import WIDTH, Block, tiny_decoder, tiny_encoder
 
 TRAINING_PHOTOS = (  # plus both views of stereo_motorcycle
     *("astronaut", "rocket", "retina", "immunohistochemistry", "hubble_deep_field", "colorwheel"),

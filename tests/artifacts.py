@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from fluxvae.backends import make_runner
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
-from fluxvae.metrics import Metrics, compare
+from fluxvae.artifact.backends import make_runner
+from fluxvae.artifact.save import save_artifact
+from fluxvae.artifact.save_parts import save_any
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.mil.package import read_package
-from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.package import save_artifact
-from fluxvae.package_parts import save_any
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
-from fluxvae.weights import Weights, load_weights
+from fluxvae.validation.metrics import Metrics, compare
 from tests import library
 
 VARIANTS = ("flux1", "flux2")

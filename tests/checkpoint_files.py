@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fluxvae.weights import Weights
+from fluxvae.networks.source import Weights
 
 STYLES = ("taesd", "taesd prefixed", "diffusers")
 KINDS = (".safetensors", ".pth")

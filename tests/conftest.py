@@ -54,7 +54,7 @@ def demo_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
 
     Shared by all tests: copy it before changing it.
     """
-    from fluxvae.weights import load_weights
+    from fluxvae.networks.weights import load_weights
     from tests.artifacts import recipe, save
 
     made: dict[object, Path] = {}
@@ -81,10 +81,10 @@ def demo_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from fluxvae.data import EVALUATION_PHOTOS, photo_image
-    from fluxvae.latent_files import space_metadata
-    from fluxvae.models.build import build_encoder
-    from fluxvae.weights import load_weights
+    from fluxvae.data.latents import space_metadata
+    from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
+    from fluxvae.networks.build import build_encoder
+    from fluxvae.networks.weights import load_weights
 
     weights = load_weights("flux2", "demo", part="encoder")
     encoder = build_encoder(weights)
@@ -99,8 +99,8 @@ def demo_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def harness_program(pytestconfig: pytest.Config) -> Path:
     """The built fluxvae-harness. Kept between test runs; made anew when its sources change."""
     from fluxvae.cli.harness import harness_environment
+    from fluxvae.device.swift import build_harness, find_toolchain
     from fluxvae.errors import ToolError
-    from fluxvae.swift import build_harness, find_toolchain
 
     try:
         toolchain = find_toolchain()

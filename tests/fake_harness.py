@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fluxvae.harness import Harness
+from fluxvae.device.harness import Harness
 
 MOMENT = {
     "time": "2026-01-01T00:00:00Z",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 
-from fluxvae.catalog import HubFile
+from fluxvae.networks.catalog import HubFile
 from tests.local_http import Quiet, answering
 
 # How the stand-in answers: status and X-Error-Code.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fluxvae.output import commit, staging, write_text
+from fluxvae.files import commit, staging, write_text
 
 CHANGES = ("link", "mkdir", "open", "rename", "replace", "rmdir", "unlink")
 CASES = {

@@ -10,9 +10,10 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from torch import Tensor, nn
 
-from fluxvae.catalog import KL_CATALOG, Decoder, find_decoder
-from fluxvae.weights import Weights, load_entry
-from fluxvae.weights.kl_keys import RESNETS
+from fluxvae.networks.catalog import KL_CATALOG, Decoder, find_decoder
+from fluxvae.networks.kl_keys import RESNETS
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_entry
 
 KINDS = tuple(sorted(KL_CATALOG))  # (variant, kind)
 NARROW = (32, 64, 128, 128)

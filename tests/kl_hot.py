@@ -7,13 +7,14 @@ from unittest.mock import patch
 
 from torch import Tensor
 
-from fluxvae.catalog import KLForm, find_decoder
-from fluxvae.models.build import build_decoder
-from fluxvae.models.kl import KLDecoder
-from fluxvae.weights import Weights, load_entry
-from fluxvae.weights.digest import tensor_digest
-from fluxvae.weights.kl_keys import RESNETS
-from fluxvae.weights.random_weights import random_tensors
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.catalog import KLForm, find_decoder
+from fluxvae.networks.digest import tensor_digest
+from fluxvae.networks.kl import KLDecoder
+from fluxvae.networks.kl_keys import RESNETS
+from fluxvae.networks.random import random_tensors
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_entry
 from tests.kl import narrow_entry
 
 CHANNELS = {"flux1": 16, "flux2": 32}

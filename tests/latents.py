@@ -1,6 +1,6 @@
 """What artifacts take, for tests of latents."""
 
-from fluxvae.catalog import LatentContract, find_decoder
+from fluxvae.networks.catalog import LatentContract, find_decoder
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.recipes.axes import LatentInput, latent_input
 from fluxvae.recipes.latents import artifact_contract

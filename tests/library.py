@@ -19,7 +19,8 @@ from unittest.mock import patch
 import filelock
 from torch import nn
 
-from fluxvae import convert, convert_parts
+from fluxvae.convert import parts as convert_parts
+from fluxvae.convert import program as convert
 from fluxvae.recipes import Recipe, Size
 
 FOLDER = "FLUXVAE_TEST_LIBRARY"
@@ -34,7 +35,7 @@ def write_model(
     keep: Mapping[Size, frozenset[str]] | None = None,
     verbose: bool = False,
 ) -> None:
-    """As ``fluxvae.convert.write_model``; ``path`` is the caller's own to change."""
+    """As ``fluxvae.convert.program.write_model``; ``path`` is the caller's own to change."""
     if keep:
         convert.write_model(decoder, recipe, channels, path, keep=keep, verbose=verbose)
         return
@@ -48,7 +49,7 @@ def write_model(
 def write_halves(
     decoder: nn.Module, recipe: Recipe, channels: int, paths: tuple[Path, Path], *, verbose: bool
 ) -> None:
-    """As ``fluxvae.convert_parts.write_halves``."""
+    """As ``fluxvae.convert.parts.write_halves``."""
 
     def write(drafts: Sequence[Path]) -> None:
         two = (drafts[0], drafts[1])
@@ -60,7 +61,7 @@ def write_halves(
 def write_tiled(
     decoder: nn.Module, recipe: Recipe, channels: int, path: Path, *, verbose: bool
 ) -> None:
-    """As ``fluxvae.convert_parts.write_tiled``."""
+    """As ``fluxvae.convert.parts.write_tiled``."""
 
     def write(drafts: Sequence[Path]) -> None:
         convert_parts.write_tiled(decoder, recipe, channels, drafts[0], verbose=verbose)
@@ -94,10 +95,10 @@ def _remember(write: Callable[[Sequence[Path]], None], digest: str, paths: Seque
 def remembered() -> Iterator[None]:
     """Inside, ``save_artifact`` and ``compare_intermediates`` convert by way of the library."""
     with (
-        patch("fluxvae.package.write_model", write_model),
-        patch("fluxvae.intermediates.write_model", write_model),
-        patch("fluxvae.package_parts.write_halves", write_halves),
-        patch("fluxvae.package_parts.write_tiled", write_tiled),
+        patch("fluxvae.artifact.save.write_model", write_model),
+        patch("fluxvae.validation.intermediates.write_model", write_model),
+        patch("fluxvae.artifact.save_parts.write_halves", write_halves),
+        patch("fluxvae.artifact.save_parts.write_tiled", write_tiled),
     ):
         yield
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.backends import Runner, make_runner
-from fluxvae.compiler import compile_model
+from fluxvae.artifact.backends import Runner, make_runner
+from fluxvae.artifact.open import open_artifact
+from fluxvae.device.compile import compile_model
 from fluxvae.mil.package import read_package
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
-from fluxvae.weights import Weights, load_weights
-from fluxvae.whole import open_artifact
 from tests.artifacts import normal_latent, recipe, save
 from tests.packages import edited
 from tests.tiles import KL, TINY, kl_photo_latent, photo_latent, tiled

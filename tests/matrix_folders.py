@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fluxvae.matrix.folder import write_digest
-from fluxvae.matrix.inputs import sha256_of
-from fluxvae.matrix.plan import folder_name
-from fluxvae.matrix.record import Cell, Energy, ErrorFigures, Host, Latency, Result
+from fluxvae.artifact.save import read_record
+from fluxvae.experiments.folder import write_digest
+from fluxvae.experiments.inputs import sha256_of
+from fluxvae.experiments.plan import folder_name
 from fluxvae.mil.package import read_package
-from fluxvae.package import read_record
+from fluxvae.records.experiment import Cell, Energy, ErrorFigures, Host, Latency, Result
 from tests.matrix_results import done
 
 MAC = Host("Darwin", "15.5", "24F74", "arm64", "Apple M4", 16 << 30, "3.12.4")

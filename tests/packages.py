@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
-from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.weights import load_weights
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.weights import load_weights
 
 MODEL = Path("Data", "com.apple.CoreML", "model.mlmodel")
 WEIGHTS = Path("Data", "com.apple.CoreML", "weights", "weight.bin")

@@ -1,14 +1,14 @@
 """Recordings of ``powermetrics`` made up here. NOT RECORDED ON A MAC.
 
-Shaped as powermetrics(1) and the programs named in ``fluxvae.power_plist`` describe them: one XML
-property list a sample, a NUL before every one but the first, energies rounded to whole mJ.
+Shaped as powermetrics(1) and the programs named in ``fluxvae.device.power_plist`` describe them:
+one XML property list a sample, a NUL before every one but the first, energies rounded to whole mJ.
 """
 
 import plistlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fluxvae.host import Answer, Host
+from fluxvae.device.host import Answer, Host
 
 QUIET = {
     "pmset -g batt": "Now drawing from 'AC Power'\n -InternalBattery-0 (id=1)\t97%; charged; 0:00",

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from fluxvae.ablation import ALL, CONVERTED, combined_psnr, parts_of
 from fluxvae.recipes import Recipe, Size, parse_label
+from fluxvae.records.ablation import ALL, CONVERTED, combined_psnr, parts_of
 
 SIZES = (Size(64, 64),)
 PAL4 = Recipe("flux2", sizes=SIZES, compression=parse_label("pal4"))

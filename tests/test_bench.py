@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from fluxvae.bench import (
+from fluxvae.device.bench import (
     Record,
     Settings,
     bench,
@@ -23,10 +23,10 @@ from fluxvae.bench import (
     start_swift,
     write_record,
 )
-from fluxvae.bench_compare import compare_records, compare_runs
+from fluxvae.device.bench_compare import compare_records, compare_runs
+from fluxvae.device.harness import HarnessReport, parse_report
 from fluxvae.errors import ArtifactError, BenchError, OutputError, ToolError, UsageError
-from fluxvae.harness import HarnessReport, parse_report
-from fluxvae.metrics import outliers
+from fluxvae.records.statistics import outliers
 from tests.fake_harness import FakeHarness, bench_run, report
 
 HOAGLIN = [2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3]

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluxvae.budget import Budget, error_budget, stages_of
+from fluxvae.artifact.open import require_record
+from fluxvae.artifact.save import Record, make_record
 from fluxvae.mil.package import read_package
-from fluxvae.package import Record, make_record
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Compression, Recipe
-from fluxvae.validate import validate
-from fluxvae.weights import Weights, load_weights
-from fluxvae.whole import require_record
+from fluxvae.validation.budget import Budget, error_budget, stages_of
+from fluxvae.validation.validate import validate
 from tests.artifacts import normal_latent, recipe
 from tests.compress.simple import save_simple
 

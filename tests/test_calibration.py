@@ -8,18 +8,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fluxvae.calibration import (
+from fluxvae.data.calibration import (
     MOST,
     folder_calibration,
     load_calibration,
     photo_calibration,
     read_image,
 )
-from fluxvae.data import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, load_photo, photo_crops
+from fluxvae.data.latents import space_metadata
+from fluxvae.data.photos import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, load_photo, photo_crops
 from fluxvae.errors import CompressionError
-from fluxvae.latent_files import space_metadata
-from fluxvae.models.build import build_encoder
-from fluxvae.weights import Weights, load_weights
+from fluxvae.networks.build import build_encoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 
 
 @pytest.fixture(scope="module")

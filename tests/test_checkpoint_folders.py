@@ -10,8 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fluxvae.errors import WeightsError
-from fluxvae.weights import Weights, describe_file, load_entry
-from fluxvae.weights.sharded import checkpoint_sha256
+from fluxvae.networks.describe import describe_file
+from fluxvae.networks.sharded import checkpoint_sha256
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_entry
 from tests.checkpoint_files import write
 from tests.kl import diffusers_names, narrow_entry, narrow_weights
 

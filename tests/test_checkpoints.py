@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fluxvae.catalog import find_decoder
 from fluxvae.cli.encoders import load_decoder
 from fluxvae.errors import WeightsError
-from fluxvae.weights import Weights, find_encoder, load_entry, load_weights
-from fluxvae.weights.keys import entry_shapes
-from fluxvae.weights.load import _holds
-from fluxvae.weights.sharded import open_checkpoint
+from fluxvae.networks.catalog import find_decoder
+from fluxvae.networks.keys import entry_shapes
+from fluxvae.networks.sharded import open_checkpoint
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import _holds, find_encoder, load_entry, load_weights
 from tests.checkpoint_files import in_style, write
 from tests.cli.run import run
 from tests.kl import bfl_names, diffusers_names, narrow_entry, narrow_weights
@@ -161,7 +161,7 @@ def test_missing_keys_and_wrong_shapes_are_named_under_a_prefix_too(
 def test_values_of_other_tensors_are_not_read(
     tmp_path: Path, named: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fluxvae.weights.files as files
+    import fluxvae.networks.files as files
 
     read: list[str] = []
     path = write(tmp_path / "aio.safetensors", {**under("vae.", named), **OTHERS})

@@ -14,19 +14,19 @@ import pytest
 import torch
 from torch import nn
 
-from fluxvae.bench_python import Request, measure
-from fluxvae.compiler import compile_model
+from fluxvae.artifact.open import open_artifact
+from fluxvae.artifact.save import read_record
+from fluxvae.artifact.save_parts import save_any
+from fluxvae.device.bench_python import Request, measure
+from fluxvae.device.compile import compile_model
 from fluxvae.errors import ArtifactError, CompressionError, OutputError
+from fluxvae.experiments.roundtrip.candidates import open_candidate
 from fluxvae.mil.package import read_package
-from fluxvae.models.build import build_decoder
-from fluxvae.package import read_record
-from fluxvae.package_parts import save_any
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT
-from fluxvae.roundtrip_candidates import open_candidate
-from fluxvae.validate import validate
-from fluxvae.weights import load_weights
-from fluxvae.whole import open_artifact
+from fluxvae.validation.validate import validate
 from tests import library, tiles
 from tests.artifacts import normal_latent, save, save_parts
 from tests.cli.run import run
@@ -165,7 +165,7 @@ def test_weight_that_is_not_the_decoder_s_is_caught_by_name(
     last.weight = nn.Parameter(last.weight + 1, requires_grad=False)
     name = "write_halves" if made.tile is None else "write_tiled"
     monkeypatch.setattr(
-        f"fluxvae.package_parts.{name}",
+        f"fluxvae.artifact.save_parts.{name}",
         lambda _, *rest, **options: getattr(library, name)(spoilt, *rest, **options),
     )
     with pytest.raises(CompressionError, match=r"no layer with the weight of"):
@@ -265,7 +265,7 @@ def harness_refusal(
 ) -> Callable[[Path], str]:
     """What the harness itself says of a model that it does not run."""
     from fluxvae.cli.harness import harness_environment
-    from fluxvae.harness import Harness, run_harness
+    from fluxvae.device.harness import Harness, run_harness
 
     def refuse(model: Path) -> str:
         harness = Harness(harness_program, harness_environment())

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from fluxvae.compare import (
+from fluxvae.artifact.save import save_artifact
+from fluxvae.errors import CompressionError, OutputError, UsageError
+from fluxvae.experiments.compare import (
     Comparison,
     View,
     compare_variants,
@@ -18,12 +20,11 @@ from fluxvae.compare import (
     photo_views,
     similarity,
 )
-from fluxvae.errors import CompressionError, OutputError, UsageError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.package import save_artifact
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
-from fluxvae.weights import Weights, load_weights
 from tests.artifacts import Reference, recipe
 from tests.compress.simple import save_simple
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fluxvae.cli.options import compiler_option
-from fluxvae.compiler import (
+from fluxvae.device.compile import (
     COMPILERS,
     NOT_SHOWN,
     compile_model,

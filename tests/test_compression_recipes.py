@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.plain import plain_decoder
 from fluxvae.compress.schemes import Scheme
 from fluxvae.compress.sites import conv_sites
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.models.build import build_tiny_decoder
-from fluxvae.package import save_artifact
+from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Compression, Recipe, Size, parse_sizes
 from fluxvae.recipes.compression import GROUP_SIZES, Budget, parse_budget
-from fluxvae.weights import load_weights
 
 NOT_DIVISORS = ("0", "3", "7", "48", "63", "016", "128", "256", "1000", "-4", "")
 

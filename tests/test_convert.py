@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fluxvae.backends import make_runner
-from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.artifact.backends import make_runner
+from fluxvae.artifact.save import make_record, read_record
+from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import ConvertError, UsageError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
-from fluxvae.models.build import build_decoder
-from fluxvae.package import make_record, read_record
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, artifact_name, latent_shape
-from fluxvae.validate import limit_for, validate
-from fluxvae.weights import Weights, load_weights
+from fluxvae.validation.validate import limit_for, validate
 from tests.artifacts import VARIANTS, Reference, convert, normal_latent, recipe, save
 
 FORMS: dict[str, dict[str, Any]] = {

@@ -16,17 +16,18 @@ import numpy as np
 import pytest
 import torch
 
-from fluxvae.catalog import find_decoder
-from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.artifact.save import read_record, save_artifact
+from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import CompressionError
-from fluxvae.inspection import inspect_model
-from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.models.build import build_decoder
-from fluxvae.package import read_record, save_artifact
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.catalog import find_decoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, parse_sizes
-from fluxvae.weights import Weights, load_weights
+from fluxvae.validation.inspect import inspect_model
+from fluxvae.validation.metrics import Metrics, compare
 from tests.kl import KINDS, autoencoder, latent, narrow_entry, narrow_weights
 from tests.kl_hot import short_stages, small_weights
 
@@ -139,7 +140,9 @@ def test_float16_decoder_differs_by_rounding_alone(
 def test_with_the_pass_left_in_float32_misses_the_bar(
     kl: KL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fluxvae.convert.pass_pipeline", lambda ct, *_: ct.PassPipeline.DEFAULT)
+    monkeypatch.setattr(
+        "fluxvae.convert.program.pass_pipeline", lambda ct, *_: ct.PassPipeline.DEFAULT
+    )
     assert measure(kl, tmp_path, precision="float32").max_abs > FP32_MAX_ABS
     kinds = {o.kind for o in read_package(tmp_path / "kl.mlpackage").function().ops}
     assert "batch_norm" in kinds
@@ -185,7 +188,7 @@ def test_weight_that_is_not_the_decoder_s_is_caught_by_name(
         layer.bias = torch.nn.Parameter(layer.bias + 1, requires_grad=False)
         write_model(broken, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("fluxvae.package.write_model", spoilt)
+    monkeypatch.setattr("fluxvae.artifact.save.write_model", spoilt)
     with (
         short_stages(),
         pytest.raises(CompressionError, match=r"bias of up_blocks\.1\.resnets\.0\.conv2"),

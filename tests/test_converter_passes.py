@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fluxvae.convert
-from fluxvae.convert import write_model
-from fluxvae.converter import coremltools
-from fluxvae.converter_passes import PASSES, pass_pipeline
-from fluxvae.models.build import build_decoder
+import fluxvae.convert.program
+from fluxvae.convert.coremltools import coremltools
+from fluxvae.convert.passes import PASSES, pass_pipeline
+from fluxvae.convert.program import write_model
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, parse_sizes
-from fluxvae.weights import Weights, load_weights
 from tests.kl import narrow_weights
 from tests.kl_hot import short_stages
 
@@ -64,7 +65,7 @@ def test_passes_left_out_change_no_byte(
         decoder = build_decoder(weights)
         for name, every in (("few", False), ("all", True)):
             monkeypatch.setattr(
-                fluxvae.convert, "pass_pipeline", partial(pass_pipeline, every=every)
+                fluxvae.convert.program, "pass_pipeline", partial(pass_pipeline, every=every)
             )
             package = tmp_path / f"{name}.mlpackage"
             write_model(decoder, recipe, weights.contract.channels, package)
@@ -101,7 +102,7 @@ def test_default_pipeline_is_the_one_we_chose_from() -> None:
 def test_a_weight_beyond_float16_is_told_as_coremltools_tells_it(values: Any, beyond: bool) -> None:
     from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
 
-    from fluxvae.fp16_cast import add_fp16_cast
+    from fluxvae.convert.fp16_cast import add_fp16_cast
 
     constant = SimpleNamespace(
         op=SimpleNamespace(op_type="const", val=SimpleNamespace(val=np.float32(values))),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from fluxvae.data import EVALUATION_PHOTOS, load_photo, photo_image
+from fluxvae.data.photos import EVALUATION_PHOTOS, load_photo, photo_image
 from fluxvae.errors import ToolError
 
 CHELSEA = EVALUATION_PHOTOS[0]  # 300 x 451 pixels

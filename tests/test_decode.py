@@ -10,14 +10,14 @@ from PIL import Image
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-import fluxvae.whole
-from fluxvae.decode import decode_file, pixels
+import fluxvae.artifact.open
+from fluxvae.artifact.decode import decode_file, pixels
 from fluxvae.errors import ArtifactError, LatentError, OutputError, UsageError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.models.build import build_decoder
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Size
-from fluxvae.weights import load_weights
 from tests.artifacts import normal_latent
 from tests.packages import tree
 
@@ -241,7 +241,7 @@ def test_output_that_is_not_finite_is_said_so(
     def broken(*_: object, **__: object) -> Callable[[np.ndarray], np.ndarray]:
         return lambda latent: np.full((1, 3, 64, 64), np.nan, np.float16)
 
-    monkeypatch.setattr(fluxvae.whole, "raw_runner", broken)
+    monkeypatch.setattr(fluxvae.artifact.open, "raw_runner", broken)
     decoded = decode_file(demo_package, demo_latents, tmp_path)
     assert [d.finite for d in decoded] == [False, False]
     assert [(d.low, d.high) for d in decoded] == [(0.0, 0.0)] * 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fluxvae.weights import load_weights
+from fluxvae.networks.weights import load_weights
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "evaluate_demo_weights.py"
 
@@ -38,7 +38,7 @@ def test_demo_pair_is_at_most_one_and_a_half_db_below_the_published_pair(
 
 @pytest.mark.parametrize("variant", ["flux1", "flux2"])
 def test_demo_latents_have_about_unit_variance(variant, photos):
-    from fluxvae.models.build import build_encoder
+    from fluxvae.networks.build import build_encoder
 
     encoder = build_encoder(load_weights(variant, "demo", part="encoder"))
     with torch.no_grad():

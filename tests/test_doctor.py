@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fluxvae.compiler import Compiler
-from fluxvae.doctor import PACKAGES, TASKS, Finding, abilities, examine
-from fluxvae.host import Answer, Host, ask, chip, free_bytes, os_build, this_host
-from fluxvae.known_trouble import (
+from fluxvae.device.compile import Compiler
+from fluxvae.device.doctor import PACKAGES, TASKS, Finding, abilities, examine
+from fluxvae.device.host import Answer, Host, ask, chip, free_bytes, os_build, this_host
+from fluxvae.recipes.known_trouble import (
     KNOWN_TROUBLE,
     NOT_ASCII,
     Versions,
@@ -340,6 +340,6 @@ def test_chip_off_a_mac_is_what_linux_says(
     file = tmp_path / "cpuinfo"
     if text is not None:
         file.write_text(text)
-    monkeypatch.setattr("fluxvae.host._CPU_INFO", file)
+    monkeypatch.setattr("fluxvae.device.host._CPU_INFO", file)
     assert chip(host()) == expected
     assert os_build(host()) == "6.1"

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fluxvae.compiler import compile_model
 from fluxvae.compress.forms import Activation, CompressedDecoder
 from fluxvae.compress.sites import conv_sites
 from fluxvae.compress.write import write_compressed
-from fluxvae.inspection import inspect_model, quantization_evidence
+from fluxvae.device.compile import compile_model
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.models.build import build_decoder
-from fluxvae.weights import load_weights
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
+from fluxvae.validation.inspect import inspect_model, quantization_evidence
 from tests.cli.run import run
 from tests.compress.packages import compressed_as
 from tests.packages import copy_of, edited

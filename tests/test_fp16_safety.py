@@ -14,19 +14,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxvae.census import FP16_LIMIT, Census, take_census
-from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.artifact.save import read_record, save_artifact
+from fluxvae.convert.census import FP16_LIMIT, Census, take_census
+from fluxvae.convert.fp16_safety import MARGIN, _probe_recipe, mixed_cost
+from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.convert.rewrite.rescale import choose_exponents, reaches, rescaled
+from fluxvae.data.latents import Latent
 from fluxvae.errors import ConvertError, LatentError, UsageError
-from fluxvae.fp16_safety import MARGIN, _probe_recipe, mixed_cost
-from fluxvae.latent_files import Latent
-from fluxvae.metrics import Metrics, compare
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.models.kl import KLDecoder
-from fluxvae.package import read_record, save_artifact
+from fluxvae.networks.kl import KLDecoder
 from fluxvae.recipes import Recipe, Size, parse_sizes
-from fluxvae.rewrite.rescale import choose_exponents, reaches, rescaled
-from fluxvae.validate import validate
+from fluxvae.validation.metrics import Metrics, compare
+from fluxvae.validation.validate import validate
 from tests.artifacts import recipe
 from tests.kl_hot import heat, hot_weights, short_decoder, short_stages
 

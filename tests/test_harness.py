@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from fluxvae.device.harness import Harness, parse_report, run_harness
 from fluxvae.errors import ArtifactError, FluxVAEError, ToolError, UsageError
-from fluxvae.harness import Harness, parse_report, run_harness
 from tests.fake_harness import FakeHarness, bench_run, metrics, report, validation
 
 SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "harness.schema.json"
@@ -80,7 +80,7 @@ def test_schema_and_dataclasses_have_the_same_keys() -> None:
     """A field that one side adds must be in the other: the parser refuses what it does not know."""
     import dataclasses
 
-    from fluxvae import harness
+    from fluxvae.device import harness
 
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     definitions = schema["$defs"]

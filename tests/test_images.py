@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
+from fluxvae.data.images import LARGEST_PIXELS, Pixels, fit, image_files, open_image, unique_names
 from fluxvae.errors import ImageError
-from fluxvae.images import LARGEST_PIXELS, Pixels, fit, image_files, open_image, unique_names
 
 COLOURS = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (70, 90, 3), np.uint8)
 

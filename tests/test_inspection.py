@@ -9,10 +9,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fluxvae.errors import ArtifactError
-from fluxvae.inspection import FunctionReport, Inspection, inspect_model
-from fluxvae.models.build import build_decoder
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
-from fluxvae.weights import Weights, load_weights
+from fluxvae.validation.inspect import FunctionReport, Inspection, inspect_model
 from tests.artifacts import VARIANTS, recipe, save
 
 CHANNELS = {"flux1": 16, "flux2": 32}

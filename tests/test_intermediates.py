@@ -6,19 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fluxvae.artifact.save import make_record, read_record
 from fluxvae.errors import ArtifactError
-from fluxvae.intermediates import (
+from fluxvae.mil.package import read_package
+from fluxvae.mil.program import Constant, Op, Ref
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
+from fluxvae.recipes import Compression, Recipe
+from fluxvae.validation.intermediates import (
     COMPRESSED_DEPARTS_BELOW,
     DEPARTS_BELOW,
     Intermediates,
     compare_intermediates,
     require_comparable,
 )
-from fluxvae.mil.package import read_package
-from fluxvae.mil.program import Constant, Op, Ref
-from fluxvae.package import make_record, read_record
-from fluxvae.recipes import Compression, Recipe
-from fluxvae.weights import Weights, load_weights
 from tests.artifacts import normal_latent, recipe, save
 from tests.compress.simple import save_simple
 

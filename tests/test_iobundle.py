@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
+from fluxvae.data.latents import Latent
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
+from fluxvae.device.bundle import Bundle, Request, export_bundle, read_bundle
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
-from fluxvae.iobundle import Bundle, Request, export_bundle, read_bundle
-from fluxvae.iomanifest import MANIFEST
-from fluxvae.latent_files import Latent
-from fluxvae.models.build import build_decoder, build_encoder
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Size, parse_label
-from fluxvae.validate import limit_for
-from fluxvae.weights import Weights, load_weights
+from fluxvae.records.manifest import MANIFEST
+from fluxvae.validation.validate import limit_for
 from tests.artifacts import normal_latent, recipe
 from tests.packages import tree
 
@@ -130,7 +131,7 @@ def test_schema_refuses_what_the_reader_refuses(damaged: Callable[..., Path]) ->
 
 
 def test_limits_are_those_of_validate(weights: Weights, encoder: Weights, tmp_path: Path) -> None:
-    from fluxvae.package import make_record
+    from fluxvae.artifact.save import make_record
 
     for case, kind in (("normal", "normal"), ("chelsea", "photo")):
         made = export_bundle(

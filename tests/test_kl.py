@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.models.kl import Attention
-from fluxvae.rewrite.attention import with_attention
+from fluxvae.convert.rewrite.attention import with_attention
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.kl import Attention
 from tests.kl import KINDS, autoencoder, latent, narrow_entry, narrow_weights
 
 # The project's bar; measured: 0, bit for bit.

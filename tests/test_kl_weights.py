@@ -8,16 +8,18 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fluxvae.catalog import KL_CATALOG, find_decoder
+from fluxvae.convert.fp16_safety import probe_latents
+from fluxvae.convert.rewrite.latents import with_latents
+from fluxvae.data.spaces import passage
 from fluxvae.errors import DownloadError, FluxVAEError, UsageError, WeightsError
-from fluxvae.fp16_safety import probe_latents
-from fluxvae.latent_spaces import passage
-from fluxvae.models.build import build_decoder
-from fluxvae.models.kl import KLDecoder, KLEncoder
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.catalog import KL_CATALOG, find_decoder
+from fluxvae.networks.describe import describe_file
+from fluxvae.networks.keys import PARTS, entry_shapes
+from fluxvae.networks.kl import KLDecoder, KLEncoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import find_encoder, load_entry, load_weights
 from fluxvae.recipes import Recipe, parse_sizes
-from fluxvae.rewrite.latents import with_latents
-from fluxvae.weights import Weights, describe_file, find_encoder, load_entry, load_weights
-from fluxvae.weights.keys import PARTS, entry_shapes
 from tests.hub_server import serving
 from tests.kl import (
     KINDS,

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fluxvae.data.latents import read_latents
 from fluxvae.errors import LatentError
-from fluxvae.latent_files import read_latents
 from fluxvae.recipes.axes import LatentInput
 from tests.latents import takes
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fluxvae.catalog import CATALOG, LatentContract, demo_contract
+from fluxvae.data.latents import Latent, read_latents, size_of, space_metadata
 from fluxvae.errors import LatentError
-from fluxvae.latent_files import Latent, read_latents, size_of, space_metadata
+from fluxvae.networks.catalog import CATALOG, LatentContract, demo_contract
 from tests.latents import takes
 
 CONTRACT = CATALOG["flux2"].contract  # 32 channels

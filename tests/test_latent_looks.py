@@ -7,14 +7,20 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from fluxvae.catalog import CATALOG, demo_contract, random_contract
-from fluxvae.data import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, crop_image, photo_crops, photo_image
+from fluxvae.data.latents import read_latents, space_metadata
+from fluxvae.data.photos import (
+    CALIBRATION_PHOTOS,
+    EVALUATION_PHOTOS,
+    crop_image,
+    photo_crops,
+    photo_image,
+)
+from fluxvae.data.spaces import unlike
 from fluxvae.errors import LatentError
-from fluxvae.latent_files import read_latents, space_metadata
-from fluxvae.latent_spaces import unlike
-from fluxvae.models.build import build_encoder
+from fluxvae.networks.build import build_encoder
+from fluxvae.networks.catalog import CATALOG, demo_contract, random_contract
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.axes import FIRST, LAST, LatentInput
-from fluxvae.weights import load_weights
 from tests.latents import takes
 
 ENCODERS = {"flux1": "taef1_encoder.safetensors", "flux2": "taef2_encoder.pth"}

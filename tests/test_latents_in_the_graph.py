@@ -9,24 +9,24 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fluxvae.backends import make_runner
-from fluxvae.catalog import KL_CATALOG, find_decoder
-from fluxvae.convert import write_model
-from fluxvae.decode import decode_file
+from fluxvae.artifact.backends import make_runner
+from fluxvae.artifact.decode import decode_file
+from fluxvae.artifact.save import read_record
+from fluxvae.convert.program import write_model
+from fluxvae.data.latents import Latent, read_latents
+from fluxvae.data.spaces import Passage, pack, unpack
+from fluxvae.device.bundle import Request, export_bundle, read_bundle
 from fluxvae.errors import LatentError, UsageError
-from fluxvae.iobundle import Request, export_bundle, read_bundle
-from fluxvae.latent_files import Latent, read_latents
-from fluxvae.latent_spaces import Passage, pack, unpack
-from fluxvae.metrics import compare
 from fluxvae.mil.package import read_package
-from fluxvae.models.build import build_decoder
-from fluxvae.models.kl import KLDecoder
-from fluxvae.package import read_record
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.catalog import KL_CATALOG, find_decoder
+from fluxvae.networks.kl import KLDecoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.recipes.axes import LatentInput
 from fluxvae.recipes.latents import artifact_contract
-from fluxvae.validate import validate
-from fluxvae.weights import load_weights
+from fluxvae.validation.metrics import compare
+from fluxvae.validation.validate import validate
 from tests.artifacts import recipe, save
 from tests.kl_hot import short_decoder
 from tests.pipelines import pack_flux1, patchify_flux2, unpack_flux1, unpatchify_flux2

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fluxvae.artifact.save import make_record
 from fluxvae.compress.fake import simulate
 from fluxvae.compress.pipeline import compress_decoder
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
-from fluxvae.limits import MARGIN, compressed_floor
-from fluxvae.metrics import compare
-from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.package import make_record
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Compression, parse_label
-from fluxvae.validate import limit_for
-from fluxvae.weights import load_weights
+from fluxvae.validation.limits import MARGIN, compressed_floor
+from fluxvae.validation.metrics import compare
+from fluxvae.validation.validate import limit_for
 from tests.artifacts import recipe
 
 KINDS = ("photo", "user", "normal", "nasty")

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from fluxvae.convert import write_model
-from fluxvae.inspection import FunctionReport, inspect_model
-from fluxvae.live_memory import peak_live
+from fluxvae.convert.program import write_model
+from fluxvae.convert.rewrite.attention import with_attention
 from fluxvae.mil.program import Function, Op, Ref, TensorType, Variable
-from fluxvae.models.kl import Attention
+from fluxvae.networks.kl import Attention
 from fluxvae.recipes import Recipe, parse_sizes
-from fluxvae.rewrite.attention import with_attention
+from fluxvae.validation.inspect import FunctionReport, inspect_model
+from fluxvae.validation.live_memory import peak_live
 
 
 def value(name: str, *shape: int, dtype: str = "fp16") -> Variable:

@@ -9,11 +9,16 @@ from typing import Any
 import jsonschema
 import pytest
 
+from fluxvae.device.bundle import Request
+from fluxvae.device.harness import UNITS, Harness
 from fluxvae.errors import ArtifactError, OutputError
-from fluxvae.harness import UNITS, Harness
-from fluxvae.iobundle import Request
-from fluxvae.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
-from fluxvae.mac_record import (
+from fluxvae.experiments.mac import Progress, run_report, stated_list, tasks_of
+from fluxvae.experiments.mac_steps import STEPS, Place, Settings
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
+from fluxvae.recipes import Size, parse_sizes
+from fluxvae.recipes.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
+from fluxvae.records.mac import (
     Machine,
     MacRecord,
     Task,
@@ -22,11 +27,7 @@ from fluxvae.mac_record import (
     read_record,
     write_record,
 )
-from fluxvae.mac_report import Progress, run_report, stated_list, tasks_of
-from fluxvae.mac_steps import STEPS, Place, Settings
-from fluxvae.mac_table import NO_RECORD, report_page, table
-from fluxvae.recipes import Size, parse_sizes
-from fluxvae.weights import Weights, load_weights
+from fluxvae.report.matrix.mac import NO_RECORD, report_page, table
 from tests.fake_harness import FakeHarness, metrics, report, validation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -266,7 +267,7 @@ def test_photo_of_another_encoder_is_another_bundle(
         (folder / "manifest.json").write_text("{}")
         exported.append((request.case, folder))
 
-    monkeypatch.setattr("fluxvae.mac_steps.export_bundle", export)
+    monkeypatch.setattr("fluxvae.experiments.mac_steps.export_bundle", export)
     task = Task(places[0].package.stem, "validate", "64", "cpuOnly")
     for spec in ("demo", "random:1", "demo"):
         encoder = load_weights("flux2", spec, part="encoder")

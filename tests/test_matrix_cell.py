@@ -10,15 +10,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from fluxvae.laps import lap, timed
-from fluxvae.matrix.dask import local_cluster
-from fluxvae.matrix.file import parse_matrix
-from fluxvae.matrix.plan import Abilities
-from fluxvae.matrix.record import Result, parse_result, read_results
-from fluxvae.matrix.run import run_matrix
-from fluxvae.matrix.verify import verify
-from fluxvae.validate import validate
-from fluxvae.weights import load_weights
+from fluxvae.convert.laps import lap, timed
+from fluxvae.experiments.dask import local_cluster
+from fluxvae.experiments.file import parse_matrix
+from fluxvae.experiments.plan import Abilities
+from fluxvae.experiments.run import run_matrix
+from fluxvae.experiments.verify import verify
+from fluxvae.networks.weights import load_weights
+from fluxvae.records.experiment import Result, parse_result, read_results
+from fluxvae.validation.validate import validate
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "matrix.schema.json"
 FULL = pytest.mark.full
@@ -141,7 +141,7 @@ def test_it_ends_when_it_takes_too_much_memory(tmp_path: Path) -> None:
 def test_peak_memory_is_a_process_s_own() -> None:
     """getrusage's figure on Linux is at least that of the process which started this one."""
     held = b"x" * 300_000_000
-    script = "from fluxvae.host import peak_memory; print(peak_memory())"
+    script = "from fluxvae.device.host import peak_memory; print(peak_memory())"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(ran.stdout) < len(held) // 2
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from fluxvae.errors import MatrixError, UsageError
-from fluxvae.matrix.dask import connect, local_cluster, remote_cluster
-from fluxvae.matrix.plan import Abilities
-from fluxvae.matrix.record import Result, read_results
-from fluxvae.matrix.run import run_matrix
-from fluxvae.matrix.verify import verify
+from fluxvae.experiments.dask import connect, local_cluster, remote_cluster
+from fluxvae.experiments.plan import Abilities
+from fluxvae.experiments.run import run_matrix
+from fluxvae.experiments.verify import verify
+from fluxvae.records.experiment import Result, read_results
 from tests.fake_cell import calls, install
 from tests.test_matrix_run import FEW, matrix_of
 
@@ -197,7 +197,7 @@ def test_an_unreachable_scheduler_is_said_within_seconds() -> None:
 
 
 def test_what_listens_but_is_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fluxvae.matrix.dask.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("fluxvae.experiments.dask.TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(MatrixError, match="no scheduler answers"), connect(address):
@@ -205,7 +205,7 @@ def test_what_listens_but_is_no_scheduler_is_told(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_address_is_tried_beside_a_running_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fluxvae.matrix.dask.TIMEOUT_S", 0.5)
+    monkeypatch.setattr("fluxvae.experiments.dask.TIMEOUT_S", 0.5)
 
     async def caller() -> None:
         with pytest.raises(MatrixError, match="no scheduler"), connect("tcp://127.0.0.1:1"):

@@ -4,9 +4,9 @@ import pytest
 
 from fluxvae.cli.matrix_text import TEMPLATE
 from fluxvae.errors import UsageError
-from fluxvae.matrix.file import parse_matrix
-from fluxvae.matrix.plan import Abilities, estimate, reason_not
-from fluxvae.matrix.record import Cell
+from fluxvae.experiments.file import parse_matrix
+from fluxvae.experiments.plan import Abilities, estimate, reason_not
+from fluxvae.records.experiment import Cell
 
 LINUX = Abilities(mac=False, harness=False)
 

@@ -13,13 +13,13 @@ import jsonschema
 import pytest
 
 from fluxvae.errors import MatrixError, OutputError, UsageError
-from fluxvae.matrix.file import Matrix, parse_matrix
-from fluxvae.matrix.folder import check_arrival, locked, write_report
-from fluxvae.matrix.plan import Abilities
-from fluxvae.matrix.record import Result, read_result, read_results
-from fluxvae.matrix.run import Outcome, run_matrix
-from fluxvae.matrix.status import read_status
-from fluxvae.matrix.verify import verify
+from fluxvae.experiments.file import Matrix, parse_matrix
+from fluxvae.experiments.folder import check_arrival, locked, write_report
+from fluxvae.experiments.plan import Abilities
+from fluxvae.experiments.run import Outcome, run_matrix
+from fluxvae.experiments.status import read_status
+from fluxvae.experiments.verify import verify
+from fluxvae.records.experiment import Result, read_result, read_results
 from tests.fake_cell import calls, install
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "matrix.schema.json"
@@ -49,7 +49,7 @@ def no_pages() -> Iterator[None]:
         return pages
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fluxvae.report.matrix_report.write_matrix_report", write)
+        patch.setattr("fluxvae.report.matrix.report.write_matrix_report", write)
         yield
 
 
@@ -302,8 +302,8 @@ def test_interrupting_keeps_what_is_done(tmp_path: Path, fake: Path) -> None:
 
 
 def test_what_arrives_is_held_against_its_digests(small: tuple[Path, str], fake: Path) -> None:
-    from fluxvae.matrix.dask import pack, unpack
-    from fluxvae.matrix.job import Job
+    from fluxvae.experiments.dask import pack, unpack
+    from fluxvae.experiments.job import Job
 
     folder, text = small
     place = next(folder.glob("cells/*none*"))

@@ -6,16 +6,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from fluxvae.matrix.record import (
-    Cell,
-    Energy,
-    ErrorFigures,
-    Latency,
-    Result,
-    Summary,
-)
-from fluxvae.matrix.summary import NOT_A_MAC, summarize, summary_json
-from fluxvae.structure import build, parse_json
+from fluxvae.records.experiment import Cell, Energy, ErrorFigures, Latency, Result, Summary
+from fluxvae.records.summary import NOT_A_MAC, summarize, summary_json
+from fluxvae.schema import build, parse_json
 from tests.matrix_results import LINUX, done
 
 

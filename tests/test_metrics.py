@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxvae.metrics import compare
+from fluxvae.validation.metrics import compare
 
 VALUES = st.integers(-64, 64).map(lambda n: n / 32)  # exact in float16, as are their differences
 PAIRS = st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=24)

@@ -8,12 +8,13 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fluxvae.catalog import CATALOG
 from fluxvae.errors import WeightsError
-from fluxvae.models.build import build_decoder, build_encoder
-from fluxvae.models.tiny import Block, tiny_decoder, tiny_encoder
-from fluxvae.weights import Weights, load_weights
-from fluxvae.weights.keys import PARTS, entry_shapes
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.catalog import CATALOG
+from fluxvae.networks.keys import PARTS, entry_shapes
+from fluxvae.networks.source import Weights
+from fluxvae.networks.tiny import Block, tiny_decoder, tiny_encoder
+from fluxvae.networks.weights import load_weights
 from tests.checkpoint_files import KINDS, in_style, write
 
 CASES = {"decoder": ("astronaut", "coffee", "normal"), "encoder": ("astronaut", "coffee")}

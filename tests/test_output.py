@@ -10,7 +10,7 @@ import pytest
 
 import fluxvae
 from fluxvae.errors import OutputError
-from fluxvae.output import disk_trouble, read_text, refuse_existing, write_file
+from fluxvae.files import disk_trouble, read_text, refuse_existing, write_file
 
 
 def tree(folder: Path) -> list[str]:

@@ -8,13 +8,14 @@ from pathlib import Path
 import coremltools as ct
 import pytest
 
-import fluxvae.convert
-import fluxvae.package
-from fluxvae.catalog import CATALOG
+import fluxvae.artifact.save
+import fluxvae.convert.program
+from fluxvae.artifact.save import PREFIX, make_record, read_record, save_artifact
 from fluxvae.errors import ArtifactError, ConvertError, OutputError, ValidationError
 from fluxvae.mil.package import read_package
-from fluxvae.package import PREFIX, make_record, read_record, save_artifact
-from fluxvae.weights import Weights, load_weights
+from fluxvae.networks.catalog import CATALOG
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write
 from tests.packages import WEIGHTS, change_one_weight, copy_of, edited, tree
@@ -89,14 +90,14 @@ def test_single_file_is_replaced_too(weights: Weights, tmp_path: Path) -> None:
 def test_damage_done_while_saving_is_found_on_second_reading(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stamp = fluxvae.package.stamp
+    stamp = fluxvae.artifact.save.stamp
 
     def stamp_and_cut(path: Path, record: object) -> None:
         stamp(path, record)
         file = path / WEIGHTS
         file.write_bytes(file.read_bytes()[:-100_000])
 
-    monkeypatch.setattr(fluxvae.package, "stamp", stamp_and_cut)
+    monkeypatch.setattr(fluxvae.artifact.save, "stamp", stamp_and_cut)
     with pytest.raises(ArtifactError, match="truncated"):
         save_artifact(weights, SMALL, tmp_path / "x.mlpackage")
     assert tree(tmp_path) == {}
@@ -105,12 +106,12 @@ def test_damage_done_while_saving_is_found_on_second_reading(
 def test_model_of_another_shape_than_asked_for_is_refused(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = fluxvae.package.write_model
+    real = fluxvae.artifact.save.write_model
 
     def write_other(decoder, made, channels, path, *, keep, verbose) -> None:
         real(decoder, recipe("flux2", "72"), channels, path, verbose=verbose)
 
-    monkeypatch.setattr(fluxvae.package, "write_model", write_other)
+    monkeypatch.setattr(fluxvae.artifact.save, "write_model", write_other)
     with pytest.raises(ConvertError, match=r"takes the shapes \[\(1, 32, 9, 9\)\]; expected"):
         save_artifact(weights, SMALL, tmp_path / "x.mlpackage")
     assert tree(tmp_path) == {}
@@ -121,7 +122,7 @@ def test_temporary_packages_of_coremltools_do_not_stay(
 ) -> None:
     place = tmp_path / "temporary"
     place.mkdir()
-    monkeypatch.setattr(fluxvae.package, "write_model", fluxvae.convert.write_model)
+    monkeypatch.setattr(fluxvae.artifact.save, "write_model", fluxvae.convert.program.write_model)
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "torch"))
     save_artifact(

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from fluxvae.device.host import Answer, Host, this_host
+from fluxvae.device.power import Window, command, energy, measure_energy, record, wait_for_quiet
+from fluxvae.device.power_plist import ENGINES, Recording, Sample, parse_recording
+from fluxvae.device.powermetrics import check_host, require_host
 from fluxvae.errors import PowerError, UsageError
-from fluxvae.host import Answer, Host, this_host
-from fluxvae.matrix.energy import cell_energy
-from fluxvae.power import Window, command, energy, measure_energy, record, wait_for_quiet
-from fluxvae.power_host import check_host, require_host
-from fluxvae.power_plist import ENGINES, Recording, Sample, parse_recording
+from fluxvae.experiments.energy import cell_energy
 from tests.power_recordings import QUIET, mac, printed, sample
 
 NO_RIGHTS = Answer(1, "", "sudo: a password is required")

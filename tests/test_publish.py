@@ -13,16 +13,16 @@ import jsonschema
 import pytest
 import yaml
 
-from fluxvae.catalog import CATALOG
 from fluxvae.errors import FluxVAEError, MatrixError, OutputError, PublishError, UsageError
-from fluxvae.matrix.folder import write_digest
-from fluxvae.matrix.record import read_results
-from fluxvae.publish import HubFolder, make_folder
-from fluxvae.publish_card import card_text, minimum_os
-from fluxvae.publish_models import choose
-from fluxvae.publish_upload import Target, check_repo, upload
+from fluxvae.experiments.folder import write_digest
+from fluxvae.networks.catalog import CATALOG
+from fluxvae.networks.source import WeightSource
+from fluxvae.publish.card import card_text, minimum_os
+from fluxvae.publish.folder import HubFolder, make_folder
+from fluxvae.publish.models import choose
+from fluxvae.publish.upload import Target, check_repo, upload
 from fluxvae.recipes import Recipe, Size, parse_label
-from fluxvae.weights.source import WeightSource
+from fluxvae.records.experiment import read_results
 from tests.hub_repo import TOKEN, HubRepo, serving_repo
 from tests.matrix_folders import CELL, ENERGY, MAC, Made, result, write_run
 

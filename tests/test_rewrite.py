@@ -6,10 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fluxvae.models.build import build_decoder
-from fluxvae.rewrite.contracts import NHWCInterface, NHWCLatentInterface, PixelOutput, PlanarOutput
-from fluxvae.rewrite.nhwc import ChannelsLast, nhwc_inside
-from fluxvae.weights import load_weights
+from fluxvae.convert.rewrite.layouts import (
+    NHWCInterface,
+    NHWCLatentInterface,
+    PixelOutput,
+    PlanarOutput,
+)
+from fluxvae.convert.rewrite.nhwc import ChannelsLast, nhwc_inside
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 from tests.artifacts import VARIANTS
 
 # Measured: 0, for permutations move numbers and compute none. The room is for convolutions that

@@ -4,15 +4,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fluxvae.catalog import KL_CATALOG, find_decoder
+from fluxvae.convert.rewrite.latents import with_latents
+from fluxvae.convert.rewrite.rescale import rescaled, streams
+from fluxvae.convert.rewrite.split import (
+    Frozen,
+    Measuring,
+    count_norms,
+    front_and_up,
+    halves,
+    reach,
+)
 from fluxvae.errors import ConvertError
-from fluxvae.models.build import build_decoder
-from fluxvae.models.kl import KLDecoder
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.catalog import KL_CATALOG, find_decoder
+from fluxvae.networks.kl import KLDecoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import HALO
-from fluxvae.rewrite.cut import Frozen, Measuring, count_norms, front_and_up, halves, reach
-from fluxvae.rewrite.latents import with_latents
-from fluxvae.rewrite.rescale import rescaled, streams
-from fluxvae.weights import load_weights
 from tests.artifacts import VARIANTS
 from tests.kl import latent
 from tests.kl_hot import CHANNELS, kl_decoder

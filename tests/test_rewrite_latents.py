@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fluxvae.models.kl import KLDecoder
-from fluxvae.models.tiny import tiny_decoder
-from fluxvae.rewrite.latents import with_latents
+from fluxvae.convert.rewrite.latents import with_latents
+from fluxvae.networks.kl import KLDecoder
+from fluxvae.networks.tiny import tiny_decoder
 from tests.kl_hot import CHANNELS, kl_decoder
 from tests.pipelines import patchify_flux2, unpack_flux1, unpatchify_flux2
 

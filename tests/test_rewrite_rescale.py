@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fluxvae.models.kl import KLDecoder
-from fluxvae.rewrite.attention import with_attention
-from fluxvae.rewrite.rescale import (
+from fluxvae.convert.rewrite.attention import with_attention
+from fluxvae.convert.rewrite.rescale import (
     LARGEST,
     ScaledGroupNorm,
     choose_exponents,
@@ -15,6 +14,7 @@ from fluxvae.rewrite.rescale import (
     rescaled,
     streams,
 )
+from fluxvae.networks.kl import KLDecoder
 from tests.kl_hot import CHANNELS, heat, kl_decoder
 
 TOLERANCE = 1e-12  # measured: 2e-14 and less (see the tests)

@@ -12,20 +12,26 @@ import pytest
 import torch
 from PIL import Image
 
-from fluxvae.ablation import CONVERTED, Part
-from fluxvae.compare_make import Maker
-from fluxvae.data import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, as_planes
+from fluxvae.data.photos import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, as_planes
 from fluxvae.errors import ReportError, UsageError
-from fluxvae.image_metrics import Meter, make_meter
-from fluxvae.models.build import build_decoder, build_encoder
+from fluxvae.experiments.compare_make import Maker
+from fluxvae.experiments.roundtrip.candidates import (
+    Candidate,
+    make_recipes,
+    open_candidate,
+    parse_variants,
+)
+from fluxvae.experiments.roundtrip.measure import run_in
+from fluxvae.experiments.roundtrip.run import GAIN, Job, most_different, part_label, run_roundtrip
+from fluxvae.experiments.roundtrip.sources import Source, folder_source, photo_source
+from fluxvae.experiments.workers import worker_processes
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size, parse_label
-from fluxvae.roundtrip import GAIN, Job, most_different, part_label, run_roundtrip
-from fluxvae.roundtrip_candidates import Candidate, make_recipes, open_candidate, parse_variants
-from fluxvae.roundtrip_inputs import Source, folder_source, photo_source
-from fluxvae.roundtrip_measure import run_in
-from fluxvae.roundtrip_record import REFERENCE, Roundtrip, read_record, write_record
-from fluxvae.weights import Weights, load_weights
-from fluxvae.workers import worker_processes
+from fluxvae.records.ablation import CONVERTED, Part
+from fluxvae.records.roundtrip import REFERENCE, Roundtrip, read_record, write_record
+from fluxvae.validation.image_metrics import Meter, make_meter
 from tests import artifacts
 
 SIZE = Size(64, 72)

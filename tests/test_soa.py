@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fluxvae.data.soa import LISTING, Stream, download, fetch_soa, folder, open_stream, read_listing
 from fluxvae.errors import DownloadError, ReportError, ToolError
+from fluxvae.experiments.roundtrip.sources import open_source
 from fluxvae.recipes import Size
-from fluxvae.roundtrip_inputs import open_source
-from fluxvae.soa import LISTING, Stream, download, fetch_soa, folder, open_stream, read_listing
 
 
 def _image(seed: int, kind: str = "JPEG", side: int = 72) -> bytes:

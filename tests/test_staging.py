@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import fluxvae.output
+import fluxvae.files
 from fluxvae.errors import OutputError
-from fluxvae.output import commit, scratch, staging, write_text
+from fluxvae.files import commit, scratch, staging, write_text
 from tests.killed import CASES, contents, make
 
 HOLD = """
@@ -189,12 +189,12 @@ def test_where_files_cannot_be_locked_nothing_is_taken_away_and_nothing_left(
         process.kill()
         process.wait()
     left = {f"{folder.name}/draft": "half", f"{folder.name}.lock": ""}
-    monkeypatch.setattr(fluxvae.output.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fluxvae.files.fcntl, "flock", no_locks)
     make(tmp_path, ("x",), "new", overwrite=False)
     with pytest.raises(OutputError, match="exists already"):
         make(tmp_path, ("x",), "newer", overwrite=False)
     assert contents(tmp_path) == {**left, "x/a": "new", "x/b": "new"}
-    monkeypatch.setattr(fluxvae.output, "fcntl", None)  # Windows
+    monkeypatch.setattr(fluxvae.files, "fcntl", None)  # Windows
     write_text(tmp_path / "x.txt", "new", overwrite=False)
     assert contents(tmp_path) == {**left, "x/a": "new", "x/b": "new", "x.txt": "new"}
 
@@ -254,11 +254,11 @@ def test_half_of_what_was_deleted_is_never_taken_for_a_result(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing)
-        patch.setattr(fluxvae.output.shutil, "rmtree", lambda *_, **__: None)  # as if killed here
+        patch.setattr(fluxvae.files.shutil, "rmtree", lambda *_, **__: None)  # as if killed here
         with pytest.raises(OutputError):
             make(tmp_path, ("x",), "new", overwrite=True)
     (hidden,) = tmp_path.glob(".fluxvae-*/")
     next(hidden.rglob("a")).unlink()
-    fluxvae.output.shutil.rmtree(tmp_path / "x")
+    fluxvae.files.shutil.rmtree(tmp_path / "x")
     write_text(tmp_path / "next", "", overwrite=False)
     assert contents(tmp_path) == {"next": ""}

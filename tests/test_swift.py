@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxvae.errors import OutputError, ToolError
-from fluxvae.host import Answer
-from fluxvae.swift import (
+from fluxvae.device.host import Answer
+from fluxvae.device.swift import (
     Toolchain,
     build_harness,
     build_key,
@@ -17,6 +16,7 @@ from fluxvae.swift import (
     packaged_sources,
     source_files,
 )
+from fluxvae.errors import OutputError, ToolError
 from tests.packages import tree
 
 # What SwiftPM would do, as far as the builder can see: a program below the scratch path.

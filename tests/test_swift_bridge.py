@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fluxvae.artifact.open import require_record
 from fluxvae.cli.harness import harness_environment
-from fluxvae.compiler import compile_model
-from fluxvae.harness import Harness, parse_report
-from fluxvae.iobundle import Request, export_bundle, read_bundle
+from fluxvae.device.bundle import Request, export_bundle, read_bundle
+from fluxvae.device.compile import compile_model
+from fluxvae.device.harness import Harness, parse_report
+from fluxvae.device.validate import plan_jobs, run_job
 from fluxvae.mil.package import read_package
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Size, parse_sizes
-from fluxvae.swift_validate import plan_jobs, run_job
-from fluxvae.validate import Case, CaseResult, build_cases, validate
-from fluxvae.weights import Weights, load_weights
-from fluxvae.whole import require_record
+from fluxvae.validation.validate import Case, CaseResult, build_cases, validate
 from tests.artifacts import recipe, save
 from tests.cli.run import run
 from tests.packages import change_one_weight, copy_of
@@ -136,7 +137,7 @@ def through_python(
     def noise(*arguments: Any) -> Iterator[Case]:
         return (case for case in build_cases(*arguments) if case.name == "normal")
 
-    monkeypatch.setattr("fluxvae.validate.build_cases", noise)
+    monkeypatch.setattr("fluxvae.validation.validate.build_cases", noise)
     report = validate(model, weights, encoder=None, backend="reference")
     return {case.size: case for case in report.cases}
 
@@ -444,7 +445,7 @@ def test_benchmark_of_both_drivers_is_a_record(
         "--harness", str(harness.program), "--out", str(out),
     )  # fmt: skip
     assert ran.code == 0
-    from fluxvae.bench import read_record
+    from fluxvae.device.bench import read_record
 
     record = read_record(out)  # which computes every figure again
     assert [p.driver for p in record.processes] == ["swift", "python"]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluxvae.backends import make_runner
-from fluxvae.catalog import demo_contract, find_decoder
-from fluxvae.compiler import compile_model
-from fluxvae.decode import pixels
+from fluxvae.artifact.backends import make_runner
+from fluxvae.artifact.decode import pixels
+from fluxvae.device.compile import compile_model
 from fluxvae.mil.package import read_package
+from fluxvae.networks.catalog import demo_contract, find_decoder
 from fluxvae.recipes import Size
 from tests.artifacts import normal_latent
 from tests.swift_toolchain import ROOT, needs_swift, run, run_swift

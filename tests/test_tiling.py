@@ -12,20 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from fluxvae.artifact.open import open_artifact
+from fluxvae.artifact.save import Tiles, read_record
+from fluxvae.artifact.tiles import cut, grid, places, pooled, samples
+from fluxvae.convert.rewrite.split import Frozen, Measuring, front_and_up
+from fluxvae.data.latents import Latent
 from fluxvae.errors import LatentError, UsageError
-from fluxvae.latent_files import Latent
-from fluxvae.metrics import compare
 from fluxvae.mil.package import read_package
-from fluxvae.models.build import build_decoder
-from fluxvae.package import Tiles, read_record
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.source import Weights
 from fluxvae.recipes import HALO, Recipe, Size, check_tile
 from fluxvae.recipes.parts import best_tile
-from fluxvae.rewrite.cut import Frozen, Measuring, front_and_up
-from fluxvae.tile_costs import STRIDED_DB, WHOLE_DB, tile_costs
-from fluxvae.tiling import cut, grid, places, pooled, samples
-from fluxvae.validate import validate
-from fluxvae.weights import Weights
-from fluxvae.whole import open_artifact
+from fluxvae.validation.metrics import compare
+from fluxvae.validation.tile_costs import STRIDED_DB, WHOLE_DB, tile_costs
+from fluxvae.validation.validate import validate
 from tests.cli.run import run
 from tests.kl_hot import kl_decoder
 from tests.tiles import KL, TINY, kl_photo_latent, photo_latent, tiled, torch_image, whole_image
@@ -290,7 +290,7 @@ def test_decode_refuses_tiles_of_what_is_not_made_for_them(
 
 
 def test_plain_kl_tiles_are_refused_with_the_reason() -> None:
-    from fluxvae.decode import check_tiles
+    from fluxvae.artifact.decode import check_tiles
 
     whole = replace(KL, tile=None)
     with pytest.raises(UsageError, match=r"its attention and its GroupNorms see the whole picture"):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
-from fluxvae.models.build import build_encoder
+from fluxvae.artifact.open import open_artifact
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
+from fluxvae.networks.build import build_encoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
-from fluxvae.tile_costs import tile_costs
-from fluxvae.weights import load_weights
-from fluxvae.whole import open_artifact
+from fluxvae.validation.tile_costs import tile_costs
 from tests.artifacts import save, save_parts
 
 FILES = {

@@ -13,11 +13,13 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fluxvae.catalog import CATALOG
 from fluxvae.errors import UsageError, WeightsError
-from fluxvae.weights import Weights, describe_file, find_encoder, load_weights
-from fluxvae.weights.digest import tensor_digest
-from fluxvae.weights.keys import PARTS
+from fluxvae.networks.catalog import CATALOG
+from fluxvae.networks.describe import describe_file
+from fluxvae.networks.digest import tensor_digest
+from fluxvae.networks.keys import PARTS
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import find_encoder, load_weights
 from tests.checkpoint_files import KINDS, STYLES, in_style, write
 
 VARIANTS = sorted(CATALOG)

@@ -15,9 +15,11 @@ import huggingface_hub
 import pytest
 from safetensors.torch import save
 
-from fluxvae.catalog import CATALOG, Decoder
 from fluxvae.errors import DownloadError, FluxVAEError, WeightsError
-from fluxvae.weights import Weights, fetch_file, load_entry, load_weights
+from fluxvae.networks.catalog import CATALOG, Decoder
+from fluxvae.networks.hub import fetch_file
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_entry, load_weights
 from tests.checkpoint_files import in_style
 from tests.hub_server import HubServer, serving
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxvae.swift import source_files
+from fluxvae.device.swift import source_files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,7 +61,7 @@ def test_wheel_brings_the_swift_sources_and_nothing_built(wheel: Path) -> None:
 def test_installed_package_finds_its_sources(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    code = "from fluxvae.swift import packaged_sources; print(packaged_sources())"
+    code = "from fluxvae.device.swift import packaged_sources; print(packaged_sources())"
     ran = subprocess.run(
         [sys.executable, "-P", "-c", code],
         capture_output=True,

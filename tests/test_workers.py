@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fluxvae.errors import ToolError
-from fluxvae.workers import worker_processes
+from fluxvae.experiments.workers import worker_processes
 
 PATIENCE = 60.0  # seconds; torch is imported by each worker before its first task
 
@@ -62,7 +62,7 @@ def test_workers_of_a_killed_parent_end(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from fluxvae.workers import worker_processes\n"
+        "from fluxvae.experiments.workers import worker_processes\n"
         "from tests.test_workers import _write_and_wait\n"
         "if __name__ == '__main__':\n"
         "    with worker_processes(1, 1) as pool:\n"

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
-from fluxvae.models.build import build_decoder, build_encoder
+from fluxvae.artifact.open import open_artifact
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT
-from fluxvae.weights import Weights, load_weights
-from fluxvae.whole import open_artifact
 from tests.artifacts import save, save_parts
 from tests.kl_hot import small_weights
 

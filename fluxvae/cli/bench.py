@@ -31,9 +31,9 @@ from fluxvae.cli.text import size_text
 from fluxvae.errors import OutputError
 
 if TYPE_CHECKING:
-    from fluxvae.bench import Record, Settings, Start
-    from fluxvae.bench_compare import Comparison
-    from fluxvae.harness import FirstCalls
+    from fluxvae.device.bench import Record, Settings, Start
+    from fluxvae.device.bench_compare import Comparison
+    from fluxvae.device.harness import FirstCalls
 
 DRIVERS = {"swift": ("swift",), "python": ("python",), "both": ("swift", "python")}
 
@@ -118,9 +118,9 @@ def run(
     stay in. The first calls after loading and after a pause are in none of them, but figures of
     their own. Compute units that fail are named, with exit code 1; the others go on.
     """
-    from fluxvae.bench import Settings, bench, expand_units, write_record
-    from fluxvae.output import refuse_existing, require_writable
-    from fluxvae.swift_validate import require_compiled
+    from fluxvae.device.bench import Settings, bench, expand_units, write_record
+    from fluxvae.device.validate import require_compiled
+    from fluxvae.files import refuse_existing, require_writable
 
     require_compiled(model)
     if out is not None:
@@ -155,8 +155,8 @@ def run(
 
 
 def _starter(model: Path, settings: Settings, program: Path | None) -> Start:
-    from fluxvae.bench import start_swift
-    from fluxvae.bench_python import Request, start_python
+    from fluxvae.device.bench import start_swift
+    from fluxvae.device.bench_python import Request, start_python
 
     harness = find_harness(program) if "swift" in settings.drivers else None
     environment = harness_environment()
@@ -220,8 +220,8 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
     runs' medians at 5 %; the ratio comes with a 95 % bootstrap interval. First calls are shown,
     not judged.
     """
-    from fluxvae.bench import read_record
-    from fluxvae.bench_compare import compare_records
+    from fluxvae.device.bench import read_record
+    from fluxvae.device.bench_compare import compare_records
 
     found = compare_records(read_record(a), read_record(b))
     if as_json:

@@ -24,9 +24,9 @@ from fluxvae.cli.options import (
 from fluxvae.recipes import Recipe, Size
 
 if TYPE_CHECKING:
-    from fluxvae.census import Census, Tap
-    from fluxvae.latent_files import Latent, LatentFile
-    from fluxvae.weights import Weights
+    from fluxvae.convert.census import Census, Tap
+    from fluxvae.data.latents import Latent, LatentFile
+    from fluxvae.networks.source import Weights
 
 _ROWS = 20  # of the table, unless --all
 
@@ -78,8 +78,8 @@ def command(
     """
     sizes = one_size(size, "a census")
     recipe = Recipe(variant, precision="float32", sizes=sizes, decoder=decoder, latents=latent_form)
-    from fluxvae.census import take_census
-    from fluxvae.models.build import build_decoder
+    from fluxvae.convert.census import take_census
+    from fluxvae.networks.build import build_decoder
 
     say(f"loading {weights or 'pinned'} weights of {variant}")
     loaded = load_decoder(variant, weights, kind=decoder, offline=offline)
@@ -102,9 +102,9 @@ def command(
 
 def _measured(recipe: Recipe, weights: Weights, encoder: Weights | None) -> tuple[Latent, ...]:
     """Photo latents, or noise without an encoder, as the recipe takes them."""
-    from fluxvae.fp16_safety import probe_latents
-    from fluxvae.latent_files import Latent
-    from fluxvae.latent_spaces import passage
+    from fluxvae.convert.fp16_safety import probe_latents
+    from fluxvae.data.latents import Latent
+    from fluxvae.data.spaces import passage
 
     if encoder is None:
         say("warning: no encoder belongs to these weights; noise says less than photos do")
@@ -114,7 +114,7 @@ def _measured(recipe: Recipe, weights: Weights, encoder: Weights | None) -> tupl
 
 
 def _from_file(path: Path, recipe: Recipe, weights: Weights, strict: bool) -> LatentFile:
-    from fluxvae.latent_files import read_latents
+    from fluxvae.data.latents import read_latents
     from fluxvae.recipes.axes import latent_input
     from fluxvae.recipes.latents import artifact_contract
 
@@ -123,7 +123,7 @@ def _from_file(path: Path, recipe: Recipe, weights: Weights, strict: bool) -> La
 
 
 def _print(census: Census, every: bool) -> None:
-    from fluxvae.census import FP16_LIMIT
+    from fluxvae.convert.census import FP16_LIMIT
 
     farthest = sorted(census.taps, key=lambda tap: -tap.largest)
     shown = set(farthest if every else farthest[:_ROWS])
@@ -148,7 +148,7 @@ def _print(census: Census, every: bool) -> None:
 def _json(
     census: Census, recipe: Recipe, weights: Weights, notes: tuple[str, ...]
 ) -> dict[str, Any]:
-    from fluxvae.census import FP16_LIMIT
+    from fluxvae.convert.census import FP16_LIMIT
 
     def row(tap: Tap) -> dict[str, Any]:
         return {

@@ -28,9 +28,9 @@ from fluxvae.errors import UsageError
 from fluxvae.recipes import TARGETS, Recipe
 
 if TYPE_CHECKING:
-    from fluxvae.compare import Comparison, Row, View
-    from fluxvae.evidence import Evidence
-    from fluxvae.weights import Weights
+    from fluxvae.experiments.compare import Comparison, Row, View
+    from fluxvae.networks.source import Weights
+    from fluxvae.validation.evidence import Evidence
 
 RECIPES = "fp16,int8,pal6,pal4,w8a8"
 MEASURE = (
@@ -120,7 +120,7 @@ def command(
             f"--images and --calibration are both {images}: figures on pictures that compression "
             "looked at say little; give another folder, or use photos for one of them"
         )
-    from fluxvae.compare import parse_recipes
+    from fluxvae.experiments.compare import parse_recipes
 
     base = Recipe(variant, sizes=one_size(size, "a comparison"), target=target)
     wanted = parse_recipes(recipes, base)
@@ -157,9 +157,9 @@ def _compare(
     offline: bool,
     verbose: bool,
 ) -> Comparison:
-    from fluxvae.calibration import load_calibration
-    from fluxvae.compare import compare_variants
-    from fluxvae.compare_make import Maker
+    from fluxvae.data.calibration import load_calibration
+    from fluxvae.experiments.compare import compare_variants
+    from fluxvae.experiments.compare_make import Maker
 
     variant = recipes[0].variant
     say(f"loading {spec or 'pinned'} weights of {variant}")
@@ -187,7 +187,7 @@ def _compare(
 
 
 def _views(weights: Weights, encoder: Weights, recipe: Recipe, images: str) -> tuple[View, ...]:
-    from fluxvae.compare import folder_views, photo_views
+    from fluxvae.experiments.compare import folder_views, photo_views
 
     (size,) = recipe.sizes
     say(f"decoding the held-out pictures at {size} with the float32 PyTorch decoder")

@@ -37,7 +37,7 @@ def command(model: Path, out: Path | None, compiler: str, overwrite: bool, as_js
     Example:
       fluxvae compile coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
     """
-    from fluxvae.compiler import compile_model, compiled_path
+    from fluxvae.device.compile import compile_model, compiled_path
 
     say_path_note(compiled_path(model, out))
     path = compile_model(model, out, overwrite=overwrite, compiler=compiler, report=say)

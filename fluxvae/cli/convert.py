@@ -7,12 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.compression import (
-    CompressionRequest,
-    compress,
-    compression_options,
-    save_allocation,
-)
 from fluxvae.cli.encoders import choose_encoder, load_decoder
 from fluxvae.cli.full import FullRequest, full_options, say_choices
 from fluxvae.cli.interrupt import CtrlC
@@ -29,8 +23,13 @@ from fluxvae.cli.options import (
     verbose_option,
     weights_option,
 )
+from fluxvae.cli.recipe_options import (
+    CompressionRequest,
+    compress,
+    compression_options,
+    save_allocation,
+)
 from fluxvae.errors import UsageError
-from fluxvae.known_trouble import form_troubles
 from fluxvae.recipes import (
     FORMATS,
     LAYOUTS,
@@ -42,9 +41,10 @@ from fluxvae.recipes import (
     Recipe,
     parse_sizes,
 )
+from fluxvae.recipes.known_trouble import form_troubles
 
 if TYPE_CHECKING:
-    from fluxvae.weights import Weights
+    from fluxvae.networks.source import Weights
 
 ENUMERATED_NOTE = (
     "note: enumerated shapes are risky on device. Models of this kind were reported to use the "
@@ -179,7 +179,7 @@ def command(
     )
     compiled = []
     if compile_too and not dry_run:
-        from fluxvae.compiler import compile_model
+        from fluxvae.device.compile import compile_model
 
         compiled = [
             compile_model(path, None, overwrite=overwrite, compiler=compiler, report=say)
@@ -243,8 +243,8 @@ def _check_compiler(
     recipe: Recipe, compiler: str, spec: str | None, out: Path | None, overwrite: bool
 ) -> None:
     """Better to hear of a missing compiler, or of a place taken, now than after a conversion."""
-    from fluxvae.compiler import choose_compiler, compiled_path, find_compilers
-    from fluxvae.output import refuse_existing
+    from fluxvae.device.compile import choose_compiler, compiled_path, find_compilers
+    from fluxvae.files import refuse_existing
     from fluxvae.recipes import artifact_paths
 
     if compiler == "portable" and recipe.format == "neuralnetwork":
@@ -280,7 +280,7 @@ def _make(
     verbose: bool,
 ) -> tuple[Path, ...]:
     # Cheap refusals before torch is loaded and weights are fetched.
-    from fluxvae.output import refuse_existing
+    from fluxvae.files import refuse_existing
     from fluxvae.recipes import artifact_paths
 
     path = _place(recipe, spec, out)
@@ -290,7 +290,7 @@ def _make(
     if dry_run:
         return paths
 
-    from fluxvae.package_parts import save_any
+    from fluxvae.artifact.save_parts import save_any
 
     say(f"loading {spec or 'pinned'} weights of {recipe.variant}")
     weights = load_decoder(recipe.variant, spec, kind=recipe.decoder, offline=offline)

@@ -35,7 +35,7 @@ def fetch(name: str, count: int, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from fluxvae.soa import LISTING, download, fetch_soa, folder, open_stream
+    from fluxvae.data.soa import LISTING, download, fetch_soa, folder, open_stream
 
     cache = cache_folder()
     listing = fetch_soa(cache, count, stream=open_stream, download=download, tell=say)

@@ -74,8 +74,8 @@ def command(
       fluxvae decode model.mlpackage latents.npy --out raw.safetensors
       fluxvae decode model_tile512.mlpackage latents.safetensors --tile 512
     """
+    from fluxvae.artifact.decode import decode_file
     from fluxvae.cli.newest import SUFFIXES, newest_path
-    from fluxvae.decode import decode_file
 
     if artifact is not None and latents is None and artifact.suffix not in SUFFIXES:
         artifact, latents = None, artifact
@@ -130,12 +130,12 @@ def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -
     """
     from safetensors.numpy import save_file
 
+    from fluxvae.artifact.open import open_artifact
     from fluxvae.cli.encoders import choose_encoder
-    from fluxvae.latent_files import space_metadata
-    from fluxvae.latent_spaces import passage
+    from fluxvae.data.latents import space_metadata
+    from fluxvae.data.spaces import passage
     from fluxvae.recipes import parse_sizes
-    from fluxvae.validate import build_cases, resolve_weights
-    from fluxvae.whole import open_artifact
+    from fluxvae.validation.validate import build_cases, resolve_weights
 
     record = open_artifact(artifact).record
     if record.source.kind == "file":
@@ -161,13 +161,13 @@ def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -
 
 def _tile_costs(artifact: Path, sizes: list[str]) -> list[dict[str, object]]:
     """What tiles cost, for each size; said to stderr. Nothing for an artifact without tiles."""
+    from fluxvae.artifact.open import open_artifact
     from fluxvae.recipes import parse_sizes
-    from fluxvae.whole import open_artifact
 
     opened = open_artifact(artifact)
     if opened.record.tiles is None:
         return []
-    from fluxvae.tile_costs import tile_costs
+    from fluxvae.validation.tile_costs import tile_costs
 
     costs = [tile_costs(opened, *parse_sizes(size)) for size in dict.fromkeys(sizes)]
     for cost in costs:

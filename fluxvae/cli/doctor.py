@@ -9,7 +9,7 @@ from fluxvae.cli.options import OUT, json_option, print_json
 from fluxvae.cli.text import hanging
 
 if TYPE_CHECKING:
-    from fluxvae.doctor import Finding
+    from fluxvae.device.doctor import Finding
 
 COLOURS = {"ok": "green", "info": "blue", "warn": "yellow", "missing": "red"}
 _STATUS, _NAME = 9, 23
@@ -28,7 +28,7 @@ def command(hub: bool, as_json: bool) -> None:
     Example:
       fluxvae doctor
     """
-    from fluxvae.doctor import TASKS, abilities, examine
+    from fluxvae.device.doctor import TASKS, abilities, examine
 
     findings = examine(check_hub=hub, out=OUT)
     can = abilities(findings)

@@ -21,7 +21,7 @@ from fluxvae.cli.options import artifact_argument, json_option, print_json
 from fluxvae.errors import ToolError
 
 if TYPE_CHECKING:
-    from fluxvae.harness import Drift, HarnessReport
+    from fluxvae.device.harness import Drift, HarnessReport
 
 
 @click.command("drift")
@@ -54,8 +54,8 @@ def command(
     Example:
       fluxvae drift coreml_out/model.mlmodelc --repeats 100 --compute-units each
     """
-    from fluxvae.harness import run_harness
-    from fluxvae.swift_validate import require_compiled
+    from fluxvae.device.harness import run_harness
+    from fluxvae.device.validate import require_compiled
 
     require_compiled(model)
     check_bundle(bundle, size)

@@ -8,12 +8,12 @@ from fluxvae.cli.options import say
 from fluxvae.errors import WeightsError
 
 if TYPE_CHECKING:
-    from fluxvae.weights import Weights
+    from fluxvae.networks.source import Weights
 
 
 def load_decoder(variant: str, spec: str | None, *, offline: bool, kind: str = "tiny") -> Weights:
     """A decoder's weights; says what was taken of a file or folder that holds more."""
-    from fluxvae.weights import load_weights
+    from fluxvae.networks.weights import load_weights
 
     weights = load_weights(variant, spec, kind=kind, offline=offline)
     say_notes(weights)
@@ -33,7 +33,7 @@ def choose_encoder(
 
     Raises WeightsError, UsageError or DownloadError when there is one that cannot be used.
     """
-    from fluxvae.weights import find_encoder, load_weights
+    from fluxvae.networks.weights import find_encoder, load_weights
 
     if encoder is not None:
         chosen = load_weights(variant, encoder, kind=kind, part="encoder", offline=offline)

@@ -25,8 +25,8 @@ from fluxvae.errors import LatentError, UsageError
 from fluxvae.recipes import LAYOUTS, PRECISIONS, Recipe, Size
 
 if TYPE_CHECKING:
-    from fluxvae.latent_files import Latent, LatentFile
-    from fluxvae.weights import Weights
+    from fluxvae.data.latents import Latent, LatentFile
+    from fluxvae.networks.source import Weights
 
 
 @click.command("export-io")
@@ -92,9 +92,9 @@ def command(
       fluxvae export-io --variant flux1 --weights demo --size 256 --case coffee --out io
     """
     parsed = one_size(size, "an I/O bundle")
-    from fluxvae.digest import file_sha256
-    from fluxvae.iobundle import NORMAL, Request, check_target, export_bundle
-    from fluxvae.metrics import beyond_float16
+    from fluxvae.data.latents import beyond_float16
+    from fluxvae.device.bundle import NORMAL, Request, check_target, export_bundle
+    from fluxvae.files import file_sha256
 
     noise = latents is None and case in (None, NORMAL)
     if seed is not None and not noise:
@@ -137,7 +137,7 @@ def command(
 
 
 def _read(path: Path, weights: Weights, recipe: Recipe, strict: bool) -> LatentFile:
-    from fluxvae.latent_files import read_latents
+    from fluxvae.data.latents import read_latents
     from fluxvae.recipes.axes import latent_input
     from fluxvae.recipes.latents import artifact_contract
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from fluxvae.catalog import DECODERS
 from fluxvae.cli.options import say
+from fluxvae.networks.catalog import DECODERS
 from fluxvae.recipes import FP16_SAFETY, LATENTS, TILE_STATISTICS, Recipe
 
 decoder_option = click.option(

@@ -13,7 +13,7 @@ import click
 from fluxvae.cli.options import FiniteRange, say
 
 if TYPE_CHECKING:
-    from fluxvae.harness import Harness, HarnessReport
+    from fluxvae.device.harness import Harness, HarnessReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine", "each")
@@ -73,9 +73,9 @@ def harness_environment() -> dict[str, str]:
 
 def find_harness(program: Path | None) -> Harness:
     """``--harness``, or the built one; builds it the first time. Raises ToolError."""
+    from fluxvae.device.harness import Harness
+    from fluxvae.device.swift import build_harness
     from fluxvae.errors import ToolError
-    from fluxvae.harness import Harness
-    from fluxvae.swift import build_harness
 
     environment = harness_environment()
     if program is None:
@@ -92,8 +92,8 @@ def check_bundle(folder: Path | None, size: str | None) -> None:
     """
     if folder is None:
         return
+    from fluxvae.device.bundle import read_bundle
     from fluxvae.errors import UsageError
-    from fluxvae.iobundle import read_bundle
     from fluxvae.recipes import parse_sizes
 
     held = read_bundle(folder).manifest.size

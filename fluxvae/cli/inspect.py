@@ -12,9 +12,9 @@ from fluxvae.cli.options import artifact_argument, json_option, print_json
 from fluxvae.cli.text import hanging, size_text
 
 if TYPE_CHECKING:
-    from fluxvae.evidence import Evidence
-    from fluxvae.inspection import FunctionReport, Inspection
     from fluxvae.mil.program import Feature
+    from fluxvae.validation.evidence import Evidence
+    from fluxvae.validation.inspect import FunctionReport, Inspection
 
 SHOWN = 12  # transposes and casts listed in full; --json has all
 
@@ -35,7 +35,7 @@ def command(artifact: Path, as_json: bool) -> None:
       fluxvae inspect
       fluxvae inspect coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
     """
-    from fluxvae.inspection import inspect_model
+    from fluxvae.validation.inspect import inspect_model
 
     report = inspect_model(artifact)
     if as_json:

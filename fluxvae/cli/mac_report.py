@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.catalog import CATALOG
 from fluxvae.cli.encoders import choose_encoder, load_decoder
 from fluxvae.cli.harness import cooldown_option, find_harness, harness_option
 from fluxvae.cli.options import json_option, offline_option, print_json, say, weights_option
 from fluxvae.errors import OutputError, ToolError
+from fluxvae.networks.catalog import CATALOG
 from fluxvae.recipes import Size, parse_sizes
 
 if TYPE_CHECKING:
-    from fluxvae.harness import Harness
-    from fluxvae.mac_record import Machine, MacRecord
-    from fluxvae.mac_steps import Place, Settings
+    from fluxvae.device.harness import Harness
+    from fluxvae.experiments.mac_steps import Place, Settings
+    from fluxvae.records.mac import Machine, MacRecord
 
 
 @click.command("mac-report")
@@ -73,11 +73,11 @@ def command(
             "mac-report measures Core ML, which exists on Apple's systems only: run it on a Mac, "
             "or add --rehearse to run here what does not need one"
         )
-    from fluxvae.mac_record import write_record
-    from fluxvae.mac_report import run_report
-    from fluxvae.mac_steps import Settings
-    from fluxvae.mac_table import report_page
-    from fluxvae.output import require_writable, write_text
+    from fluxvae.experiments.mac import run_report
+    from fluxvae.experiments.mac_steps import Settings
+    from fluxvae.files import require_writable, write_text
+    from fluxvae.records.mac import write_record
+    from fluxvae.report.matrix.mac import report_page
 
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; expected a folder for the report")
@@ -112,8 +112,8 @@ def _places(
     out: Path,
     settings: Settings,
 ) -> list[Place]:
-    from fluxvae.mac_report import stated_list
-    from fluxvae.mac_steps import Place
+    from fluxvae.experiments.mac import stated_list
+    from fluxvae.experiments.mac_steps import Place
 
     say(f"loading {spec or 'pinned'} weights of {variant}")
     weights = load_decoder(variant, spec, offline=offline)
@@ -125,7 +125,7 @@ def _places(
 
 
 def _verdict(record: MacRecord) -> str:
-    from fluxvae.mac_record import failures
+    from fluxvae.records.mac import failures
 
     found = failures(record.cells)
     if any(cell.status != "failed" for cell in found):
@@ -134,8 +134,8 @@ def _verdict(record: MacRecord) -> str:
 
 
 def _machine() -> Machine:
-    from fluxvae.host import chip, this_host
-    from fluxvae.mac_record import Machine
+    from fluxvae.device.host import chip, this_host
+    from fluxvae.records.mac import Machine
 
     host = this_host()
     return Machine(host.system, host.release, host.arch, chip(host))

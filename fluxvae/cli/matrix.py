@@ -15,10 +15,10 @@ from fluxvae.cli.options import json_option, offline_option, overwrite_option, p
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
-    from fluxvae.matrix.file import Matrix
-    from fluxvae.matrix.plan import Abilities
-    from fluxvae.matrix.record import Result
-    from fluxvae.matrix.run import MakePool
+    from fluxvae.experiments.file import Matrix
+    from fluxvae.experiments.plan import Abilities
+    from fluxvae.experiments.run import MakePool
+    from fluxvae.records.experiment import Result
 
 ASK_FROM = 200  # cells
 FILE = click.Path(path_type=Path)
@@ -43,7 +43,7 @@ def command() -> None:
 @overwrite_option
 def init(file: Path, overwrite: bool) -> None:
     """Write a commented matrix to FILE, to be edited."""
-    from fluxvae.output import write_text
+    from fluxvae.files import write_text
 
     write_text(file, TEMPLATE, overwrite=overwrite)
     click.echo(str(file))
@@ -84,8 +84,8 @@ def run(
     if workers is not None and scheduler is not None:
         raise UsageError("--workers starts processes here, --scheduler uses those of others: "
                          "choose one")  # fmt: skip
-    from fluxvae.matrix.file import read_matrix
-    from fluxvae.matrix.run import choose_cells, run_matrix
+    from fluxvae.experiments.file import read_matrix
+    from fluxvae.experiments.run import choose_cells, run_matrix
 
     matrix = read_matrix(file)
     if matrix.merged:
@@ -123,7 +123,7 @@ def run(
 @json_option
 def status(folder: Path, as_json: bool) -> None:
     """Say what is done in FOLDER, cell by cell."""
-    from fluxvae.matrix.status import read_status, status_json
+    from fluxvae.experiments.status import read_status, status_json
 
     found = read_status(folder)
     if as_json:
@@ -141,7 +141,7 @@ def verify(folder: Path, as_json: bool) -> int:
     Every figure of the summary is derived again from the samples. Exit code 3 when something is
     wrong, one line each.
     """
-    from fluxvae.matrix.verify import verify as find
+    from fluxvae.experiments.verify import verify as find
 
     findings = find(folder)
     if as_json:
@@ -156,8 +156,8 @@ def verify(folder: Path, as_json: bool) -> int:
 @click.argument("folder", type=FILE)
 def report(folder: Path) -> None:
     """Write the summary and the page of FOLDER again, from its cells alone."""
-    from fluxvae.matrix.folder import write_report
-    from fluxvae.matrix.status import require_folder
+    from fluxvae.experiments.folder import write_report
+    from fluxvae.experiments.status import require_folder
 
     require_folder(folder)
     for path in write_report(folder):
@@ -170,7 +170,7 @@ def _check_size(matrix: Matrix, folder: Path, cells: list[Any], workers: int, ye
     todo = [cell for cell in cells if cell.label() not in there]
     if len(todo) < ASK_FROM or yes:
         return
-    from fluxvae.matrix.plan import estimate
+    from fluxvae.experiments.plan import estimate
 
     seconds, taken = estimate(todo, matrix.settings)
     text = (
@@ -192,11 +192,11 @@ def _check_quiet(matrix: Matrix, workers: int | None, scheduler: str | None) -> 
 
 
 def _abilities(matrix: Matrix, harness: Path | None, scheduler: str | None) -> Abilities:
-    from fluxvae.matrix.plan import MAC_UNITS, Abilities
+    from fluxvae.experiments.plan import MAC_UNITS, Abilities
 
     mac = sys.platform == "darwin"
     if scheduler is not None and any(c.compute_unit in MAC_UNITS for c in matrix.cells):
-        from fluxvae.matrix.dask import connect, resources
+        from fluxvae.experiments.dask import connect, resources
 
         with connect(scheduler) as client:
             mac = "MAC" in resources(client)
@@ -218,7 +218,7 @@ def _pool(matrix: Matrix, workers: int | None, scheduler: str | None) -> MakePoo
             "--workers 2 or more and --scheduler need Dask's distributed: install "
             "fluxvae[matrix], or use --workers 1"
         )
-    from fluxvae.matrix.dask import local_cluster, remote_cluster
+    from fluxvae.experiments.dask import local_cluster, remote_cluster
 
     if scheduler is not None:
         settings = matrix.settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fluxvae.cli.harness import number
 
 if TYPE_CHECKING:
-    from fluxvae.matrix.status import Line, Status
+    from fluxvae.experiments.status import Line, Status
 
 TEMPLATE = """\
 # A matrix of fluxvae: every combination of the axes is a cell, and a cell is one artifact that is

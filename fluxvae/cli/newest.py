@@ -13,7 +13,7 @@ from fluxvae.cli.options import OUT, say
 from fluxvae.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
-    from fluxvae.whole import Artifact
+    from fluxvae.artifact.open import Artifact
 
 COMPILED = ".mlmodelc"
 SUFFIXES = (".mlpackage", ".mlmodel", COMPILED)
@@ -27,7 +27,7 @@ def newest_artifact() -> Artifact:
     only where the package it was made from is not beside it. Raises UsageError when none is left.
     """
     for path in _by_age(OUT):
-        from fluxvae.whole import open_artifact  # torch: not before there is a reason
+        from fluxvae.artifact.open import open_artifact  # torch: not before there is a reason
 
         try:
             opened = open_artifact(path)
@@ -57,7 +57,7 @@ def newest_compiled() -> Path:
     A compiled model of another conversion stays as it is; then the compilation is temporary, until
     the command ends.
     """
-    from fluxvae.compiler import compile_model, compiled_path
+    from fluxvae.device.compile import compile_model, compiled_path
     from fluxvae.mil.portable import is_compiled_from
 
     paths = [program.path for program in newest_artifact().programs]

@@ -9,14 +9,15 @@ from typing import Any
 
 import click
 
-from fluxvae.catalog import CATALOG
 from fluxvae.errors import UsageError
-from fluxvae.known_trouble import path_note
+from fluxvae.networks.catalog import CATALOG
 from fluxvae.recipes import Size, parse_sizes
+from fluxvae.recipes.known_trouble import path_note
 
 ARTIFACT = click.Path(path_type=Path)
 OUT = Path("coreml_out")  # where artifacts go that are given no other path
-# The units are the keys of fluxvae.backends.COMPUTE_UNITS; help must not wait for its numpy.
+# The units are the keys of fluxvae.artifact.backends.COMPUTE_UNITS; help must not wait for its
+# numpy.
 BACKENDS = ("auto", "reference", "coreml")
 UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
 

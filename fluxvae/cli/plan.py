@@ -19,7 +19,7 @@ from fluxvae.cli.options import artifact_argument, json_option, print_json
 from fluxvae.errors import ToolError
 
 if TYPE_CHECKING:
-    from fluxvae.harness import UnitsPlan
+    from fluxvae.device.harness import UnitsPlan
 
 
 @click.command("plan")
@@ -40,8 +40,8 @@ def command(
     Example:
       fluxvae plan coreml_out/model.mlmodelc --compute-units each
     """
-    from fluxvae.harness import run_harness
-    from fluxvae.swift_validate import require_compiled
+    from fluxvae.device.harness import run_harness
+    from fluxvae.device.validate import require_compiled
 
     require_compiled(model)
     arguments = ["plan", str(model), "--compute-units", units]

@@ -11,10 +11,10 @@ from fluxvae.cli.text import hanging
 from fluxvae.errors import PowerError
 
 if TYPE_CHECKING:
-    from fluxvae.host import Host
-    from fluxvae.power import Window
-    from fluxvae.power_host import Check
-    from fluxvae.power_plist import Recording
+    from fluxvae.device.host import Host
+    from fluxvae.device.power import Window
+    from fluxvae.device.power_plist import Recording
+    from fluxvae.device.powermetrics import Check
 
 _STATUS, _NAME = 9, 13
 
@@ -49,9 +49,9 @@ def probe(context: click.Context, ask: bool | None, samples: int, as_json: bool)
     Example:
       fluxvae power probe
     """
-    from fluxvae.host import this_host
-    from fluxvae.power import RELATIVE, Window
-    from fluxvae.power_host import check_host
+    from fluxvae.device.host import this_host
+    from fluxvae.device.power import RELATIVE, Window
+    from fluxvae.device.powermetrics import check_host
 
     host = this_host()
     checks = list(check_host(host))
@@ -73,9 +73,9 @@ def probe(context: click.Context, ask: bool | None, samples: int, as_json: bool)
 
 def _rights(host: "Host", window: "Window", ask: bool) -> "tuple[Check, Recording | None]":
     """A short recording of the idle Mac, which is the only sure test of the rights."""
-    from fluxvae.power import command as command_of
-    from fluxvae.power import record
-    from fluxvae.power_host import Check
+    from fluxvae.device.power import command as command_of
+    from fluxvae.device.power import record
+    from fluxvae.device.powermetrics import Check
 
     met = Check("rights", True, "powermetrics may be run, and tells every engine's power")
     try:

@@ -11,7 +11,7 @@ from fluxvae.cli.text import size_text
 from fluxvae.errors import PublishError
 
 if TYPE_CHECKING:
-    from fluxvae.publish import HubFolder
+    from fluxvae.publish.folder import HubFolder
 
 
 @click.command()
@@ -52,8 +52,8 @@ def command(
     """
     from huggingface_hub import get_token
 
-    from fluxvae.publish import make_folder
-    from fluxvae.publish_upload import Target, check_repo, upload
+    from fluxvae.publish.folder import make_folder
+    from fluxvae.publish.upload import Target, check_repo, upload
 
     check_repo(repo)
     token = None if dry_run else get_token()

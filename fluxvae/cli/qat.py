@@ -27,8 +27,8 @@ from fluxvae.cli.options import (
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
-    from fluxvae.compress.qat import Progress, Trained
-    from fluxvae.compress.qat_team import Team
+    from fluxvae.compress.qat.team import Team
+    from fluxvae.compress.qat.train import Progress, Trained
     from fluxvae.recipes import Compression
 
 SAY_EVERY = 10.0  # seconds between two lines of progress
@@ -116,7 +116,7 @@ def command(
       fluxvae qat --variant flux2 --from pal4 --steps 200
       torchrun --nproc-per-node 2 -m fluxvae qat --variant flux2 --device cuda
     """
-    from fluxvae.output import refuse_existing
+    from fluxvae.files import refuse_existing
 
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps contradict each other: give one of them")
@@ -126,9 +126,9 @@ def command(
     if place.suffix != ".safetensors":
         raise UsageError(f"a checkpoint is a .safetensors file: expected such a name, got {place}")
 
-    from fluxvae.compress.qat import Settings
-    from fluxvae.compress.qat_job import Job, run_job
-    from fluxvae.compress.qat_student import Rates
+    from fluxvae.compress.qat.job import Job, run_job
+    from fluxvae.compress.qat.student import Rates
+    from fluxvae.compress.qat.train import Settings
 
     settings = Settings(
         steps=steps,
@@ -176,7 +176,7 @@ def _team(device: str) -> Iterator[Team]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from fluxvae.compress.qat_team import Team
+    from fluxvae.compress.qat.team import Team
 
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.catalog import CATALOG
 from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.interrupt import CtrlC
@@ -26,15 +25,16 @@ from fluxvae.cli.options import (
     weights_option,
 )
 from fluxvae.errors import OutputError, UsageError
+from fluxvae.networks.catalog import CATALOG
 from fluxvae.recipes import Recipe, Size, parse_sizes
 
 if TYPE_CHECKING:
-    from fluxvae.compare_make import Maker
-    from fluxvae.roundtrip import Job
-    from fluxvae.roundtrip_candidates import Wanted
-    from fluxvae.roundtrip_measure import Run
-    from fluxvae.roundtrip_record import Roundtrip
-    from fluxvae.weights import Weights
+    from fluxvae.experiments.compare_make import Maker
+    from fluxvae.experiments.roundtrip.candidates import Wanted
+    from fluxvae.experiments.roundtrip.measure import Run
+    from fluxvae.experiments.roundtrip.run import Job
+    from fluxvae.networks.source import Weights
+    from fluxvae.records.roundtrip import Roundtrip
 
 VARIANTS = "fp16,pal8,pal6,pal4,int8,w8a8"
 SIZE = "512"  # where neither --size nor an artifact says one
@@ -117,7 +117,7 @@ def command(
       fluxvae roundtrip --variant flux2 --images my_photos --variants fp16,pal4,w8a8
       fluxvae roundtrip --variant flux2 --weights demo --size 256 --variants fp16,pal4-plain
     """
-    from fluxvae.roundtrip_candidates import parse_variants
+    from fluxvae.experiments.roundtrip.candidates import parse_variants
 
     sizes = None if size is None else one_size(size, "a round trip")
     if variant is None:
@@ -150,8 +150,8 @@ def _of_newest(
     WeightsError as ``resolve_weights``.
     """
     from fluxvae.cli.newest import newest_artifact
-    from fluxvae.roundtrip_candidates import add_artifact, parse_variants
-    from fluxvae.validate import resolve_weights
+    from fluxvae.experiments.roundtrip.candidates import add_artifact, parse_variants
+    from fluxvae.validation.validate import resolve_weights
 
     opened = newest_artifact()
     recipe, path = opened.record.recipe, opened.programs[0].path
@@ -182,10 +182,10 @@ def _run(
     offline: bool,
     verbose: bool,
 ) -> tuple[Roundtrip, tuple[Path, ...]]:
-    from fluxvae.image_metrics import make_meter
-    from fluxvae.roundtrip import run_roundtrip
-    from fluxvae.roundtrip_inputs import open_source
-    from fluxvae.roundtrip_record import write_record
+    from fluxvae.experiments.roundtrip.run import run_roundtrip
+    from fluxvae.experiments.roundtrip.sources import open_source
+    from fluxvae.records.roundtrip import write_record
+    from fluxvae.validation.image_metrics import make_meter
 
     meter = make_meter()
     source = open_source(images, cache_folder())
@@ -212,9 +212,9 @@ def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) ->
     """
     import shutil
 
-    from fluxvae.output import require_writable
-    from fluxvae.roundtrip_cells import FOLDER
-    from fluxvae.roundtrip_record import read_record
+    from fluxvae.experiments.roundtrip.cells import FOLDER
+    from fluxvae.files import require_writable
+    from fluxvae.records.roundtrip import read_record
 
     require_writable(out / RECORD)
     if overwrite:
@@ -245,8 +245,8 @@ def _maker(
     verbose: bool,
     ctrl_c: CtrlC,
 ) -> Maker:
-    from fluxvae.calibration import load_calibration
-    from fluxvae.compare_make import Maker
+    from fluxvae.data.calibration import load_calibration
+    from fluxvae.experiments.compare_make import Maker
 
     asked = [w.recipe.compression for w in wanted if w.recipe and w.recipe.compression]
     allowed = None
@@ -269,9 +269,9 @@ def _job(
     workers: int,
 ) -> Job:
     """Everything made and opened: variants, and with ``--ablate`` their parts."""
-    from fluxvae.ablation import parts_of
-    from fluxvae.roundtrip import Job, part_label
-    from fluxvae.roundtrip_candidates import make_recipes, open_candidate
+    from fluxvae.experiments.roundtrip.candidates import make_recipes, open_candidate
+    from fluxvae.experiments.roundtrip.run import Job, part_label
+    from fluxvae.records.ablation import parts_of
 
     (size,) = base.sizes
     found = {
@@ -300,8 +300,8 @@ def _measuring(stack: ExitStack, workers: int) -> Run:
     """Measuring in processes of its own; here when there is but one."""
     import torch
 
-    from fluxvae.roundtrip_measure import run_here, run_in
-    from fluxvae.workers import worker_processes
+    from fluxvae.experiments.roundtrip.measure import run_here, run_in
+    from fluxvae.experiments.workers import worker_processes
 
     if workers < 2:
         return run_here

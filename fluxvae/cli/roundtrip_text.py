@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from fluxvae.ablation import ALL, combined_psnr
 from fluxvae.cli.text import hanging, size_text
-from fluxvae.roundtrip_record import REFERENCE, Ablation, Figures, Result, Roundtrip
+from fluxvae.records.ablation import ALL, combined_psnr
+from fluxvae.records.roundtrip import REFERENCE, Ablation, Figures, Result, Roundtrip
 
 SHOWN = ("psnr", "ssim", "flip", "ssimulacra2")
 MANY = 5  # skipped inputs named one by one

@@ -24,11 +24,11 @@ from fluxvae.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fluxvae.budget import Budget
-    from fluxvae.intermediates import Departure, Intermediates
-    from fluxvae.latent_files import Latent
-    from fluxvae.validate import Report
-    from fluxvae.weights import Weights
+    from fluxvae.data.latents import Latent
+    from fluxvae.networks.source import Weights
+    from fluxvae.validation.budget import Budget
+    from fluxvae.validation.intermediates import Departure, Intermediates
+    from fluxvae.validation.validate import Report
 
 
 @click.command("validate")
@@ -83,14 +83,14 @@ def command(
       fluxvae validate coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
       fluxvae validate model.mlpackage --weights taef2_decoder.pth --intermediates
     """
-    from fluxvae.validate import resolve_weights
-    from fluxvae.whole import open_artifact, refuse_parts
+    from fluxvae.artifact.open import open_artifact, refuse_parts
+    from fluxvae.validation.validate import resolve_weights
 
     record = open_artifact(artifact).record
     if budget:
         refuse_parts(artifact.name, record, "--budget")
     if intermediates:
-        from fluxvae.intermediates import require_comparable
+        from fluxvae.validation.intermediates import require_comparable
 
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
@@ -99,9 +99,11 @@ def command(
     user: tuple[Latent, ...] = ()
     notes: tuple[str, ...] = ()
     if latents is not None:
-        from fluxvae.validate import read_for
+        from fluxvae.data.latents import read_latents
+        from fluxvae.recipes.axes import latent_input
 
-        given = read_for(record, latents, record.recipe.sizes, strict=strict)
+        wanted = latent_input(record.recipe, record.contract, record.recipe.sizes)
+        given = read_latents(latents, wanted, strict=strict)
         user, notes = given.latents, given.notes
         for note in notes:
             say(f"note: {note}")
@@ -147,7 +149,7 @@ def _run(
     backend: str,
     units: str,
 ) -> Report:
-    from fluxvae.validate import validate
+    from fluxvae.validation.validate import validate
 
     say(f"validating {path.name} against the float32 PyTorch decoder")
     return validate(
@@ -164,9 +166,9 @@ def _run(
 def _intermediates(
     report: Report, weights: Weights, encoder: Weights | None, latents: tuple[Latent, ...]
 ) -> Intermediates:
-    from fluxvae.intermediates import compare_intermediates
-    from fluxvae.latent_spaces import passage
-    from fluxvae.validate import build_cases
+    from fluxvae.data.spaces import passage
+    from fluxvae.validation.intermediates import compare_intermediates
+    from fluxvae.validation.validate import build_cases
 
     recipe = report.record.recipe
     size = min(recipe.sizes)
@@ -178,7 +180,7 @@ def _intermediates(
 def _budget(
     report: Report, weights: Weights, encoder: Weights | None, latents: tuple[Latent, ...]
 ) -> Budget:
-    from fluxvae.budget import error_budget
+    from fluxvae.validation.budget import error_budget
 
     say("converting the same decoder without compression, and at float32")
     return error_budget(

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fluxvae.budget import Budget
-    from fluxvae.intermediates import Departure, Intermediates
-    from fluxvae.metrics import Metrics
-    from fluxvae.validate import CaseResult, Report
+    from fluxvae.validation.budget import Budget
+    from fluxvae.validation.intermediates import Departure, Intermediates
+    from fluxvae.validation.metrics import Metrics
+    from fluxvae.validation.validate import CaseResult, Report
 
 
 def report_json(

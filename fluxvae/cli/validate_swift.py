@@ -21,8 +21,8 @@ from fluxvae.cli.options import artifact_argument, json_option, offline_option, 
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
-    from fluxvae.harness import Harness
-    from fluxvae.swift_validate import JobResult
+    from fluxvae.device.harness import Harness
+    from fluxvae.device.validate import JobResult
 
 NORMAL = "normal"
 CASES = (NORMAL, "chelsea", "coffee")
@@ -82,8 +82,8 @@ def command(
       fluxvae validate-swift coreml_out/model.mlmodelc
       fluxvae validate-swift model.mlmodelc --io coreml_io/flux2 --compute-units each
     """
-    from fluxvae.output import scratch
-    from fluxvae.swift_validate import require_compiled
+    from fluxvae.device.validate import require_compiled
+    from fluxvae.files import scratch
 
     if bundle is not None and (cases or weights or encoder or size):
         raise UsageError(
@@ -111,9 +111,9 @@ def command(
 def _given(
     harness: Harness, model: Path, bundle: Path, function: str | None, units: str
 ) -> JobResult:
+    from fluxvae.artifact.save import read_record
+    from fluxvae.device.validate import job_for_bundle, run_job
     from fluxvae.mil.package import read_package
-    from fluxvae.package import read_record
-    from fluxvae.swift_validate import job_for_bundle, run_job
 
     program = read_package(model)
     record = read_record(program)
@@ -138,9 +138,9 @@ def _exported(
     units: str,
     offline: bool,
 ) -> list[JobResult]:
-    from fluxvae.swift_validate import plan_jobs, validate_swift
-    from fluxvae.validate import resolve_weights
-    from fluxvae.whole import open_artifact
+    from fluxvae.artifact.open import open_artifact
+    from fluxvae.device.validate import plan_jobs, validate_swift
+    from fluxvae.validation.validate import resolve_weights
 
     opened = open_artifact(model)
     program, record = opened.programs[0], opened.record

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.catalog import CATALOG, Decoder, all_decoders, demo_contract, find_decoder
 from fluxvae.cli.full import decoder_option
 from fluxvae.cli.options import ARTIFACT, json_option, offline_option, print_json
 from fluxvae.cli.text import rows, size_text
+from fluxvae.networks.catalog import CATALOG, Decoder, all_decoders, demo_contract, find_decoder
 
 if TYPE_CHECKING:
-    from fluxvae.weights import FileReport
+    from fluxvae.networks.describe import FileReport
 
 
 @click.group()
@@ -51,7 +51,7 @@ def list_weights(as_json: bool) -> None:
 
 def _entry(decoder: Decoder) -> dict[str, Any]:
     """One decoder of the catalogue as plain data."""
-    from fluxvae.hubcache import look_up
+    from fluxvae.networks.hub_cache import look_up
 
     cached = look_up(decoder.hub)
     problem = cached.problem()
@@ -119,8 +119,8 @@ def fetch(variants: tuple[str, ...], decoder: str, offline: bool, as_json: bool)
     Example:
       fluxvae weights fetch --variant flux2
     """
-    from fluxvae.digest import file_sha256
-    from fluxvae.weights import fetch_weights
+    from fluxvae.files import file_sha256
+    from fluxvae.networks.hub import fetch_weights
 
     files = []
     every = sorted({entry.variant for entry in all_decoders() if entry.kind == decoder})
@@ -163,7 +163,7 @@ def show(context: click.Context, path: Path, as_json: bool) -> None:
     Example:
       fluxvae weights show taef2.safetensors
     """
-    from fluxvae.weights import describe_file
+    from fluxvae.networks.describe import describe_file
 
     report = describe_file(path)
     if as_json:

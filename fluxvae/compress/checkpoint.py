@@ -40,10 +40,10 @@ from fluxvae.compress.forms import (
     dense,
 )
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.models.build import build_tiny_decoder
-from fluxvae.output import write_file
+from fluxvae.files import write_file
+from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.networks.source import Weights
 from fluxvae.recipes.compression import Compression
-from fluxvae.weights import Weights
 
 CHECKPOINT = "fluxvae-qat"
 VERSION = 1

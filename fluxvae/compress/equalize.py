@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxvae.compress.noise import SiteNoise
-from fluxvae.models.tiny import Block
+from fluxvae.networks.tiny import Block
 
 # Values are held against the last level as if they were this much larger: photos that were not
 # seen reach further than those that were (measured: 0.6 dB on held-out photos).

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from fluxvae.compress.forms import CompressedWeight
 from fluxvae.compress.sites import Site, conv_sites
 from fluxvae.errors import CompressionError
-from fluxvae.models.tiny import Block, LatentClamp
+from fluxvae.networks.tiny import Block, LatentClamp
 
 DAMPING = 0.01  # of the Gram matrix's mean diagonal
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from fluxvae.calibration import Calibration
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.plain import compensated_decoder, plain_decoder
 from fluxvae.compress.schemes import Scheme
@@ -26,6 +25,7 @@ from fluxvae.compress.sensitivity import (
     other_bytes,
 )
 from fluxvae.compress.sites import conv_sites
+from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
 from fluxvae.recipes.compression import Compression, parse_budget
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from torch import nn
 
-from fluxvae.calibration import Calibration
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.mixed import Allocation, compress_mixed
 from fluxvae.compress.plain import compress_weights
 from fluxvae.compress.w8a8 import quantize_w8a8
+from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
 from fluxvae.recipes import Recipe
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from fluxvae.calibration import Calibration
 from fluxvae.compress.compensate import compensated
 from fluxvae.compress.forms import CompressedDecoder, dense
 from fluxvae.compress.layerwise import Problem, Solution, compress_layerwise
 from fluxvae.compress.nearest import SMALLEST, plain_form
 from fluxvae.compress.schemes import INTEGER_BITS, Scheme
 from fluxvae.compress.sites import conv_sites
+from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
 from fluxvae.recipes.compression import Compression
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fluxvae.models.tiny import Block
+from fluxvae.networks.tiny import Block
 
 
 @dataclass(frozen=True)

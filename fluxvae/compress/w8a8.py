@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from fluxvae.calibration import Calibration
 from fluxvae.compress.compensate import compensated
 from fluxvae.compress.equalize import (
     MARGIN,
@@ -30,6 +29,7 @@ from fluxvae.compress.noise import SiteNoise, measure_noise
 from fluxvae.compress.ranges import input_extremes, least_error_ranges, minmax
 from fluxvae.compress.schemes import Scheme
 from fluxvae.compress.sites import Site, conv_sites
+from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
 from fluxvae.recipes.compression import Compression
 

@@ -2,7 +2,7 @@
 
 from fluxvae.errors import UsageError
 
-# plain: diffusers' own; sdpa: iOS 18's operation; all of them: fluxvae.rewrite.attention.
+# plain: diffusers' own; sdpa: iOS 18's operation; all of them: fluxvae.convert.rewrite.attention.
 ATTENTION = ("auto", "plain", "channels-first", "chunked", "split-einsum", "sdpa")
 _QUERIES = 1024  # at a time; 512 save a quarter more and double the operations
 _MEGABYTE = 1e6

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fluxvae.catalog import LatentContract
 from fluxvae.errors import LatentError
+from fluxvae.networks.catalog import LatentContract
 from fluxvae.recipes.latents import PATCH
 from fluxvae.recipes.sizes import Size
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from fluxvae.errors import UsageError
-from fluxvae.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
 from fluxvae.recipes.bounds import check_bound
+from fluxvae.recipes.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
 
 KINDS = ("palette", "int8", "int4", "mixed", "w8a8")
 METHODS = ("compensated", "plain", "trained")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fluxvae.catalog import LatentContract, find_decoder
 from fluxvae.errors import UsageError
+from fluxvae.networks.catalog import LatentContract, find_decoder
 
 if TYPE_CHECKING:
     from fluxvae.recipes.recipe import Recipe

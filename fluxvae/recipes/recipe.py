@@ -6,13 +6,13 @@ the artifact's file name.
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from fluxvae.catalog import DECODERS, find_decoder
 from fluxvae.errors import UsageError
+from fluxvae.networks.catalog import DECODERS, find_decoder
 from fluxvae.recipes.attention import choose_attention, parse_attention
-from fluxvae.recipes.checks import check_format, check_full, check_safety, check_shapes
 from fluxvae.recipes.compression import Compression
 from fluxvae.recipes.latents import artifact_contract, check_latents, native_form
 from fluxvae.recipes.parts import HALO, TILE_STATISTICS, best_tile, check_parts
+from fluxvae.recipes.rules import check_format, check_full, check_safety, check_shapes
 from fluxvae.recipes.sizes import SCALE, Size, parse_sizes
 
 PRECISIONS = ("float16", "float32")
@@ -44,8 +44,8 @@ class Recipe:
     decoder's own, ``sampler`` for the tiny ones and ``vae`` for the KL ones). ``attention`` is a
     form with an optional number of queries computed at a time, ``chunked:1024``; ``chunks`` the
     number of programs. ``tile``: side in pixels of the tiles that the picture is made of (see
-    ``fluxvae.tiling``), None for one pass; ``tile_statistics`` says where a KL decoder's tiles have
-    their GroupNorm statistics from.
+    ``fluxvae.artifact.tiles``), None for one pass; ``tile_statistics`` says where a KL decoder's
+    tiles have their GroupNorm statistics from.
 
     Raises UsageError for combinations that cannot be made.
     """

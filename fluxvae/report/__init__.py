@@ -5,12 +5,12 @@ All made from record.json and the PNGs beside it, so that they can be made again
 
 from pathlib import Path
 
-from fluxvae.output import write_file
+from fluxvae.files import write_file
 from fluxvae.report.figures import read_report
-from fluxvae.report.page import write_page
-from fluxvae.report.plot import plot_svg
-from fluxvae.report.sheet import draw_sheet
-from fluxvae.report.summary import summary_text
+from fluxvae.report.roundtrip.page import write_page
+from fluxvae.report.roundtrip.plot import plot_svg
+from fluxvae.report.roundtrip.sheet import draw_sheet
+from fluxvae.report.roundtrip.summary import summary_text
 
 PAGES = ("index.html", "sheet.png", "plot.svg", "summary.md")
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from fluxvae.errors import ReportError
-from fluxvae.roundtrip_record import (
+from fluxvae.records.roundtrip import (
     REFERENCE,
     Figures,
     Metric,

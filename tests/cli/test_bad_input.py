@@ -19,8 +19,9 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from fluxvae.catalog import CATALOG
-from fluxvae.weights import Weights, load_weights
+from fluxvae.networks.catalog import CATALOG
+from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import load_weights
 from tests.checkpoint_files import in_style, write
 from tests.cli.run import Ran, run
 from tests.hub_server import serving
@@ -453,7 +454,7 @@ def test_disk_that_is_really_full(
 # Runs the command line with one function slowed down: it says so, and waits to be interrupted.
 SLOW = """
 import sys, time
-import fluxvae.package as package
+import fluxvae.artifact.save as package
 real = package.{name}
 def slow(*arguments, **options):
     print("now", file=sys.stderr, flush=True)

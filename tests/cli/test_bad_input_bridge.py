@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from fluxvae.device.bundle import Request, export_bundle, read_bundle
 from fluxvae.errors import ArtifactError, BundleError, OutputError, ToolError, UsageError
-from fluxvae.iobundle import Request, export_bundle, read_bundle
-from fluxvae.mac_record import read_record as read_mac_record
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Size
-from fluxvae.weights import load_weights
+from fluxvae.records.mac import read_record as read_mac_record
 from tests.cli.run import Ran, run
 from tests.fake_harness import FakeHarness
 from tests.packages import tree
@@ -231,7 +231,7 @@ def test_harness_that_is_none_says_so(capsys: Capture, tmp_path: Path, model: Pa
 def test_python_driver_s_usage_errors_are_usage_errors(
     demo_package: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fluxvae import bench_python
+    from fluxvae.device import bench_python
 
     fields = {"compute_units": "all", "iterations": 1, "warmup": 0, "function": None, "io": None,
               "idle_s": None}  # fmt: skip

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fluxvae.artifact.save import read_record
 from fluxvae.mil.package import read_package
-from fluxvae.package import read_record
 from tests.cli.run import Ran, run
 
 pytestmark = pytest.mark.usefixtures("remembered_conversions")

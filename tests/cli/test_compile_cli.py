@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import fluxvae.compiler
+import fluxvae.device.compile
 from tests.cli.run import run
 from tests.fake_xcode import COMPLETE, HANG, REFUSE, install, make_package
 from tests.packages import copy_of, tree
@@ -61,7 +61,7 @@ def test_machine_without_xcode_gets_one_line_that_says_what_to_do(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fluxvae.compiler, "find_compilers", lambda runner: [])
+    monkeypatch.setattr(fluxvae.device.compile, "find_compilers", lambda runner: [])
     ran = run(capsys, "compile", str(make_package(tmp_path / "out")), "--compiler", "xcode")
     assert (ran.code, ran.out) == (1, "")
     assert len(ran.err.splitlines()) == 1
@@ -209,7 +209,7 @@ def test_convert_refuses_a_compiled_model_in_the_way_before_converting(
 def test_convert_asks_for_the_compiler_before_converting(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fluxvae.compiler, "find_compilers", lambda: [])
+    monkeypatch.setattr(fluxvae.device.compile, "find_compilers", lambda: [])
     ran = run(capsys, *CONVERT, "--compiler", "xcode", "--out", str(tmp_path))
     assert (ran.code, ran.out) == (1, "")
     assert "full Xcode" in ran.err

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from fluxvae.artifact.save import read_record
 from fluxvae.mil.package import read_package
-from fluxvae.package import read_record
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Compression
-from fluxvae.weights import load_weights
 from tests.cli.run import Ran, run
 
 pytestmark = pytest.mark.usefixtures("remembered_conversions")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import fluxvae.convert
+import fluxvae.convert.program
+from fluxvae.artifact.save import read_record
 from fluxvae.mil.package import read_package
-from fluxvae.package import read_record
 from tests.cli.run import run
 from tests.packages import tree
 
@@ -52,7 +52,7 @@ def test_json_is_one_object_with_the_path(capsys: Capture, tmp_path: Path) -> No
 def test_verbose_noise_never_reaches_stdout(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fluxvae.package.write_model", fluxvae.convert.write_model)
+    monkeypatch.setattr("fluxvae.artifact.save.write_model", fluxvae.convert.program.write_model)
     ran = run(capsys, *DEMO, "--out", "x.mlpackage", "--json", "-v")
     assert ran.code == 0
     assert ran.json["path"] == "x.mlpackage"
@@ -62,7 +62,9 @@ def test_verbose_noise_never_reaches_stdout(
 def test_dry_run_writes_nothing_and_loads_nothing(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fluxvae.weights.load_weights", None)  # any use would be a TypeError
+    monkeypatch.setattr(
+        "fluxvae.networks.weights.load_weights", None
+    )  # any use would be a TypeError
     ran = run(capsys, "convert", "--variant", "flux2", "--dry-run", "--size", "768,1024")
     name = "flux2_tiny_decoder_nchw_float16_hw768-1024_multifunction.mlpackage"
     assert (ran.code, ran.out) == (0, f"would write coreml_out/{name} for iOS18 and newer\n")
@@ -106,10 +108,10 @@ def test_validation_table_goes_to_stderr_and_the_path_to_stdout(capsys: Capture)
 def test_artifact_that_fails_is_not_saved(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fluxvae.validate import Limit
+    from fluxvae.validation.validate import Limit
 
     # the demo decoder reaches 77 dB on photos and noise: nothing reaches 200
-    monkeypatch.setattr("fluxvae.validate.limit_for", lambda *_: Limit("psnr_db", 200.0))
+    monkeypatch.setattr("fluxvae.validation.validate.limit_for", lambda *_: Limit("psnr_db", 200.0))
     ran = run(capsys, *DEMO, "--validate")
     assert (ran.code, ran.out) == (3, "")
     last = ran.err.splitlines()[-1]

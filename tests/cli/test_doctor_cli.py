@@ -36,7 +36,9 @@ def test_json_has_findings_and_abilities(capsys: pytest.CaptureFixture[str]) -> 
     assert set(numpy) == {"name", "status", "what", "advice", "blocks"}
 
 
-@pytest.mark.parametrize("module", ["fluxvae.doctor", "fluxvae.cli.weights", "fluxvae.compiler"])
+@pytest.mark.parametrize(
+    "module", ["fluxvae.device.doctor", "fluxvae.cli.weights", "fluxvae.device.compile"]
+)
 def test_light_modules_import_nothing_heavy(module: str) -> None:
     """The doctor must run where torch does not even import."""
     heavy = "torch", "coremltools", "numpy", "huggingface_hub"

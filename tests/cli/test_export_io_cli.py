@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluxvae.iobundle import read_bundle
+from fluxvae.device.bundle import read_bundle
 from tests.artifacts import normal_latent
 from tests.cli.run import run
 from tests.fake_harness import FakeHarness, report, validation
@@ -84,7 +84,7 @@ def test_validate_swift_refuses_what_the_harness_cannot_judge(
 def test_failed_verdict_is_exit_code_3_with_the_harness_numbers(
     tmp_path: Path, capsys: Capture, demo_package: Path
 ) -> None:
-    from fluxvae.compiler import compile_model
+    from fluxvae.device.compile import compile_model
 
     model = compile_model(demo_package, tmp_path / "m.mlmodelc", compiler="portable")
     failed = report("validate", validation=validation("fail"))
@@ -115,7 +115,7 @@ def test_failed_verdict_is_exit_code_3_with_the_harness_numbers(
 def test_compute_units_that_fail_are_code_1_unless_a_limit_is_missed(
     tmp_path: Path, capsys: Capture, demo_package: Path
 ) -> None:
-    from fluxvae.compiler import compile_model
+    from fluxvae.device.compile import compile_model
 
     model = compile_model(demo_package, tmp_path / "m.mlmodelc", compiler="portable")
     for verdict, code in (("pass", 1), ("fail", 3)):
@@ -153,7 +153,7 @@ def test_own_latent_beyond_float16_is_noted_and_no_float16_file_is_made_of_it(
 def test_a_photo_comes_before_noise_where_an_encoder_belongs_to_the_weights(
     tmp_path: Path, capsys: Capture, demo_package: Path
 ) -> None:
-    from fluxvae.compiler import compile_model
+    from fluxvae.device.compile import compile_model
 
     model = compile_model(demo_package, tmp_path / "m.mlmodelc", compiler="portable")
     fake = FakeHarness(tmp_path, *[(0, report("validate", validation=validation()), "")] * 2)

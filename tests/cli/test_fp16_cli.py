@@ -10,9 +10,9 @@ import torch
 from jsonschema import validate as check_schema
 from safetensors.torch import save_file
 
-from fluxvae.latent_files import SPACE_KEY
-from fluxvae.models.build import build_decoder
-from fluxvae.weights import load_weights
+from fluxvae.data.latents import SPACE_KEY
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 from tests.cli.run import run
 
 Capture = pytest.CaptureFixture[str]

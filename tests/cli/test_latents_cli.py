@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from fluxvae.metrics import compare
+from fluxvae.validation.metrics import compare
 from tests.cli.run import run
 
 Capture = pytest.CaptureFixture[str]
@@ -19,9 +19,9 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def vae_artifact(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """TAEF1's artifacts of 128 px that take this form of latents."""
-    from fluxvae.package import save_artifact
+    from fluxvae.artifact.save import save_artifact
+    from fluxvae.networks.weights import load_weights
     from fluxvae.recipes import Recipe, parse_sizes
-    from fluxvae.weights import load_weights
 
     folder = tmp_path_factory.mktemp("taef1")
     weights = load_weights("flux1", str(shared / "weights" / "taef1_decoder.safetensors"))

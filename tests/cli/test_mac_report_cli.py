@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxvae.mac_record import read_record
+from fluxvae.records.mac import read_record
 from tests.cli.run import run
 
 Capture = pytest.CaptureFixture[str]

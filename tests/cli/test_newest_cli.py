@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxvae.roundtrip_record import read_record
-from fluxvae.weights import load_weights
+from fluxvae.networks.weights import load_weights
+from fluxvae.records.roundtrip import read_record
 from tests.artifacts import recipe, save
 from tests.cli.run import run
 from tests.fake_harness import FakeHarness, report

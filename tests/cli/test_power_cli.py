@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fluxvae.host import Answer, Host
+from fluxvae.device.host import Answer, Host
 from tests.cli.run import run
 from tests.power_recordings import mac, printed, sample
 
@@ -16,7 +16,7 @@ NO_RIGHTS = Answer(1, "", "sudo: a password is required")
 @pytest.fixture
 def on(monkeypatch: pytest.MonkeyPatch):
     def put(host: Host) -> None:
-        monkeypatch.setattr("fluxvae.host.this_host", lambda: host)
+        monkeypatch.setattr("fluxvae.device.host.this_host", lambda: host)
 
     return put
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxvae.roundtrip_record import read_record
+from fluxvae.records.roundtrip import read_record
 from tests.cli.run import Ran, run
 
 Capture = pytest.CaptureFixture[str]

@@ -11,8 +11,8 @@ import huggingface_hub
 import pytest
 from safetensors.torch import save, save_file
 
-from fluxvae.catalog import CATALOG, all_decoders
-from fluxvae.weights import load_weights
+from fluxvae.networks.catalog import CATALOG, all_decoders
+from fluxvae.networks.weights import load_weights
 from tests.checkpoint_files import in_style
 from tests.cli.run import run
 from tests.hub_server import serving

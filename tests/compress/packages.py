@@ -20,8 +20,8 @@ from fluxvae.compress.forms import (
 )
 from fluxvae.compress.sites import conv_sites
 from fluxvae.compress.write import write_compressed
-from fluxvae.convert import write_model
-from fluxvae.models.tiny import Block, LatentClamp
+from fluxvae.convert.program import write_model
+from fluxvae.networks.tiny import Block, LatentClamp
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.recipes.compression import Compression
 

@@ -16,9 +16,9 @@ from fluxvae.compress.forms import (
     to_float16,
 )
 from fluxvae.compress.sites import conv_sites
-from fluxvae.models.build import build_decoder
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.compression import Compression
-from fluxvae.weights import load_weights
 
 LEAST = float(np.finfo(np.float16).tiny)  # smaller scales have fewer digits
 W8A8 = Compression("w8a8", method="plain")

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.forms import Activation, CompressedDecoder, Quantized, to_float16
 from fluxvae.compress.sites import conv_sites
-from fluxvae.models.build import build_decoder
-from fluxvae.package import save_artifact
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.source import Weights
 from fluxvae.recipes import Recipe
-from fluxvae.weights import Weights
 
 
 def int8_weights(decoder: nn.Sequential) -> dict[str, Quantized]:

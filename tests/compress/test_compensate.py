@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from fluxvae.calibration import Calibration
 from fluxvae.compress.compensate import compensated
 from fluxvae.compress.forms import Palettized, dense, stored_bytes
 from fluxvae.compress.layerwise import Problem
@@ -15,9 +14,10 @@ from fluxvae.compress.nearest import plain_form
 from fluxvae.compress.plain import compress_weights
 from fluxvae.compress.schemes import Scheme
 from fluxvae.compress.sites import Site, conv_sites
+from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
-from fluxvae.metrics import compare
 from fluxvae.recipes.compression import Compression
+from fluxvae.validation.metrics import compare
 from tests.compress.packages import LATENT, small_decoder
 
 # What plain rounding must lose against at least, on inputs as correlated as a photo's.

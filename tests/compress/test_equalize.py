@@ -22,9 +22,9 @@ from fluxvae.compress.plain import plain_form
 from fluxvae.compress.ranges import least_error
 from fluxvae.compress.schemes import Scheme
 from fluxvae.compress.sites import conv_sites
-from fluxvae.models.build import build_decoder
-from fluxvae.models.tiny import tiny_decoder
-from fluxvae.weights import load_weights
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.tiny import tiny_decoder
+from fluxvae.networks.weights import load_weights
 from tests.compress.packages import small_decoder
 
 REAL = {"flux1": "taef1_decoder.safetensors", "flux2": "taef2_decoder.pth"}

@@ -10,7 +10,7 @@ from fluxvae.compress.forms import Activation, CompressedDecoder, Palettized, Qu
 from fluxvae.compress.sites import conv_sites
 from fluxvae.errors import CompressionError
 from fluxvae.mil.ops.quant import dequantize, quantize
-from fluxvae.models.tiny import tiny_decoder
+from fluxvae.networks.tiny import tiny_decoder
 
 ACTIVATIONS = [
     Activation(0.03125),

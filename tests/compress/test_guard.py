@@ -9,7 +9,7 @@ import pytest
 
 from fluxvae.compress.forms import Activation, CompressedDecoder
 from fluxvae.compress.guard import check_weights
-from fluxvae.convert import write_model
+from fluxvae.convert.program import write_model
 from fluxvae.errors import ArtifactError, CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from fluxvae.compress.kmeans import kmeans
 from fluxvae.errors import CompressionError
-from fluxvae.models.build import build_decoder
-from fluxvae.weights import load_weights
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 
 
 def error_of(parts: list[np.ndarray], masses: list[np.ndarray]) -> float:

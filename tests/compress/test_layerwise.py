@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from fluxvae.compress.layerwise import Problem, Solution, compress_layerwise
 from fluxvae.compress.sites import Site, conv_sites
 from fluxvae.errors import CompressionError
-from fluxvae.models.build import build_decoder
-from fluxvae.weights import load_weights
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 
 
 def decoder(variant: str) -> nn.Sequential:

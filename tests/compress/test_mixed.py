@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from fluxvae.compare import weight_bytes
 from fluxvae.compress.forms import CompressedDecoder, dense
 from fluxvae.compress.kmeans import kmeans
 from fluxvae.compress.mixed import (
@@ -32,12 +31,13 @@ from fluxvae.compress.sensitivity import (
 )
 from fluxvae.compress.sites import conv_sites
 from fluxvae.compress.write import write_compressed
-from fluxvae.convert import write_model
+from fluxvae.convert.program import write_model
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.models.build import build_decoder
+from fluxvae.experiments.compare import weight_bytes
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.recipes.compression import Compression
-from fluxvae.weights import load_weights
 from tests.compress.packages import LATENT, SITES, small_decoder
 from tests.compress.test_compensate import calibration
 

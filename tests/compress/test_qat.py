@@ -15,17 +15,17 @@ from torch import distributed, multiprocessing
 
 from fluxvae.compress.checkpoint import load_checkpoint, save_checkpoint
 from fluxvae.compress.fake import simulate
-from fluxvae.compress.qat import Settings, Trained, distance, psnr, train
-from fluxvae.compress.qat_data import Pictures, crops, folder_pictures
-from fluxvae.compress.qat_student import Rates, make_student
-from fluxvae.compress.qat_team import Team, average_gradients, share
+from fluxvae.compress.qat.data import Pictures, crops, folder_pictures
+from fluxvae.compress.qat.student import Rates, make_student
+from fluxvae.compress.qat.team import Team, average_gradients, share
+from fluxvae.compress.qat.train import Settings, Trained, distance, psnr, train
 from fluxvae.compress.sites import conv_sites
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.metrics import compare
-from fluxvae.models.build import build_decoder, build_encoder
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.compression import Compression
-from fluxvae.weights import load_weights
+from fluxvae.validation.metrics import compare
 from tests.cli.run import run
 from tests.compress.qat_starts import W8A8, demo_start, image_folder, tables
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxvae.compress.qat_data import (
+from fluxvae.compress.qat.data import (
     Picture,
     calibration_images,
     calibration_pictures,
@@ -16,7 +16,7 @@ from fluxvae.compress.qat_data import (
     pieces,
     split,
 )
-from fluxvae.data import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, load_photo
+from fluxvae.data.photos import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, load_photo
 from fluxvae.errors import CompressionError
 from tests.compress.qat_starts import image_folder
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fluxvae.compress.fake import FakeQuantConv2d, simulate
 from fluxvae.compress.forms import CompressedDecoder, Palettized, Quantized, to_float16
-from fluxvae.compress.qat_student import (
+from fluxvae.compress.qat.student import (
     LearnedTableConv2d,
     Rates,
     learning_rates,
@@ -16,8 +16,8 @@ from fluxvae.compress.qat_student import (
     make_student,
 )
 from fluxvae.errors import CompressionError
-from fluxvae.models.build import build_decoder
-from fluxvae.weights import load_weights
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 from tests.compress.qat_starts import minmax, noise_latents, tables
 
 

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fluxvae.calibration import Calibration
 from fluxvae.compress.equalize import apply_scales, channel_groups
 from fluxvae.compress.fake import simulate
 from fluxvae.compress.forms import CompressedDecoder
@@ -22,13 +21,14 @@ from fluxvae.compress.schemes import Scheme
 from fluxvae.compress.sites import Site, conv_sites
 from fluxvae.compress.w8a8 import Effort, choose_int8, int8_share, quantize_w8a8
 from fluxvae.compress.write import write_compressed
-from fluxvae.data import EVALUATION_PHOTOS, photo_image
+from fluxvae.data.calibration import Calibration
+from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.models.build import build_decoder, build_encoder
+from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.compression import Compression
-from fluxvae.weights import load_weights
 from tests.artifacts import convert, recipe
 from tests.compress.packages import small_decoder
 

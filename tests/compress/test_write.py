@@ -14,7 +14,7 @@ import torch
 from fluxvae.compress.forms import Activation, CompressedDecoder, dense, stored_bytes
 from fluxvae.compress.guard import check_weights
 from fluxvae.compress.write import write_compressed
-from fluxvae.convert import write_model
+from fluxvae.convert.program import write_model
 from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package

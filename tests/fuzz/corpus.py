@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import save_file
 
 from fluxvae.mil.portable import compile_program
-from fluxvae.weights import load_weights
+from fluxvae.networks.weights import load_weights
 from tests.artifacts import convert, recipe
 from tests.checkpoint_files import in_style, write
 from tests.mil.cases import CASES as EVERY_CASE

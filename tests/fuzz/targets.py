@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from fluxvae.catalog import find_decoder
+from fluxvae.data.latents import read_latents
 from fluxvae.errors import FluxVAEError
-from fluxvae.inspection import inspect_model
-from fluxvae.latent_files import read_latents
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import check_model, read_package
 from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Feature, Program
 from fluxvae.mil.protobuf import message_module
+from fluxvae.networks.catalog import find_decoder
+from fluxvae.networks.describe import describe_file
+from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.axes import LatentInput
-from fluxvae.weights import load_weights
-from fluxvae.weights.describe import describe_file
+from fluxvae.validation.inspect import inspect_model
 from tests.fuzz.mutate import mutate_bytes, mutate_json, mutate_message, mutate_text
 
 LARGEST_INPUT = 1 << 20  # elements; what is larger is a model's right, and takes long

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fluxvae.convert import INPUT_NAME, OUTPUT_NAME
+from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil.blobs import BlobRef
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Constant, Feature, Op, Program, TensorType
-from fluxvae.models.build import build_decoder
-from fluxvae.weights import load_weights
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.weights import load_weights
 from tests.artifacts import VARIANTS, convert, normal_latent, recipe
 from tests.mil.hand import constant, operation, program, tensor
 

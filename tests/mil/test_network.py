@@ -16,7 +16,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Constant, Feature, Program, Signature
 from fluxvae.mil.protobuf import message_module
-from fluxvae.models.tiny import tiny_decoder, tiny_encoder
+from fluxvae.networks.tiny import tiny_decoder, tiny_encoder
 from tests.mil.networks import convert_network, run, save_network
 
 # Float32 on both sides, sums in another order: the difference relative to the largest expected

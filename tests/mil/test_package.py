@@ -21,15 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import ArtifactError, FluxVAEError, UnsupportedOpError
-from fluxvae.metrics import compare
 from fluxvae.mil.executor import Session
 from fluxvae.mil.files import path_inside
 from fluxvae.mil.package import check_model, parse_model, read_package
 from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Program
-from fluxvae.models.tiny import Block, LatentClamp
+from fluxvae.networks.tiny import Block, LatentClamp
+from fluxvae.validation.metrics import compare
 from tests.artifacts import recipe
 
 CHANNELS = 40  # 40 * 40 * 9 weights: above the 10,000 from which coremltools clusters exactly

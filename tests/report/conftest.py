@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fluxvae.report import write_report
-from fluxvae.report.matrix_report import write_matrix_report
+from fluxvae.report.matrix.report import write_matrix_report
 from tests.report import matrix_sample, sample
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")

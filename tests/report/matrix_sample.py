@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
-from fluxvae.matrix.record import (
+from fluxvae.records.experiment import (
     NONE,
     RESULT,
     Cell,

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from fluxvae.roundtrip_record import (
+from fluxvae.records.roundtrip import (
     FORMAT,
     REFERENCE,
     VERSION,
@@ -171,7 +171,7 @@ def record(pictures: list[Picture], results: list[Result], qualities: dict[str, 
 
 def renamed(path: Path, name: str, label: str) -> Path:
     """Give the record's first picture and its last variant other names; files stay as they are."""
-    from fluxvae.roundtrip_record import read_record
+    from fluxvae.records.roundtrip import read_record
 
     old = read_record(path)
     first, last = old.pictures[0].name, old.variants[-1].label

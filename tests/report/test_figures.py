@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fluxvae.errors import ReportError
-from fluxvae.report.attribution import attributions, summed_losses
+from fluxvae.records.roundtrip import Metric, read_record, write_record
 from fluxvae.report.figures import (
     MISSING,
     number,
@@ -19,7 +19,7 @@ from fluxvae.report.figures import (
     shorten,
     size_words,
 )
-from fluxvae.roundtrip_record import Metric, read_record, write_record
+from fluxvae.report.roundtrip.ablation import attributions, summed_losses
 
 PSNR = Metric("psnr", "PSNR", "dB", "higher", "numpy", None)
 SSIM = Metric("ssim", "SSIM", "", "higher", "scikit-image", None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fluxvae.report.figures import MISSING
-from fluxvae.report.matrix_report import write_matrix_report
+from fluxvae.report.matrix.report import write_matrix_report
 from tests.report import matrix_sample as made_up
 from tests.report.contrast import contrast, luminance
 

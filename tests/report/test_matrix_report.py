@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from fluxvae.errors import MatrixError
-from fluxvae.matrix.record import RESULT, Ablation, Change, Compounding, Result
-from fluxvae.matrix.summary import summarize
+from fluxvae.records.experiment import RESULT, Ablation, Change, Compounding, Result
+from fluxvae.records.summary import summarize
 from fluxvae.report.figures import DASH, INFINITY, MISSING
-from fluxvae.report.matrix_ablation import tables
-from fluxvae.report.matrix_charts import (
+from fluxvae.report.matrix.ablation import tables
+from fluxvae.report.matrix.charts import (
     CHARTS,
     MOST_COLOURS,
     MOST_MARKS,
@@ -25,11 +25,11 @@ from fluxvae.report.matrix_charts import (
     missing_words,
     points,
 )
-from fluxvae.report.matrix_figures import Matrix, significant
-from fluxvae.report.matrix_page import write_page
-from fluxvae.report.matrix_plot import chart_svg, runs_svg
-from fluxvae.report.matrix_report import MATRIX_PAGES, write_matrix_report
-from fluxvae.report.matrix_text import matrix_text
+from fluxvae.report.matrix.figures import Matrix, significant
+from fluxvae.report.matrix.page import write_page
+from fluxvae.report.matrix.plot import chart_svg, runs_svg
+from fluxvae.report.matrix.report import MATRIX_PAGES, write_matrix_report
+from fluxvae.report.matrix.summary import matrix_text
 from tests.report import matrix_sample as made_up
 from tests.report.test_report import table
 
@@ -245,7 +245,7 @@ def test_many_values_still_get_colours_and_marks():
 
 
 def test_a_crowded_chart_keeps_its_front(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fluxvae.report.matrix_charts.MOST_POINTS", 9)
+    monkeypatch.setattr("fluxvae.report.matrix.charts.MOST_POINTS", 9)
     (group,) = matrix_of(made_up.sample()).groups
     shown = points(group, CHARTS[0])
     kept = drawn(shown)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fluxvae.records.roundtrip import Roundtrip, read_record
 from fluxvae.report import write_report
 from fluxvae.report.figures import MISSING, read_report
-from fluxvae.roundtrip_record import Roundtrip, read_record
 from tests.report import sample
 from tests.report.contrast import contrast, luminance
 

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from fluxvae.errors import ReportError
+from fluxvae.records.roundtrip import read_record, write_record
 from fluxvae.report import PAGES, write_report
-from fluxvae.report.embed import embed
 from fluxvae.report.figures import DASH, MISSING, read_report
-from fluxvae.report.page import write_page
-from fluxvae.report.plot import plot_svg
-from fluxvae.report.sheet import ROWS, draw_sheet
-from fluxvae.report.summary import summary_text
-from fluxvae.roundtrip_record import read_record, write_record
+from fluxvae.report.roundtrip.embed import embed
+from fluxvae.report.roundtrip.page import write_page
+from fluxvae.report.roundtrip.plot import plot_svg
+from fluxvae.report.roundtrip.sheet import ROWS, draw_sheet
+from fluxvae.report.roundtrip.summary import summary_text
 from tests.cli.run import run
 from tests.report import sample
 

@@ -33,7 +33,7 @@ struct Planes: Equatable, Sendable {
 
   /// Rows (or columns) of each sample: every `step`-th block of 8, 4, 2 or 1, as it divides.
   ///
-  /// Blocks keep what convolutions see together; the same rule as `fluxvae/tiling.py`.
+  /// Blocks keep what convolutions see together; the same rule as `fluxvae/artifact/tiles.py`.
   static func places(_ extent: Int, _ step: Int) -> [[Int]] {
     let block = [8, 4, 2].first { extent.isMultiple(of: step * $0) } ?? 1
     return (0..<step).map { start in (0..<extent).filter { $0 / block % step == start } }
@@ -42,7 +42,7 @@ struct Planes: Equatable, Sendable {
   /// Statistics `(1, norms, groups, 2)` of several equal samples as those of one sample of all.
   ///
   /// In the last axis stand a mean and a deviation. The variance of all is the mean variance and the
-  /// variance of the means; as `fluxvae/tiling.py` has it, in double precision.
+  /// variance of the means; as `fluxvae/artifact/tiles.py` has it, in double precision.
   static func pooled(_ parts: [Planes]) -> Planes? {
     guard let first = parts.first else { return nil }
     guard parts.count > 1 else { return first }

@@ -6,7 +6,7 @@ struct TileCut: Equatable, Sendable {
   /// Tiles of `size` over an axis of `total`, each `halo` away from what it leaves out; the image's
   /// own ends need no halo. The last tile ends where the axis does: all have one size.
   ///
-  /// The same rule as `fluxvae/tiling.py`. Nil when a tile is larger than the axis, or all halo.
+  /// The same rule as `fluxvae/artifact/tiles.py`. Nil when a tile is larger than the axis, or all halo.
   static func cuts(of total: Int, size: Int, halo: Int) -> [TileCut]? {
     if total == size { return [TileCut(start: 0, kept: 0..<total)] }
     guard size > 2 * halo, total > size else { return nil }

@@ -3,7 +3,7 @@ import Testing
 
 @testable import FluxVAE
 
-/// Texts as fluxvae/package.py writes them; the tests with models read real ones.
+/// Texts as fluxvae/artifact/save.py writes them; the tests with models read real ones.
 enum Written {
   static func metadata(
     recipe: String = recipe(), contract: String = contract(), format: String = "1"
@@ -13,7 +13,7 @@ enum Written {
       "com.github.fluxvae.recipe": recipe,
       "com.github.fluxvae.latent_contract": contract,
       "com.github.fluxvae.weights_digest": "c0ffee",
-      "com.github.fluxvae.weights": #"{"kind": "demo", "name": "demo", "sha256": null}"#,
+      "com.github.fluxvae.networks": #"{"kind": "demo", "name": "demo", "sha256": null}"#,
       "com.github.fluxvae.versions": #"{"fluxvae": "0.1"}"#,
     ]
   }

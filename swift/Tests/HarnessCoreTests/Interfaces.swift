@@ -14,7 +14,7 @@ enum Interfaces {
       shapes: enumerated ?? (ranges != nil || shape.isEmpty ? [] : [shape]), ranges: ranges)
   }
 
-  /// A decoder that takes `BundleFolder`'s arrays, with metadata as fluxvae/package.py writes it.
+  /// A decoder that takes `BundleFolder`'s arrays, with metadata as fluxvae/artifact/save.py writes it.
   static func decoder(
     metadata: [String: String] = metadata(), latent: Feature? = nil, image: Feature? = nil
   ) -> Interface {

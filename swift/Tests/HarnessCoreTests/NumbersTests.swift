@@ -54,7 +54,7 @@ struct NumbersTests {
     }
   }
 
-  @Test("metrics are those of fluxvae/metrics.py")
+  @Test("metrics are those of fluxvae/validation/metrics.py")
   func metrics() throws {
     for pair in vectors.metrics {
       let candidate = try Tensor(

@@ -2,7 +2,7 @@ import Foundation
 
 /// What fluxvae wrote into a model's metadata, as far as the harness judges by it.
 ///
-/// The Python side is `fluxvae/package.py`. Nil fields are entries that are not there; a foreign
+/// The Python side is `fluxvae/artifact/save.py`. Nil fields are entries that are not there; a foreign
 /// model has no record at all.
 public struct ArtifactRecord: Equatable, Sendable {
   public let variant: String?

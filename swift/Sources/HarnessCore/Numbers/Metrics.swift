@@ -2,7 +2,7 @@ import Foundation
 
 /// How far an output is from its reference, computed in double precision over all values.
 ///
-/// The same definitions as `fluxvae/metrics.py`: distances are nil (there: not a number) when the
+/// The same definitions as `fluxvae/validation/metrics.py`: distances are nil (there: not a number) when the
 /// output holds a NaN or an infinity, and `psnrDb` is nil too (there: infinite) for equal arrays.
 public struct Metrics: Codable, Equatable, Sendable {
   @Nullable public var maxAbs: Double?

@@ -1,0 +1,144 @@
+"""Who runs an artifact: our reference executor on any OS, or Core ML itself on a Mac.
+
+Both take a float32 NCHW latent and give a float32 NCHW image in the contract's range, so that
+nothing above has to know layouts, dtypes or image outputs. The Core ML side has not been run on a
+Mac yet.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fluxvae.data.latents import to_model, to_planes
+from fluxvae.errors import ArtifactError, ToolError
+from fluxvae.mil.executor import OnOp, Session
+from fluxvae.mil.program import Feature, Program, Signature
+
+# Apple's spelling on the left, coremltools' enumeration on the right.
+COMPUTE_UNITS = {
+    "all": "ALL",
+    "cpuOnly": "CPU_ONLY",
+    "cpuAndGPU": "CPU_AND_GPU",
+    "cpuAndNeuralEngine": "CPU_AND_NE",
+}
+Runner = Callable[[np.ndarray], np.ndarray]
+# Arrays by the names of a function's inputs, to its one output.
+FunctionRunner = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+def choose_backend(backend: str) -> str:
+    """``reference`` or ``coreml``. Raises ToolError for Core ML where there is none."""
+    on_mac = sys.platform == "darwin"
+    if backend == "coreml" and not on_mac:
+        raise ToolError(
+            "--backend coreml needs macOS: Core ML exists on Apple's systems only; "
+            "--backend reference runs the same program here"
+        )
+    return "coreml" if on_mac and backend != "reference" else "reference"
+
+
+def single_input(signature: Signature) -> tuple[Feature, Feature]:
+    """The latent and the image feature. Raises ArtifactError when there are others."""
+    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+        raise ArtifactError(
+            f"a decoder has one input and one output; this model has {len(signature.inputs)} "
+            f"and {len(signature.outputs)}"
+        )
+    return signature.inputs[0], signature.outputs[0]
+
+
+def input_shapes(signature: Signature) -> tuple[tuple[int, ...], ...]:
+    """Every latent shape the function accepts, the default one first."""
+    latent, _ = single_input(signature)
+    rest = tuple(s for s in latent.shapes if s != latent.shape)
+    return (latent.shape, *rest)
+
+
+def raw_runner(
+    program: Program,
+    function: str | None,
+    backend: str,
+    units: str = "all",
+    on_op: OnOp | None = None,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from the model's own input array to its own output array, unchanged.
+
+    ``on_op`` sees every operation's outputs, where the executor runs: Core ML shows none.
+    """
+    name = function or program.default_function
+    latent, _ = single_input(program.signatures[name])
+    run = function_runner(program, name, backend, units, on_op)
+    return lambda array: run({latent.name: array})
+
+
+def function_runner(
+    program: Program, name: str, backend: str, units: str = "all", on_op: OnOp | None = None
+) -> FunctionRunner:
+    """One function with any number of inputs; its only output, unchanged. See ``raw_runner``."""
+    if name not in program.signatures or len(program.signatures[name].outputs) != 1:
+        raise ArtifactError(
+            f"{program.path.name} has no function {name!r} with one output; the model is damaged"
+        )
+    (output,) = program.signatures[name].outputs
+    if choose_backend(backend) == "reference":
+        session = Session(program, name)
+        return lambda arrays: session.run(arrays, on_op=on_op)[output.name]
+    return _coreml_runner(program.path, name, program, units)
+
+
+def make_runner(
+    program: Program,
+    function: str | None,
+    layout: str,
+    backend: str,
+    units: str = "all",
+    *,
+    span: tuple[float, float] = (0.0, 1.0),
+    on_op: OnOp | None = None,
+) -> Runner:
+    """A function from latent (1, C, h, w) to image (1, 3, H, W), both float32.
+
+    FLUX.1's tokens come as the map that they are the places of.
+    ``span`` is the range of the contract, which the levels of an 8-bit output stand for.
+    """
+    run = raw_runner(program, function, backend, units, on_op)
+    tokens = takes_tokens(program, function)
+
+    def decode(latent: np.ndarray) -> np.ndarray:
+        array = to_model(latent, layout, tokens=tokens)
+        return to_planes(run(np.ascontiguousarray(array, np.float32)), layout, span)
+
+    return decode
+
+
+def takes_tokens(program: Program, function: str | None = None) -> bool:
+    """Whether the latent is FLUX.1's tokens (1, S, 64), which have no layout."""
+    latent, _ = single_input(program.signatures[function or program.default_function])
+    return len(latent.shape) == 3
+
+
+def _coreml_runner(path: Path, function: str, program: Program, units: str) -> FunctionRunner:
+    """Core ML through coremltools' macOS binding, packages and compiled models alike.
+
+    Not yet run on a Mac.
+    """
+    import coremltools as ct
+
+    signature = program.signatures[function]
+    (output,) = signature.outputs
+    dtypes = {f.name: np.float16 if f.dtype == "fp16" else np.float32 for f in signature.inputs}
+    options: dict[str, Any] = {"compute_units": ct.ComputeUnit[COMPUTE_UNITS[units]]}
+    if len(program.functions) > 1:
+        options["function_name"] = function
+    load = ct.models.CompiledMLModel if path.suffix == ".mlmodelc" else ct.models.MLModel
+    model = load(str(path), **options)
+
+    def run(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        given = {name: array.astype(dtypes[name]) for name, array in arrays.items()}
+        result = model.predict(given)[output.name]
+        return np.asarray(result)[..., :3] if output.kind == "image" else np.asarray(result)
+
+    return run

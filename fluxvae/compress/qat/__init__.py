@@ -1,0 +1,1 @@
+"""Training with the int8 arithmetic in the loop."""

@@ -1,0 +1,103 @@
+"""How far activations go: the float32 program on latents, operation by operation.
+
+float16 ends at 65504. What a float32 program computes beyond that becomes infinite in a float16
+one, and a GroupNorm whose squares do makes its group zero: the image stays finite and is wrong.
+"""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from fluxvae.convert.program import write_model
+from fluxvae.data.latents import Latent, to_model
+from fluxvae.errors import LatentError
+from fluxvae.files import scratch
+from fluxvae.mil.executor import Session
+from fluxvae.mil.package import read_package
+from fluxvae.mil.program import Op
+from fluxvae.recipes import Recipe, Size
+
+FP16_LIMIT = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One operation: the largest magnitude of its output over all latents, and on which one."""
+
+    index: int
+    kind: str
+    name: str
+    shape: tuple[int, ...]
+    largest: float
+    latent: str
+
+    @property
+    def headroom(self) -> float:
+        """float16's limit over the largest magnitude: below 1 it overflows."""
+        return FP16_LIMIT / self.largest if self.largest else math.inf
+
+
+@dataclass(frozen=True)
+class Census:
+    """Every operation of one program in order, over all latents of one size."""
+
+    size: Size
+    latents: tuple[str, ...]
+    taps: tuple[Tap, ...]
+
+    def beyond(self, limit: float = FP16_LIMIT) -> tuple[Tap, ...]:
+        """The operations whose output goes beyond ``limit``, in program order."""
+        return tuple(tap for tap in self.taps if not tap.largest <= limit)
+
+
+def take_census(
+    decoder: nn.Module, recipe: Recipe, channels: int, latents: Sequence[Latent]
+) -> Census:
+    """Convert ``recipe`` at float32 for the latents' size, run it on each, and keep the ranges.
+
+    ``latents`` (1, C, h, w) are of the form the recipe takes, and of its first size; ``channels``
+    are those of the decoder's own latent. Values have the names that they have in the artifact
+    which ``recipe`` makes. Raises LatentError without latents or for several sizes.
+    """
+    shapes = {latent.values.shape for latent in latents}
+    if len(shapes) != 1:
+        raise LatentError(f"a census takes latents of one size, got {sorted(shapes) or 'none'}")
+    one = replace(
+        recipe.resolved(), precision="float32", io_precision="auto", fp16_safety="report",
+        shapes="fixed", compression=None, sizes=recipe.sizes[:1],
+    )  # fmt: skip
+    with scratch(Path(tempfile.gettempdir())) as folder:
+        path = folder / "census.mlpackage"
+        write_model(decoder, one, channels, path)
+        session = Session(read_package(path))
+        taps = _taps(session, recipe.layout, latents)
+    return Census(one.sizes[0], tuple(latent.name for latent in latents), taps)
+
+
+def _taps(session: Session, layout: str, latents: Sequence[Latent]) -> tuple[Tap, ...]:
+    (feature,) = session.signature.inputs
+    found: dict[str, Tap] = {}
+    for latent in latents:
+        array = to_model(latent.values, layout, tokens=len(feature.shape) == 3)
+        steps = session.iterate({feature.name: np.ascontiguousarray(array)})
+        for index, (operation, outputs) in enumerate(steps, start=1):
+            for name, value in outputs.items():
+                if not value.is_floating_point():
+                    continue
+                tap = _tap(index, operation, name, value, latent.name)
+                if name not in found or not tap.largest <= found[name].largest:
+                    found[name] = tap
+    return tuple(found.values())
+
+
+def _tap(index: int, operation: Op, name: str, value: Tensor, latent: str) -> Tap:
+    low, high = value.aminmax()
+    largest = max(-float(low), float(high), 0.0)
+    if math.isnan(float(low)) or math.isnan(float(high)):
+        largest = math.inf
+    return Tap(index, operation.kind, name, tuple(value.shape), largest, latent)

@@ -1,0 +1,251 @@
+"""A KL decoder whose residual stream fits float16: powers of two folded through it, exactly.
+
+GroupNorm does not see the scale of a group: ``GN(h; eps) = GN(h / s; eps / s^2)``. So a group of
+channels of the residual stream may be carried divided by s, if what writes the stream
+(convolutions, the attention's output) divides by s, what reads it without a norm (upsamplers,
+shortcuts) multiplies, and every norm on it takes ``eps / s^2`` for that group. The same holds
+inside a residual block, from its first convolution to its second norm. Powers of two change no
+digit of a weight.
+
+float16 needs it for GroupNorm's squares above all: they overflow from a distance of 256 from the
+mean on. The variance is infinite then, the group zero, and the image finite and wrong.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fluxvae.convert.rewrite.replace import with_parts
+from fluxvae.networks.kl import Attention, KLDecoder, Resnet
+
+LARGEST = 64.0  # of a group of the stream, once rescaled: its squares stay below 2^14
+Exponents = dict[str, tuple[int, ...]]  # stream -> the power of two each group is divided by
+
+
+@dataclass
+class Stream:
+    """Values that share one scale: who writes them, who reads them, and the norms on them."""
+
+    name: str
+    writers: list[str] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
+    norms: list[str] = field(default_factory=list)
+
+
+def streams(decoder: KLDecoder) -> tuple[Stream, ...]:
+    """Every stream of a KL decoder, each named after what writes it first."""
+    found = [Stream("conv_in", writers=["conv_in"])]
+
+    def resnet(name: str, block: Resnet) -> None:
+        found[-1].norms.append(f"{name}.norm1")
+        branch = Stream(f"{name}.conv1", writers=[f"{name}.conv1"], norms=[f"{name}.norm2"])
+        if block.conv_shortcut is None:
+            found[-1].writers.append(f"{name}.conv2")
+            found.insert(-1, branch)
+            return
+        shortcut = f"{name}.conv_shortcut"
+        found[-1].readers.append(shortcut)
+        found.extend([branch, Stream(shortcut, writers=[shortcut, f"{name}.conv2"])])
+
+    resnet("mid_block.resnets.0", decoder.mid_block.resnets[0])  # type: ignore[arg-type]
+    found[-1].norms.append("mid_block.attentions.0.group_norm")
+    found[-1].writers.append("mid_block.attentions.0.to_out.0")
+    resnet("mid_block.resnets.1", decoder.mid_block.resnets[1])  # type: ignore[arg-type]
+    for stage, block in enumerate(decoder.up_blocks):
+        for index, inner in enumerate(block.resnets):  # type: ignore[arg-type]
+            resnet(f"up_blocks.{stage}.resnets.{index}", inner)
+        if block.upsamplers is not None:
+            conv = f"up_blocks.{stage}.upsamplers.0.conv"
+            found[-1].readers.append(conv)
+            found.append(Stream(conv, writers=[conv]))
+    found[-1].norms.append("conv_norm_out")
+    return tuple(found)
+
+
+class ScaledGroupNorm(nn.Module):
+    """GroupNorm with an epsilon of its own for each group, in the operations of Core ML's."""
+
+    eps: Tensor
+
+    def __init__(self, plain: nn.GroupNorm, divided_by: Tensor) -> None:
+        super().__init__()
+        self.groups = plain.num_groups
+        eps = (plain.eps / divided_by.double() ** 2).to(plain.weight.dtype)
+        self.register_buffer("eps", eps[None, :, None, None, None])
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.reshape(x.shape[0], self.groups, -1, *x.shape[2:])
+        axes = (2, 3, 4)
+        variance = parts.var(axes, correction=0, keepdim=True)
+        centred = parts - parts.mean(axes, keepdim=True)
+        normal = (centred / torch.sqrt(variance + self.eps)).reshape(x.shape)
+        return normal * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def choose_exponents(decoder: KLDecoder, latents: Iterable[Tensor]) -> Exponents:
+    """For each stream with a group above ``LARGEST``: the least powers that bring it there.
+
+    ``latents``: (1, C, h, w) in the decoder's own space, what it is to be safe for. Streams that
+    fit as they are do not appear.
+    """
+    peaks = group_peaks(decoder, latents)
+    exponents = {}
+    for name, peak in peaks.items():
+        powers = tuple(_power(value) for value in peak.tolist())
+        if any(powers):
+            exponents[name] = powers
+    return exponents
+
+
+def _power(peak: float) -> int:
+    return max(0, math.ceil(math.log2(peak / LARGEST))) if peak > 0 else 0
+
+
+def group_peaks(decoder: KLDecoder, latents: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Largest magnitude in each group (G,) of each stream, over all its values and all latents."""
+    groups = decoder.conv_norm_out.num_groups
+    peaks: dict[str, Tensor] = {}
+
+    def note(stream: str, value: Tensor) -> None:
+        places = value.transpose(1, -1) if value.dim() == 3 else value  # tokens: channels last
+        peak = places.detach().abs().reshape(len(places), groups, -1).amax((0, 2))
+        peaks[stream] = torch.maximum(peaks[stream], peak) if stream in peaks else peak
+
+    hooks = []
+    for stream in streams(decoder):
+        for name in (*stream.norms, *stream.readers):
+            hooks.append(
+                decoder.get_submodule(name).register_forward_pre_hook(
+                    lambda _, inputs, stream=stream.name: note(stream, inputs[0])
+                )
+            )
+        for name in stream.writers:
+            hooks.append(
+                decoder.get_submodule(name).register_forward_hook(
+                    lambda _, __, output, stream=stream.name: note(stream, output)
+                )
+            )
+    try:
+        with torch.no_grad():
+            for latent in latents:
+                decoder(latent)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return peaks
+
+
+def rescaled(decoder: KLDecoder, exponents: Mapping[str, tuple[int, ...]]) -> KLDecoder:
+    """A copy of ``decoder`` with these streams divided by powers of two; equal in real numbers.
+
+    The attention is left in its plain form: ``with_attention`` and ``with_latents`` come after.
+    """
+    parts: dict[str, nn.Module] = {}
+
+    def layer(name: str) -> nn.Module:
+        return parts.get(name) or decoder.get_submodule(name)
+
+    for stream in streams(decoder):
+        powers = exponents.get(stream.name)
+        if powers is None:
+            continue
+        by_group = torch.tensor([2.0**power for power in powers], dtype=torch.float64)
+        for name in stream.writers:
+            parts[name] = _scaled(layer(name), out=1 / by_group)
+        for name in stream.readers:
+            parts[name] = _scaled(layer(name), into=by_group)
+        for name in stream.norms:
+            norm = decoder.get_submodule(name)
+            assert isinstance(norm, nn.GroupNorm)
+            parts[name] = ScaledGroupNorm(norm, by_group)
+    twin = with_parts(decoder, parts)
+    assert isinstance(twin, KLDecoder)
+    return twin
+
+
+def _scaled(
+    layer: nn.Module, *, out: Tensor | None = None, into: Tensor | None = None
+) -> nn.Conv2d | nn.Linear:
+    """A convolution or linear layer with its outputs (or inputs) multiplied, group by group."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    assert layer.bias is not None
+    weight, bias = layer.weight, layer.bias
+    if out is not None:
+        factor = out.repeat_interleave(len(weight) // len(out)).to(weight.dtype)
+        weight = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
+        bias = bias * factor
+    if into is not None:
+        factor = into.repeat_interleave(weight.shape[1] // len(into)).to(weight.dtype)
+        weight = weight * factor.reshape(1, -1, *[1] * (weight.dim() - 2))
+    if isinstance(layer, nn.Linear):
+        twin: nn.Conv2d | nn.Linear = nn.Linear(
+            layer.in_features, layer.out_features, dtype=weight.dtype
+        )
+    else:
+        twin = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,  # type: ignore[arg-type]
+            padding=layer.padding,  # type: ignore[arg-type]
+            dtype=weight.dtype,
+        )
+    twin.load_state_dict({"weight": weight, "bias": bias})
+    return twin
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far the values at one place of a torch decoder go.
+
+    ``square``: the squares that a GroupNorm sums, which no module gives; ``value``: an output.
+    """
+
+    place: str
+    kind: str
+    largest: float
+
+
+def reaches(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Reach, ...]:
+    """The largest magnitudes of any decoder's layers over all latents, the farthest first."""
+    found: dict[tuple[str, str], float] = {}
+
+    def note(place: str, kind: str, value: Tensor) -> None:
+        key = (place, kind)
+        found[key] = max(found.get(key, 0.0), _largest(value))
+
+    def square(place: str, norm: nn.GroupNorm, value: Tensor) -> None:
+        parts = value.detach().reshape(len(value), norm.num_groups, -1)
+        note(place, "square", (parts - parts.mean(2, keepdim=True)).square())
+
+    hooks = []
+    for name, module in decoder.named_modules():
+        if isinstance(module, nn.GroupNorm):
+            hooks.append(
+                module.register_forward_pre_hook(
+                    lambda norm, inputs, name=name: square(name, norm, inputs[0])
+                )
+            )
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.GroupNorm | Resnet | Attention):
+            hooks.append(
+                module.register_forward_hook(
+                    lambda _, __, output, name=name: note(name, "value", output)
+                )
+            )
+    try:
+        with torch.no_grad():
+            for latent in latents:
+                decoder(latent)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    rows = (Reach(place, kind, largest) for (place, kind), largest in found.items())
+    return tuple(sorted(rows, key=lambda row: -row.largest))
+
+
+def _largest(value: Tensor) -> float:
+    largest = float(value.detach().abs().max())
+    return math.inf if math.isnan(largest) else largest

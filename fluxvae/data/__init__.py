@@ -1,0 +1,1 @@
+"""What goes in: photos, images, latents and their spaces."""

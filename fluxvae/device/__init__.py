@@ -1,0 +1,1 @@
+"""The tools of a machine: Swift, compilers, benchmarks, power."""

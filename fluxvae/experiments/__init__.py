@@ -1,0 +1,1 @@
+"""Many recipes measured: cells, run by one engine."""

@@ -1,0 +1,231 @@
+"""Several recipes of one decoder in one table, on the same photos.
+
+Every recipe is converted and saved; the saved package is run by the reference executor and held
+against the float32 torch decoder. The photos are none that compression looked at.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fluxvae.artifact.backends import make_runner
+from fluxvae.artifact.save import Record, read_record
+from fluxvae.data.calibration import encode, read_folder
+from fluxvae.data.photos import EVALUATION_PHOTOS, crop_image, photo_image
+from fluxvae.errors import OutputError, UsageError
+from fluxvae.mil.package import read_package
+from fluxvae.mil.program import Program
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.source import Weights
+from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
+from fluxvae.validation.evidence import Evidence
+from fluxvae.validation.inspect import quantization_evidence
+from fluxvae.validation.metrics import compare
+
+PLAIN = "float16"  # how a table names the recipe without compression
+PLAIN_NAMES = ("fp16", PLAIN)
+
+
+@dataclass(frozen=True)
+class View:
+    """One held-out picture: latent (1, C, h, w) and the float32 torch image (1, 3, H, W)."""
+
+    name: str
+    latent: np.ndarray
+    reference: np.ndarray
+
+
+@dataclass(frozen=True)
+class ViewResult:
+    """One picture through one artifact. PSNR of the unclamped output; SSIM of it clamped."""
+
+    name: str
+    psnr_db: float
+    max_abs: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe. ``bytes`` of the weight file, ``fraction`` of float16's; figures are means."""
+
+    label: str
+    recipe: Recipe
+    path: Path
+    kept: bool  # made by an earlier run
+    bytes: int
+    package_bytes: int
+    fraction: float
+    psnr_db: float
+    ssim: float
+    evidence: Evidence
+    views: tuple[ViewResult, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, the uncompressed one first."""
+
+    weights: Weights
+    size: Size
+    rows: tuple[Row, ...]
+
+
+def parse_recipes(text: str, base: Recipe) -> tuple[Recipe, ...]:
+    """``fp16,int8,pal4-plain`` to recipes like ``base``; ``fp16`` comes first, asked for or not.
+
+    Raises UsageError for names that are none, that come twice, or that ``base``'s target is too
+    old for.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    compressions = [parse_label(name) for name in names if name not in PLAIN_NAMES]
+    for compression in compressions:
+        if compressions.count(compression) > 1:
+            raise UsageError(f"recipe {compression.label()!r} is given twice in {text!r}")
+    return (base, *(replace(base, compression=c) for c in compressions))
+
+
+def photo_views(weights: Weights, encoder: Weights, size: Size) -> tuple[View, ...]:
+    """The evaluation photos: never trained on, never calibrated with."""
+    images = [photo_image(p, size.height, size.width) for p in EVALUATION_PHOTOS]
+    return _views(weights, encoder, [p.name for p in EVALUATION_PHOTOS], images)
+
+
+def folder_views(
+    weights: Weights,
+    encoder: Weights,
+    size: Size,
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[View, ...]:
+    """The middle of every image of a folder, in the order of names; ``say`` is called with notes.
+
+    Raises CompressionError.
+    """
+    found = read_folder(folder, "use --images photos", say)
+    images = [(name, _middle(pixels, size)) for name, pixels in found]
+    return _views(weights, encoder, [name for name, _ in images], [image for _, image in images])
+
+
+def compare_variants(
+    weights: Weights,
+    recipes: Sequence[Recipe],
+    views: Sequence[View],
+    folder: Path,
+    *,
+    save: Callable[[Recipe, Path], object],
+    reusable: Callable[[Record], bool] = lambda _: True,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Make (or find) each recipe's artifact in ``folder``, run it on ``views``, and tabulate.
+
+    ``recipes`` start with the uncompressed one and have one size. ``save`` makes an artifact at a
+    path; an artifact that is there already, of the same recipe and weights and ``reusable``, is
+    measured again and not made again, unless ``overwrite``.
+    Raises OutputError when a place is taken by another artifact, and what ``save`` raises.
+    """
+    paths = [folder / artifact_name(recipe, weights.source.kind) for recipe in recipes]
+    kept = [not overwrite and is_kept(p, r, weights, reusable)
+            for p, r in zip(paths, recipes, strict=True)]  # fmt: skip
+    rows: list[Row] = []
+    for recipe, path, there in zip(recipes, paths, kept, strict=True):
+        label = label_of(recipe)
+        tell(f"{label}: {'already there' if there else 'converting'}")
+        if not there:
+            save(recipe, path)
+        rows.append(_row(label, recipe, path, there, views, rows[0] if rows else None))
+        tell(f"{label}: {rows[-1].psnr_db:.2f} dB, {rows[-1].bytes} bytes")
+    return Comparison(weights, recipes[0].sizes[0], tuple(rows))
+
+
+def label_of(recipe: Recipe) -> str:
+    """``float16``, or the compression's label."""
+    return recipe.compression.label() if recipe.compression else PLAIN
+
+
+def weight_bytes(package: Path) -> int:
+    """Bytes of a package's weight files, with their headers and padding."""
+    folder = package / "Data" / "com.apple.CoreML" / "weights"
+    return sum(f.stat().st_size for f in folder.iterdir())
+
+
+def similarity(candidate: np.ndarray, reference: np.ndarray) -> float:
+    """Mean SSIM of two images (1, 3, H, W) clamped to [0, 1] (scikit-image's, 7 x 7 windows)."""
+    from skimage.metrics import structural_similarity
+
+    a, b = (np.clip(x[0], 0, 1).astype(np.float64) for x in (candidate, reference))
+    return float(structural_similarity(a, b, data_range=1.0, channel_axis=0))
+
+
+def _row(
+    label: str,
+    recipe: Recipe,
+    path: Path,
+    kept: bool,
+    views: Sequence[View],
+    plain: Row | None,
+) -> Row:
+    program = read_package(path)
+    results = tuple(_measure(program, recipe, views))
+    size = weight_bytes(path)
+    return Row(
+        label=label,
+        recipe=recipe,
+        path=path,
+        kept=kept,
+        bytes=size,
+        package_bytes=sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
+        fraction=size / plain.bytes if plain else 1.0,
+        psnr_db=math.fsum(r.psnr_db for r in results) / len(results),
+        ssim=math.fsum(r.ssim for r in results) / len(results),
+        evidence=quantization_evidence(program),
+        views=results,
+    )
+
+
+def _measure(program: Program, recipe: Recipe, views: Sequence[View]) -> Iterable[ViewResult]:
+    runner = make_runner(program, None, recipe.layout, "reference")
+    for view in views:
+        image = runner(view.latent)
+        metrics = compare(image, view.reference)
+        ssim = math.nan if metrics.nan or metrics.inf else similarity(image, view.reference)
+        yield ViewResult(view.name, metrics.psnr_db, metrics.max_abs, ssim)
+
+
+def is_kept(
+    path: Path, recipe: Recipe, weights: Weights, reusable: Callable[[Record], bool]
+) -> bool:
+    """Whether ``path`` holds what would be made there. Raises OutputError for anything else."""
+    if not path.exists():
+        return False
+    record = read_record(read_package(path))
+    same = record is not None and (record.recipe, record.weights_digest) == (recipe, weights.digest)
+    if not same or record is None or not reusable(record):
+        raise OutputError(
+            f"{path} was made otherwise (other weights, calibration or version): pass "
+            "--overwrite, or another folder with --out"
+        )
+    return True
+
+
+def _middle(pixels: np.ndarray, size: Size) -> np.ndarray:
+    wanted = (size.height, size.width)
+    room = (max(0, have - want) // 2 for have, want in zip(pixels.shape, wanted, strict=False))
+    top, left = room
+    return crop_image(pixels, top, left, *wanted)
+
+
+def _views(
+    weights: Weights, encoder: Weights, names: Sequence[str], images: Sequence[np.ndarray]
+) -> tuple[View, ...]:
+    decoder = build_decoder(weights)
+    views = []
+    for name, latent in zip(names, encode(encoder, images), strict=True):
+        with torch.no_grad():
+            views.append(View(name, latent, decoder(torch.from_numpy(latent)).numpy()))
+    return tuple(views)

@@ -1,0 +1,118 @@
+"""One piece of work of a matrix as plain data: what a process of its own is given.
+
+Four kinds: ``solve`` finds compressed weights, ``stage`` measures a program of the error budget
+(both shared by several cells), ``cell`` makes, judges and measures an artifact, ``measure`` only
+measures one that another machine made.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fluxvae.device.host import chip, os_build, this_host
+from fluxvae.experiments.file import Settings, Thresholds
+from fluxvae.experiments.inputs import Tensor
+from fluxvae.experiments.plan import folder_name
+from fluxvae.files import write_text
+from fluxvae.records.experiment import FORMAT, RESULT, VERSION, Cell, Host, Result
+from fluxvae.schema import build, parse_json
+
+Kind = Literal["solve", "stage", "cell", "measure"]
+SOLVED = "solved.safetensors"
+STAGE = "stage.json"
+OUT = "out"  # below a job's folder: all that it makes
+
+
+@dataclass(frozen=True)
+class Job:
+    """``key``: of the cell, the solution or the stage. ``recipe``: plain data; empty for a cell
+    that has none. ``inputs``: the latents it uses, by name. ``files``: local paths by role
+    (``weights``, ``latents``, ``solved``, ``stage:conversion``, ``made``, ``harness``).
+    ``measured``: whether this job also measures what it made."""
+
+    kind: Kind
+    key: str
+    cell: Cell
+    recipe: dict[str, Any]
+    settings: Settings
+    thresholds: Thresholds
+    weights_digest: str
+    inputs_digest: str
+    versions: dict[str, str]
+    inputs: dict[str, Tensor]
+    files: dict[str, str]
+    measured: bool = True
+
+    @property
+    def name(self) -> str:
+        """For people and folders."""
+        if self.kind in ("cell", "measure"):
+            return folder_name(self.key, self.cell)
+        return f"{self.kind}-{self.key[:16]}"
+
+
+def job_json(job: Job) -> str:
+    return json.dumps(asdict(job))
+
+
+def parse_job(text: str) -> Job:
+    """The inverse of ``job_json``. Raises ValueError."""
+    return build(Job, parse_json(text))
+
+
+def failed(job: Job, reason: str) -> Result:
+    """The result of a cell that could not be done to its end."""
+    return empty_result(job, "failed", reason)
+
+
+def empty_result(job: Job, status: Literal["failed", "n/a"], reason: str) -> Result:
+    """A result without figures, from this machine."""
+    return Result(
+        format=FORMAT,
+        version=VERSION,
+        key=job.key,
+        cell=job.cell,
+        status=status,
+        reason=" ".join(reason.split()),
+        verdict=None,
+        weights_digest=job.weights_digest,
+        inputs_digest=job.inputs_digest,
+        versions=job.versions,
+        host=host_here(job.versions["python"]),
+        seconds={},
+        bytes=None,
+        artifact=None,
+        artifact_sha256={},
+        errors=(),
+        budget={},
+        runs=(),
+        placement={},
+        energy=None,
+        flags=(),
+    )
+
+
+def host_here(python: str) -> Host:
+    """This machine, as results tell of it."""
+    host = this_host()
+    return Host(
+        system=host.system,
+        release=host.release,
+        build=os_build(host),
+        arch=host.arch,
+        chip=chip(host),
+        memory=host.memory,
+        python=python,
+    )
+
+
+def cell_toml(cell: Cell) -> str:
+    """A cell as TOML; a JSON string in ASCII is a TOML string."""
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(cell).items())
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """``result.json`` into ``folder``, whole or not at all, and its digest beside it."""
+    text = json.dumps(asdict(result), indent=1, allow_nan=False) + "\n"
+    write_text(folder / RESULT, text, overwrite=True)

@@ -1,0 +1,212 @@
+"""One command for a Mac: every step for a stated list of models, resumable, in one record.
+
+Each artifact is converted and compiled, judged by the reference executor, and then validated,
+timed, planned and repeated through Swift on every set of compute units. A rehearsal runs the same
+steps without a Mac: what the CPU can do there is done by the reference executor and labelled so,
+the rest is "not run".
+
+Not run on a Mac yet.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+from fluxvae import __version__
+from fluxvae.device.harness import UNITS
+from fluxvae.errors import FluxVAEError
+from fluxvae.experiments.mac_steps import STEPS, Place, Step
+from fluxvae.files import data_sha256
+from fluxvae.recipes import Recipe, Size, parse_label
+from fluxvae.records.mac import (
+    EACH,
+    FORMAT,
+    VERSION,
+    Artifact,
+    Cell,
+    Kind,
+    Machine,
+    MacRecord,
+    Status,
+    Task,
+    keep_cell,
+    kept_cell,
+)
+
+NEEDS_A_MAC = "needs a Mac"
+MEASURED: tuple[Kind, ...] = ("validate", "bench", "plan")  # on one set of units after another
+REHEARSED_UNITS = ("cpuOnly",)
+# Every form that ``known_trouble`` has reports about, and next to each the one it is compared with:
+# tables with and without scales, integers in blocks and by channel, int8.
+COMPRESSED = (
+    *("pal4-channel-scale-plain", "pal4-tensor-plain", "int4-block32-plain"),
+    *("int4-channel-plain", "int8-plain"),
+)
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Seconds that finished steps took, for an estimate of the rest."""
+
+    spent: tuple[tuple[Task, float], ...] = ()
+
+    def after(self, task: Task, seconds: float) -> "Progress":
+        return replace(self, spent=(*self.spent, (task, seconds)))
+
+    def left(self, tasks: Sequence[Task]) -> float | None:
+        """Seconds for ``tasks``: as long as their kinds took so far; None while one is unknown."""
+        known = {
+            kind: [s for t, s in self.spent if t.kind == kind]
+            for kind in {t.kind for t, _ in self.spent}
+        }
+        if any(t.kind not in known for t in tasks):
+            return None
+        return sum(sum(known[t.kind]) / len(known[t.kind]) for t in tasks)
+
+
+def stated_list(variants: Sequence[str], sizes: Sequence[Size]) -> tuple[Recipe, ...]:
+    """What a report is about: layouts, precisions and shape forms of each variant's decoder.
+
+    Every size as a fixed fp16 model, the largest in NHWC and in fp32 too, and all sizes together
+    as a multifunction and as an enumerated model where there are several. The smallest also in
+    ``COMPRESSED``.
+    """
+    recipes = []
+    for variant in variants:
+        fixed = [Recipe(variant, sizes=(size,)) for size in sizes]
+        largest = fixed[-1]
+        recipes += [*fixed, replace(largest, layout="nhwc"), replace(largest, precision="float32")]
+        if len(sizes) > 1:
+            recipes += [
+                Recipe(variant, sizes=tuple(sizes), shapes=shapes)
+                for shapes in ("multifunction", "enumerated")
+            ]
+        recipes += [replace(fixed[0], compression=parse_label(label)) for label in COMPRESSED]
+    return tuple(recipes)
+
+
+def tasks_of(name: str, recipe: Recipe, *, rehearsal: bool = False) -> Iterator[Task]:
+    """Every step of one artifact, in the order they are done.
+
+    Drift runs once a size, on all units in one call, since it compares them with the CPU. A
+    rehearsal has the CPU alone and repeats on that besides.
+    """
+    yield Task(name, "convert")
+    yield Task(name, "compile")
+    yield Task(name, "executor")
+    for size in map(str, recipe.sizes):
+        for kind in MEASURED:
+            for units in UNITS:
+                yield Task(name, kind, size, units)
+        for units in (*(REHEARSED_UNITS if rehearsal else ()), EACH):
+            yield Task(name, "drift", size, units)
+
+
+def needs_a_mac(task: Task) -> bool:
+    """Whether a rehearsal has to leave it out: other devices, and every compute plan."""
+    return task.kind == "plan" or (task.units is not None and task.units not in REHEARSED_UNITS)
+
+
+def run_report(
+    places: Sequence[Place],
+    machine: Machine,
+    *,
+    rehearsal: bool,
+    say: Callable[[str], None] = lambda _: None,
+    steps: Mapping[str, Step] = STEPS,
+    clock: Clock = time.monotonic,
+) -> MacRecord:
+    """Do every task that is not done yet. ``places`` share one folder and one list of settings.
+
+    A step that fails is recorded with its reason and does not stop the others of other artifacts;
+    those of its own artifact that need its files then fail with theirs. Interrupting is safe: the
+    next call takes up what is there.
+    """
+    named = [(place.package.stem, place) for place in places]
+    tasks = [
+        (task, place)
+        for name, place in named
+        for task in tasks_of(name, place.recipe, rehearsal=rehearsal)
+    ]
+    cells: list[Cell] = []
+    progress = Progress()
+    for number, (task, place) in enumerate(tasks, start=1):
+        if rehearsal and needs_a_mac(task):
+            cells.append(Cell(task, "not run", NEEDS_A_MAC, 0.0, {}))
+            continue
+        key = _key(place, task, machine, rehearsal)
+        kept = kept_cell(place.folder, task, key)
+        if kept is not None and _files_are_there(place, task):
+            cells.append(kept)
+            say(f"{number}/{len(tasks)} {task.artifact} {task.name}: done before")
+            progress = progress.after(task, kept.seconds)
+            continue
+        rest = [t for t, _ in tasks[number - 1 :] if not (rehearsal and needs_a_mac(t))]
+        say(f"{number}/{len(tasks)} {task.artifact} {task.name} ({_left(progress.left(rest))})")
+        cell = _do(steps[task.kind], place, task, rehearsal, clock)
+        keep_cell(place.folder, cell, key)
+        progress = progress.after(task, cell.seconds)
+        cells.append(cell)
+    return MacRecord(
+        format=FORMAT,
+        version=VERSION,
+        fluxvae=__version__,
+        rehearsal=rehearsal,
+        machine=machine,
+        settings=asdict(places[0].settings),
+        artifacts=tuple(
+            Artifact(
+                name,
+                place.recipe.to_dict(),
+                place.weights.digest,
+                None if place.encoder is None else place.encoder.digest,
+                place.cases,
+            )
+            for name, place in named
+        ),
+        cells=tuple(cells),
+    )
+
+
+def _do(step: Step, place: Place, task: Task, rehearsal: bool, clock: Clock) -> Cell:
+    start = clock()
+    try:
+        result = step(place, task)
+    except FluxVAEError as error:
+        return Cell(task, "failed", str(error), clock() - start, {})
+    through_core_ml = task.units is not None
+    status: Status = "rehearsed" if rehearsal and through_core_ml else "done"
+    return Cell(task, status, None, clock() - start, result)
+
+
+def _files_are_there(place: Place, task: Task) -> bool:
+    """A conversion or compilation is done only while what it made is there."""
+    made = {"convert": place.package, "compile": place.compiled}.get(task.kind)
+    return made is None or made.exists()
+
+
+def _key(place: Place, task: Task, machine: Machine, rehearsal: bool) -> str:
+    judged = task.kind in ("executor", "validate")  # what the encoder's photos go through
+    parts: dict[str, Any] = {
+        "task": asdict(task),
+        "recipe": place.recipe.to_dict(),
+        "weights": place.weights.digest,
+        "encoder": place.encoder.digest if judged and place.encoder is not None else None,
+        "cases": place.cases if judged else (),
+        "settings": asdict(place.settings) if task.units is not None else {},
+        "machine": asdict(machine),
+        "rehearsal": rehearsal,
+        "versions": [__version__, version("coremltools"), version("torch")],
+    }
+    return data_sha256(parts)
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return "time left not known yet"
+    if seconds < 90:
+        return f"about {seconds:.0f} s left"
+    return f"about {seconds / 60:.0f} min left"

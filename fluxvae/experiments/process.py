@@ -1,0 +1,127 @@
+"""A job in a process of its own, with limits; whatever becomes of it, the caller gets an answer."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluxvae.errors import OutputError
+from fluxvae.experiments.cell import STOPPED
+from fluxvae.experiments.job import OUT, Job, cell_toml, failed, job_json, write_result
+from fluxvae.files import disk_trouble, read_text
+from fluxvae.records.experiment import RESULT
+
+LOG = "log.txt"
+FAILED = "failed.txt"  # of a solution or stage: why there is none
+DISK = "no space left"  # how every message of a full disk begins
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended. ``code`` None: it took too long and was stopped."""
+
+    code: int | None
+
+
+def perform(job: Job, folder: Path) -> Path:
+    """Do ``job`` in ``folder``; its ``out`` folder, complete.
+
+    A cell's holds ``cell.toml``, ``log.txt`` and, written last, ``result.json``, which tells of a
+    failure too; a solution's or stage's holds its file or ``failed.txt``. Raises OutputError when
+    the disk is full: then nothing that follows could be kept either.
+    """
+    out = folder / OUT
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        out.mkdir(exist_ok=True)
+        (folder / "job.json").write_text(job_json(job), encoding="utf-8")
+        ended = run_process(job, folder)
+        reason = _reason(job, folder, ended)
+        _finish(job, folder, reason)
+    except OSError as error:
+        raise OutputError(disk_trouble(error, folder)) from error
+    if reason is not None and reason.startswith(DISK):
+        raise OutputError(reason)
+    return out
+
+
+def give_up(job: Job, folder: Path, reason: str) -> Path:
+    """``perform`` for a job that nobody could do: its ``out`` folder says why."""
+    (folder / OUT).mkdir(parents=True, exist_ok=True)
+    (folder / LOG).write_text(f"{reason}\n", encoding="utf-8")
+    _finish(job, folder, reason)
+    return folder / OUT
+
+
+def run_process(job: Job, folder: Path) -> Ended:
+    """The job's process, until it ends or its time is over. It dies with an interrupted caller."""
+    threads = [f"{name}={job.settings.threads}" for name in _THREADS]
+    with (folder / LOG).open("wb") as log:
+        process = subprocess.Popen(
+            # `env` sets what must be there before numpy is loaded, and inherits the rest
+            ["env", *threads, sys.executable, "-m", "fluxvae.experiments.cell", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that all it starts can be ended with it
+        )
+        try:
+            return Ended(process.wait(job.settings.time_limit_s))
+        except subprocess.TimeoutExpired:
+            return Ended(None)
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+def _reason(job: Job, folder: Path, ended: Ended) -> str | None:
+    """Why it failed, in one line; None when it did not."""
+    if ended.code == 0:
+        return None
+    stopped = folder / STOPPED
+    if stopped.exists():
+        return read_text(stopped)
+    if ended.code is None:
+        return f"it took longer than the limit of {job.settings.time_limit_s:g} s"
+    if ended.code < 0:
+        return f"its process was ended by signal {-ended.code}"
+    lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    last = next((line for line in reversed(lines) if line.strip()), "no message")
+    if last.startswith("fluxvae: "):
+        return last.removeprefix("fluxvae: ")
+    if "Errno 28" in last or "Errno 27" in last:
+        return f"{DISK} while working on {job.name}: free some, or use another --out"
+    return f"{last} (log.txt has more)"
+
+
+def _finish(job: Job, folder: Path, reason: str | None) -> None:
+    """Make ``out`` complete."""
+    out = folder / OUT
+    if job.kind in ("solve", "stage"):
+        if reason is not None:
+            (out / FAILED).write_text(reason, encoding="utf-8")
+        return
+    (folder / LOG).replace(out / LOG)
+    if reason is None:
+        return
+    for path in out.iterdir():  # half a package is of no use to anybody
+        if path.name != LOG:
+            _remove(path)
+    (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
+    (out / RESULT).unlink(missing_ok=True)
+    write_result(out, failed(job, reason))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,0 +1,1 @@
+"""Real images through every variant."""

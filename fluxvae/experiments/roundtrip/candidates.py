@@ -1,0 +1,256 @@
+"""What a round trip compares: recipes that are made here, and artifacts that exist already."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fluxvae.artifact.backends import Runner
+from fluxvae.artifact.open import TILED, Artifact, open_artifact
+from fluxvae.data.spaces import passage
+from fluxvae.errors import UsageError
+from fluxvae.experiments.compare import PLAIN_NAMES, is_kept, label_of
+from fluxvae.experiments.compare_make import Maker
+from fluxvae.experiments.workers import worker_processes
+from fluxvae.networks.source import Weights
+from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
+from fluxvae.records.roundtrip import Variant
+from fluxvae.validation.inspect import quantization_evidence
+
+ARTIFACT_SUFFIXES = (".mlpackage", ".mlmodel", ".mlmodelc")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One variant as asked for: a recipe to make, or an artifact (``path``) that is there."""
+
+    label: str
+    recipe: Recipe | None
+    path: Path | None
+
+
+@dataclass(frozen=True, eq=False)  # the runner holds weights
+class Candidate:
+    """An artifact that can run. ``digest`` is sha256 over its program and weight files."""
+
+    label: str
+    recipe: Recipe
+    digest: str
+    decode: Runner
+    variant: Variant
+
+
+def parse_variants(text: str, base: Recipe) -> tuple[Wanted, ...]:
+    """``fp16,pal4,made.mlpackage`` in that order; recipes are like ``base``. Raises UsageError."""
+    wanted = [_wanted(part.strip(), base) for part in text.split(",") if part.strip()]
+    if not wanted:
+        raise UsageError("--variants names none: give some, such as fp16,pal6,pal4 or a path")
+    _refuse_same_labels(wanted)
+    return tuple(wanted)
+
+
+def _refuse_same_labels(wanted: Sequence[Wanted]) -> None:
+    """macOS ignores case in file names, and labels name files."""
+    labels = [one.label.casefold() for one in wanted]
+    for one in wanted:
+        if labels.count(one.label.casefold()) > 1:
+            raise UsageError(f"variant {one.label!r} is given twice")
+
+
+def add_artifact(wanted: tuple[Wanted, ...], path: Path, recipe: Recipe) -> tuple[Wanted, ...]:
+    """``wanted`` with the artifact of ``recipe`` at ``path``: instead of the one to be made alike,
+    if that is among them, else as the last. Raises UsageError when another has its label."""
+    added = [
+        replace(one, recipe=None, path=path)
+        if one.recipe == recipe or (one.path is not None and one.path.resolve() == path.resolve())
+        else one
+        for one in wanted
+    ]
+    if all(one.path != path for one in added):
+        added.append(Wanted(path.stem, None, path))
+    _refuse_same_labels(added)
+    return tuple(added)
+
+
+def _wanted(name: str, base: Recipe) -> Wanted:
+    if name in PLAIN_NAMES:
+        return Wanted("fp16", base, None)
+    path = Path(name)
+    if path.suffix in ARTIFACT_SUFFIXES or len(path.parts) > 1:
+        return Wanted(path.stem, None, path)
+    compression = parse_label(name)
+    if compression.method == "trained":
+        raise UsageError(
+            f"{name} needs a checkpoint: make it with `fluxvae convert --qat CHECKPOINT` and give "
+            "the artifact's path here"
+        )
+    recipe = Recipe(base.variant, sizes=base.sizes, target=base.target, compression=compression)
+    return Wanted(compression.label(), recipe, None)
+
+
+def make_recipes(
+    recipes: Sequence[Recipe],
+    folder: Path,
+    maker: Maker,
+    *,
+    workers: int,
+    threads: int,
+    tell: Callable[[str], None],
+) -> dict[Recipe, Path]:
+    """The artifacts of recipes in ``folder``, made now or by an earlier run.
+
+    Up to ``workers`` are made at once, in processes of ``threads`` threads.
+
+    A single one, or those of one solution, are made here with all threads. Raises
+    OutputError when a place is taken by another, ToolError when a process is killed, and as making
+    does.
+    """
+    paths = {recipe: _place(recipe, folder, maker) for recipe in recipes}
+    missing: dict[object, list[Recipe]] = {}  # those that share a solution stay together
+    for recipe, path in paths.items():
+        if not maker.overwrite and is_kept(path, recipe, maker.weights, maker.made_alike):
+            tell(f"{path.name}: already there")
+        else:
+            missing.setdefault(maker.solution_of(recipe), []).append(recipe)
+    if workers < 2 or len(missing) < 2:
+        for group in missing.values():
+            _make_group(maker, group, folder, tell)
+        return paths
+    sent = replace(maker, check=_nothing, solved={})
+    with worker_processes(min(workers, len(missing)), threads) as pool:
+        begun = [pool.submit(_make_group, sent, group, folder, tell) for group in missing.values()]
+        for one in as_completed(begun):
+            one.result()
+            maker.check()
+    return paths
+
+
+def _make_group(
+    maker: Maker, recipes: Sequence[Recipe], folder: Path, tell: Callable[[str], None]
+) -> None:
+    for recipe in recipes:
+        path = _place(recipe, folder, maker)
+        tell(f"{path.name}: converting")
+        replace(maker, log=partial(_named, tell, label_of(recipe))).save(recipe, path)
+
+
+def _named(tell: Callable[[str], None], label: str, text: str) -> None:
+    """Several at once would not be told apart."""
+    tell(f"{label}: {text}")
+
+
+def _place(recipe: Recipe, folder: Path, maker: Maker) -> Path:
+    return folder / artifact_name(recipe, maker.weights.source.kind)
+
+
+def _nothing() -> None:
+    """A worker is interrupted by the process that started it."""
+
+
+def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Candidate:
+    """An artifact ready to run at ``size``, on its decoder's own latents.
+
+    Raises ArtifactError or UsageError when it cannot.
+    """
+    opened = open_artifact(path)
+    record = opened.record
+    function = _function(opened, weights, size)
+    paths = [program.path for program in opened.programs]
+    bytes_ = sum(map(stored_bytes, paths))
+    variant = Variant(
+        label=label,
+        words=describe(record.recipe),
+        artifact=path.name,
+        recipe=record.recipe.to_dict(),
+        bytes=bytes_,
+        fraction=bytes_ / (2 * sum(t.numel() for t in weights.tensors.values())),
+        evidence=_evidence(opened, function),
+    )
+    run, to_artifact = opened.runner(function, "reference"), passage(record.recipe, weights)
+
+    def decode(latent: np.ndarray) -> np.ndarray:
+        return run(to_artifact.outwards(latent))
+
+    return Candidate(label, record.recipe, _digest(paths), decode, variant)
+
+
+def _evidence(opened: Artifact, function: str) -> str:
+    """What the programs do in integers; halves and tiles cannot be compressed, and are float."""
+    first = opened.programs[0]
+    name = first.default_function if function == TILED else function
+    return quantization_evidence(first, name).classification
+
+
+def _function(opened: Artifact, weights: Weights, size: Size) -> str:
+    """The function that decodes ``size``, of an artifact of these very weights."""
+    record, name = opened.record, opened.path.name
+    if record.weights_digest != weights.digest:
+        raise UsageError(
+            f"{name} was made from {record.source.name}, and the reference is decoded with "
+            f"{weights.source.name}: pass the artifact's own with --weights"
+        )
+    for function, found in opened.functions_and_sizes():
+        if found == size or opened.any_size:
+            return function
+    sizes = ", ".join(map(str, record.recipe.sizes))
+    raise UsageError(f"{name} decodes {sizes}, not {size}: pass --size, or another artifact")
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes of an artifact's weight files; of the whole file for an ``.mlmodel``."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(f.stat().st_size for f in path.rglob("weights/*") if f.is_file())
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """sha256 over what decides an artifact's output: programs and weights, no manifests."""
+    digest = hashlib.sha256()
+    for file in (file for path in paths for file in _payload(path)):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _payload(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    yield from sorted(f for f in path.rglob("*") if f.is_file() and f.name != "Manifest.json")
+
+
+def describe(recipe: Recipe) -> str:
+    """One line about an artifact's arithmetic and stored weights."""
+    precision = {"float16": "fp16", "float32": "fp32"}[recipe.precision]
+    words = [f"computes in {precision}"]
+    compression = recipe.compression
+    if compression is None:
+        words.append("weights as they are")
+    else:
+        kind = {
+            "palette": f"{compression.bits}-bit palettes",
+            "int8": "int8 weights",
+            "int4": "int4 weights",
+            "mixed": f"palettes of mixed bits within {compression.budget}",
+            "w8a8": "int8 weights and activations",
+        }[compression.kind]
+        words.append(f"{kind} by {recipe.granularity}, {compression.method}")
+    if recipe.nhwc_model:
+        words.append("NHWC inside")
+    elif recipe.layout == "nhwc":
+        words.append("NHWC input and output")
+    if recipe.output == "image":
+        words.append("8-bit image output")
+    return ", ".join(words)
+
+
+def with_fractions(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Fractions of the fp16 variant's bytes where it is among them, else of two bytes a weight."""
+    plain = next((v.bytes for v in variants if v.label == "fp16"), None)
+    if plain is None:
+        return tuple(variants)
+    return tuple(replace(v, fraction=(v.bytes or 0) / plain) for v in variants)

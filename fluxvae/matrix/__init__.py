@@ -1,1 +1,0 @@
-"""Many cells at once: a matrix file, a run folder, every cell in a process of its own."""

@@ -1,1 +1,0 @@
-"""Decoders and encoders as plain modules, with upstream's state-dict names."""

@@ -1,0 +1,207 @@
+"""Fetch a pinned file of the Hugging Face Hub, and never trust it before its digest is right.
+
+All through huggingface_hub, which reads ``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and
+``HF_TOKEN`` itself; nothing here reads or sets the environment. Every failure becomes one line
+that names the way out, and ends within seconds: no failure is retried for long.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from huggingface_hub import errors as hub_errors
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.utils.tqdm import tqdm
+
+from fluxvae.errors import DownloadError, WeightsError
+from fluxvae.files import file_sha256
+from fluxvae.networks.catalog import HubFile, find_decoder
+from fluxvae.networks.hub_log import quiet_hub
+
+Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
+
+# huggingface_hub resumes a broken download for as long as any byte arrives, which is for ever
+# when a server cuts each time and ignores Range.
+_MOST_BYTES_OVER_SIZE = 3
+
+
+def fetch_weights(
+    variant: str,
+    *,
+    kind: str = "tiny",
+    offline: bool = False,
+    cache_dir: Path | None = None,
+    endpoint: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Path of the variant's pinned file in the cache, fetched when absent and always verified.
+
+    Raises UsageError for an unknown variant; DownloadError and WeightsError as ``fetch_file``.
+    """
+    hub = find_decoder(variant, kind).hub
+    return fetch_file(
+        hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
+    )
+
+
+def fetch_file(
+    hub: HubFile,
+    *,
+    offline: bool = False,
+    cache_dir: Path | None = None,
+    endpoint: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Path of the pinned file in huggingface_hub's cache.
+
+    ``cache_dir`` and ``endpoint`` default to huggingface_hub's own. ``progress`` is called with
+    bytes so far and bytes in all; without it nothing is shown. Raises DownloadError when the
+    file is neither cached nor to be had, WeightsError when its sha256 is not the pinned one.
+    """
+    path = _cached(hub, cache_dir)
+    if path is not None:
+        _verify(hub, path, "the cached copy is damaged, or not the pinned file")
+        return path
+    if offline:
+        raise DownloadError(
+            f"{_name(hub)} is not in the cache and fetching is off (--offline): "
+            f"run once online, {_ways_out(hub)}"
+        )
+    path = _download(hub, cache_dir, endpoint, progress)
+    _verify(hub, path, "what the server sent is not the pinned file")
+    return path
+
+
+def _cached(hub: HubFile, cache_dir: Path | None) -> Path | None:
+    try:
+        return Path(
+            hf_hub_download(
+                hub.repo,
+                hub.file,
+                revision=hub.revision,
+                cache_dir=cache_dir,
+                local_files_only=True,
+            )
+        )
+    except hub_errors.LocalEntryNotFoundError:
+        return None
+
+
+def _download(
+    hub: HubFile, cache_dir: Path | None, endpoint: str | None, progress: Progress | None
+) -> Path:
+    url = hf_hub_url(hub.repo, hub.file, revision=hub.revision, endpoint=endpoint)
+    host = urlsplit(url).netloc
+    # huggingface_hub's, httpx's (1.x), httpx2's (2.x) and hf_xet's exceptions all come through
+    # here and share no base class.
+    with quiet_hub():
+        try:
+            # Asked first because hf_hub_download repeats a failed request for half a minute.
+            get_hf_file_metadata(url, endpoint=endpoint)
+        except Exception as error:
+            raise DownloadError(_refusal(hub, host, error)) from error
+        try:
+            path = hf_hub_download(
+                hub.repo,
+                hub.file,
+                revision=hub.revision,
+                cache_dir=cache_dir,
+                endpoint=endpoint,
+                tqdm_class=_progress_class(hub, progress),
+            )
+        except DownloadError:
+            raise
+        except Exception as error:
+            raise DownloadError(_broken_off(hub, host, error)) from error
+    return Path(path)
+
+
+def _verify(hub: HubFile, path: Path, what: str) -> None:
+    if hub.sha256 is None:  # pinned by its commit alone; what was seen goes into the artifact
+        return
+    actual = file_sha256(path)
+    if actual != hub.sha256:
+        raise WeightsError(
+            f"{_name(hub)}: {what}: expected sha256 {hub.sha256}, got {actual}. "
+            f"Nothing was loaded: delete {path.resolve()} and run again, {_ways_out(hub)}"
+        )
+
+
+def _refusal(hub: HubFile, host: str, error: Exception) -> str:
+    """Why the request for the file's facts failed, and what to do, in one line."""
+    name, page = _name(hub), f"https://huggingface.co/{hub.repo}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, hub_errors.OfflineModeIsEnabled):
+        reason = f"{name} is not in the cache and HF_HUB_OFFLINE is set: run once without it"
+    elif isinstance(error, hub_errors.RevisionNotFoundError):
+        reason = f"{host} has no revision {hub.revision} of {hub.repo} (404): its owner removed it"
+    elif isinstance(error, hub_errors.EntryNotFoundError):
+        reason = f"{host} has no file {hub.file} in {hub.repo} (404): its owner removed it"
+    elif isinstance(error, hub_errors.GatedRepoError) or (hub.gated and status in (401, 403)):
+        reason = (
+            f"{hub.repo} is gated ({status}): accept its conditions at {page}, make a token at "
+            "https://huggingface.co/settings/tokens and set HF_TOKEN to it (or run `hf auth login`)"
+        )
+    elif status in (401, 403):
+        reason = (
+            f"{host} refuses access to {hub.repo} ({status}): it is private, gated or gone; "
+            "log in (`hf auth login` or HF_TOKEN)"
+        )
+    elif status == 404:
+        reason = f"{host} has no repository {hub.repo} (404): its owner removed or renamed it"
+    elif status is not None:
+        reason = f"{host} answered {status} for {name}: try again later"
+    else:
+        reason = f"cannot reach {host} for {name} ({_one_line(error)}): check the network"
+    return f"{reason}, {_ways_out(hub)}"
+
+
+def _broken_off(hub: HubFile, host: str, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return (
+            f"cannot write {_name(hub)} to the cache ({_one_line(error)}): free space or choose "
+            f"another place with HF_HOME, {_ways_out(hub)}"
+        )
+    return (
+        f"the connection to {host} broke while fetching {_name(hub)} ({_one_line(error)}); "
+        f"nothing was kept: try again, {_ways_out(hub)}"
+    )
+
+
+def _name(hub: HubFile) -> str:
+    return f"{hub.repo}/{hub.file}"
+
+
+def _ways_out(hub: HubFile) -> str:
+    other = "random" if hub.repo.startswith("black-forest-labs/") else "demo"
+    return f"or download {hub.page} and give it with --weights PATH, or try --weights {other}"
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _progress_class(hub: HubFile, progress: Progress | None) -> type[tqdm]:
+    """A bar that draws nothing: it reports to ``progress`` and ends a download that circles."""
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.size: int | None = kwargs.get("total")
+            self.received = 0
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.received += max(int(n or 0), 0)
+            if self.size and self.received > _MOST_BYTES_OVER_SIZE * self.size:
+                raise DownloadError(
+                    f"the connection breaks each time while fetching {_name(hub)}; nothing was "
+                    f"kept: try another network, {_ways_out(hub)}"
+                )
+            if progress is not None:
+                done = self.received if self.size is None else min(self.received, self.size)
+                progress(done, self.size)
+            return None
+
+    return Bar

@@ -1,0 +1,1 @@
+"""A folder for the Hugging Face Hub, and its upload."""

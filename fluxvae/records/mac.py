@@ -1,0 +1,140 @@
+"""The record of ``fluxvae mac-report``: one cell a step, kept as files so that a run can go on.
+
+A cell is written when its step has ended, whole or not at all, with a key over everything that
+decides its result. A second run takes a cell whose key is its own and does the rest again.
+docs/mac-report.schema.json describes the whole record.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fluxvae.errors import OutputError
+from fluxvae.files import disk_trouble, read_text, write_text
+from fluxvae.schema import build, parse_json, parse_record
+
+FORMAT = "fluxvae-mac-report"
+VERSION = 1
+EACH = "each"  # units of a step that runs all four in one call: drift, which compares them
+Kind = Literal["convert", "compile", "executor", "validate", "bench", "plan", "drift"]
+# "done" is what a Mac's Core ML or the step itself did; "rehearsed" ran on the reference executor
+# in Core ML's place and says nothing about a Mac.
+Status = Literal["done", "rehearsed", "failed", "not run"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step of one artifact. ``size`` and ``units`` are None where the step has none.
+
+    ``units`` is one of ``harness.UNITS``, or ``EACH``.
+    """
+
+    artifact: str
+    kind: Kind
+    size: str | None = None
+    units: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique in its artifact, and fit for a file name."""
+        return "-".join(part for part in (self.kind, self.size, self.units) if part)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What came of one task. ``seconds`` is 0 for what was not run."""
+
+    task: Task
+    status: Status
+    reason: str | None
+    seconds: float
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One model of the report. ``cases``: the inputs it was validated with through Swift."""
+
+    name: str
+    recipe: dict[str, Any]
+    weights_digest: str
+    encoder_digest: str | None
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it ran. ``release`` is the version people know; ``chip`` is None if unknown."""
+
+    system: str
+    release: str
+    machine: str
+    chip: str | None
+
+
+@dataclass(frozen=True)
+class MacRecord:
+    """A whole report. ``rehearsal`` is true for one made without a Mac."""
+
+    format: str
+    version: int
+    fluxvae: str
+    rehearsal: bool
+    machine: Machine
+    settings: dict[str, Any]
+    artifacts: tuple[Artifact, ...]
+    cells: tuple[Cell, ...]
+
+    def cell(self, task: Task) -> Cell | None:
+        """The cell of a task, if it is in the record."""
+        return next((c for c in self.cells if c.task == task), None)
+
+
+def cell_path(out: Path, task: Task) -> Path:
+    """Where a cell is kept below the report's folder."""
+    return out / "cells" / task.artifact / f"{task.name}.json"
+
+
+def keep_cell(out: Path, cell: Cell, key: str) -> None:
+    """Write a finished cell. Raises OutputError."""
+    text = json.dumps({"key": key, "cell": asdict(cell)}, indent=1, allow_nan=False) + "\n"
+    write_text(cell_path(out, cell.task), text, overwrite=True)
+
+
+def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
+    """A finished cell with this very key, or None: absent, damaged, of another run, or failed,
+    wholly or on some compute units."""
+    try:
+        data = parse_json(read_text(cell_path(out, task)))
+        cell = build(Cell, data["cell"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    failed = cell.status == "failed" or cell.result.get("failures")
+    return cell if data["key"] == key and not failed else None
+
+
+def write_record(record: MacRecord, path: Path) -> None:
+    """Write the whole record as JSON. Raises OutputError."""
+    text = json.dumps(asdict(record), indent=1, allow_nan=False) + "\n"
+    write_text(path, text, overwrite=True)
+
+
+def read_record(path: Path) -> MacRecord:
+    """The inverse of ``write_record``. Raises OutputError in one sentence."""
+    try:
+        return parse_record(MacRecord, read_text(path), FORMAT, VERSION)
+    except OSError as error:
+        raise OutputError(disk_trouble(error, path)) from error
+    except ValueError as error:
+        raise OutputError(f"{path} is not a record of `fluxvae mac-report`: {error}") from error
+
+
+def failures(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Cells whose step failed, wholly or on some compute units, or whose verdict is a failure."""
+    return tuple(
+        c
+        for c in cells
+        if c.status == "failed" or c.result.get("verdict") == "fail" or c.result.get("failures")
+    )

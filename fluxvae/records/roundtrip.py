@@ -1,0 +1,170 @@
+"""The record of ``fluxvae roundtrip``: every figure, and the names of the pictures beside it.
+
+Pages, sheets and summaries are made from it and those pictures alone.
+docs/roundtrip.schema.json describes it.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fluxvae.errors import ReportError
+from fluxvae.files import read_text, write_text
+from fluxvae.schema import StructureError, build, parse_json
+
+FORMAT = "fluxvae-roundtrip"
+VERSION = 1
+REFERENCE = "fp32"  # label of the float32 torch decode, always the first variant
+Figures = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column. ``left_out`` says why it could not be computed; figures then lack its name.
+
+    A figure of None is infinity for ``psnr`` (the images are equal), and otherwise undefined for
+    that image (MS-SSIM of an image below 176 pixels). ``library`` is name and version.
+    """
+
+    name: str  # psnr, ssim, ms_ssim, flip, ssimulacra2, max_abs, lpips, clip
+    label: str
+    unit: str
+    better: Literal["higher", "lower"]
+    library: str
+    left_out: str | None
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of an image, in pixels from its top left."""
+
+    top: int
+    left: int
+    side: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One input. ``sha256`` of the uint8 RGB pixels used; sizes in pixels, height by width.
+
+    ``file`` is the original's PNG, relative to the record. ``changes`` says in words what was done
+    to the file's pixels (turned, alpha laid on white, reduced from 16 bits, cropped from H x W).
+    ``crop`` is the square, in pixels, where the variants differ most.
+    """
+
+    name: str
+    source: str
+    sha256: str
+    height: int
+    width: int
+    file: str
+    changes: tuple[str, ...]
+    crop: Crop
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An input that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One column of pictures. ``bytes`` of the weight file, ``fraction`` of fp16's (None: torch).
+
+    ``label`` is what the user asked for, unique; ``words`` one line about it; ``evidence`` the
+    classification by ``inspect`` (weights only, ...). ``artifact`` is a file name, ``recipe`` its
+    data; both None for the reference.
+    """
+
+    label: str
+    words: str
+    artifact: str | None
+    recipe: dict[str, Any] | None
+    bytes: int | None
+    fraction: float | None
+    evidence: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One picture through one variant.
+
+    ``loss`` is against the float32 decode (what the conversion costs; empty for the reference
+    itself), ``total`` against the original (what the viewer gets). ``file``, ``difference`` and
+    ``flip`` are PNG names relative to the record: the image, its absolute difference from the
+    float32 decode times ``Roundtrip.gain``, and its FLIP map; the last two None for the reference.
+    """
+
+    picture: str
+    variant: str
+    file: str
+    difference: str | None
+    flip: str | None
+    loss: Figures
+    total: Figures
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One part changed alone, or all together; ``loss`` by picture, against the float32 decode.
+
+    ``part`` names it (precision, I/O precision, pal6, ...), ``variant`` is whose part it is. The
+    first is the float32 program without any, the last, ``all``, has them all together. ``recipe``
+    is what was converted.
+    """
+
+    variant: str
+    part: str
+    recipe: dict[str, Any]
+    loss: dict[str, Figures]
+
+
+@dataclass(frozen=True)
+class Roundtrip:
+    """A whole run. ``weights`` and ``encoder`` name what was used, with digests."""
+
+    format: str
+    version: int
+    family: str  # flux1 or flux2
+    size: str  # 512, or 512x768 as in recipes
+    weights: str
+    weights_digest: str
+    encoder: str
+    encoder_digest: str
+    source: str  # photos, soa, or the folder's name
+    gain: float  # of the difference pictures
+    tools: dict[str, str]  # name to version
+    metrics: tuple[Metric, ...]
+    pictures: tuple[Picture, ...]
+    skipped: tuple[Skipped, ...]
+    variants: tuple[Variant, ...]
+    results: tuple[Result, ...]
+    ablations: tuple[Ablation, ...]
+
+
+def read_record(path: Path) -> Roundtrip:
+    """A record from its file. Raises ReportError with what is wrong."""
+    try:
+        data = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} cannot be read as a record ({error})") from error
+    known = isinstance(data, dict) and (data.get("format"), data.get("version"))
+    if known != (FORMAT, VERSION):
+        raise ReportError(
+            f"{path} is not a record of this version's `fluxvae roundtrip` (expected "
+            f"{FORMAT} {VERSION}): make it again"
+        )
+    try:
+        return build(Roundtrip, data)
+    except StructureError as error:
+        raise ReportError(f"{path} is damaged: {error}") from error
+
+
+def write_record(record: Roundtrip, path: Path) -> Path:
+    """The record as JSON with sorted keys, whole or not at all. Raises OutputError."""
+    text = json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return write_text(path, text, overwrite=True)

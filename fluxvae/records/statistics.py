@@ -1,0 +1,25 @@
+"""Figures over repeated measurements. Everything is computed in float64."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Z_LIMIT = 3.5
+_Z_SCALE = 0.6745  # the MAD of a normal distribution, in standard deviations
+LEAST_FOR_OUTLIERS = 3
+
+
+def outliers(values: Sequence[float]) -> tuple[int, ...]:
+    """Indices of values whose modified z-score exceeds 3.5 in size; none of fewer than three.
+
+    z = 0.6745 (x - median) / MAD: Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993),
+    as in the NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.5.17. Where more than
+    half of the values are equal the MAD is 0 and every other value stands apart.
+    """
+    array = np.asarray(values, np.float64)
+    if array.size < LEAST_FOR_OUTLIERS:
+        return ()
+    distance = np.abs(array - np.median(array))
+    # multiplied out, so that a MAD of 0 divides nothing
+    far = _Z_SCALE * distance > Z_LIMIT * np.median(distance)
+    return tuple(int(i) for i in np.flatnonzero(far))
