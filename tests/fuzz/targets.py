@@ -14,9 +14,9 @@ from fluxvae.catalog import find_decoder
 from fluxvae.errors import FluxVAEError
 from fluxvae.inspection import inspect_model
 from fluxvae.latent_files import read_latents
+from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import check_model, read_package
-from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Feature, Program
 from fluxvae.mil.protobuf import message_module
 from fluxvae.recipes.axes import LatentInput

@@ -24,10 +24,10 @@ from torch import nn
 from fluxvae.convert import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import ArtifactError, FluxVAEError, UnsupportedOpError
 from fluxvae.metrics import compare
+from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
 from fluxvae.mil.files import path_inside
 from fluxvae.mil.package import check_model, parse_model, read_package
-from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Program
 from fluxvae.models.tiny import Block, LatentClamp
 from tests.artifacts import recipe
