@@ -58,7 +58,7 @@ def newest_compiled() -> Path:
     the command ends.
     """
     from fluxvae.device.compile import compile_model, compiled_path
-    from fluxvae.mil.portable import is_compiled_from
+    from fluxvae.mil.compiler import is_compiled_from
 
     paths = [program.path for program in newest_artifact().programs]
     if paths[0].suffix == COMPILED:

@@ -1,7 +1,7 @@
 """Compile a saved model to ``.mlmodelc``: with Apple's compiler, or without it on any OS.
 
 Takes an ``.mlpackage`` or ``.mlmodel`` and leaves one ``.mlmodelc`` folder at a place known
-beforehand. Apple's compiler comes with full Xcode; ours (``mil.portable``) takes ML Programs
+beforehand. Apple's compiler comes with full Xcode; ours (``mil.compiler``) takes ML Programs
 only, and its output has not been shown to load on a real Mac. Validating and decoding need
 neither: the reference executor runs packages as they are.
 """
@@ -161,7 +161,7 @@ def compile_model(
 
 
 def _portable(path: Path, folder: Path, report: Callable[[str], object]) -> Path:
-    from fluxvae.mil.portable import compile_program  # numpy: too heavy for the doctor
+    from fluxvae.mil.compiler import compile_program  # numpy: too heavy for the doctor
 
     place = folder / "made"
     place.mkdir()

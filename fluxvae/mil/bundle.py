@@ -30,7 +30,7 @@ from fluxvae.mil.program import (
 )
 from fluxvae.mil.program import Argument as ProgramArgument
 from fluxvae.mil.protobuf import message_module
-from fluxvae.mil.text import (
+from fluxvae.mil.text.document import (
     OPSET_OF,
     Argument,
     Blob,
@@ -42,7 +42,7 @@ from fluxvae.mil.text import (
     TypedName,
     Value,
 )
-from fluxvae.mil.text_reader import parse_text
+from fluxvae.mil.text.reader import parse_text
 
 
 def read_bundle(path: Path) -> Program:

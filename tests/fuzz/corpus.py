@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from fluxvae.mil.portable import compile_program
+from fluxvae.mil.compiler import compile_program
 from fluxvae.networks.weights import load_weights
 from tests.artifacts import convert, recipe
 from tests.checkpoint_files import in_style, write

@@ -12,9 +12,9 @@ import numpy as np
 
 from fluxvae.data.latents import read_latents
 from fluxvae.errors import FluxVAEError
+from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import check_model, read_package
-from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Feature, Program
 from fluxvae.mil.protobuf import message_module
 from fluxvae.networks.catalog import find_decoder

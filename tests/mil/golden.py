@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from fluxvae.mil.blobs import DTYPES, SENTINEL
+from fluxvae.mil.compiler.program import document_blobs, program_document
 from fluxvae.mil.package import parse_model
-from fluxvae.mil.portable_program import document_blobs, program_document
 from fluxvae.mil.program import Constant, TensorType
-from fluxvae.mil.text import Blob
+from fluxvae.mil.text.document import Blob
 
 PAIRS = ("silero_palette2", "silero_int8", "silero_ios15")
 

@@ -10,9 +10,9 @@ import pytest
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.bundle_data import NEURAL_NETWORK, PIPELINE, CompiledData, pack_data, parse_data
+from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Feature, Program
 from tests.mil.case import Case
 from tests.mil.cases_weights import WEIGHTS

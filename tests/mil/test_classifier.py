@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.mil.portable import compile_program
 
 
 @pytest.mark.filterwarnings("ignore:Output, .*renamed:UserWarning")

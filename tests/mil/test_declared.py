@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fluxvae.errors import ArtifactError
+from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
 from fluxvae.mil.growth import MAX_ELEMENTS, bound
 from fluxvae.mil.package import read_package
-from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Constant, Feature, Op, TensorType
 from fluxvae.mil.registry import REGISTRY
 from tests.mil.cases import CASES

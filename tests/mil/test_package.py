@@ -23,10 +23,10 @@ from torch import nn
 
 from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import ArtifactError, FluxVAEError, UnsupportedOpError
+from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
 from fluxvae.mil.files import path_inside
 from fluxvae.mil.package import check_model, parse_model, read_package
-from fluxvae.mil.portable import compile_program
 from fluxvae.mil.program import Program
 from fluxvae.networks.tiny import Block, LatentClamp
 from fluxvae.validation.metrics import compare

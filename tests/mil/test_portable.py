@@ -12,13 +12,13 @@ import pytest
 
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.bundle_data import parse_data
+from fluxvae.mil.compiler import compile_program, is_compiled_from, print_json
+from fluxvae.mil.compiler.ops import operation_name
+from fluxvae.mil.compiler.program import program_document
 from fluxvae.mil.package import model_file, parse_model
-from fluxvae.mil.portable import compile_program, is_compiled_from, print_json
-from fluxvae.mil.portable_ops import operation_name
-from fluxvae.mil.portable_program import program_document
 from fluxvae.mil.protobuf import message_module
-from fluxvae.mil.text_reader import parse_text
-from fluxvae.mil.text_writer import print_text
+from fluxvae.mil.text.reader import parse_text
+from fluxvae.mil.text.writer import print_text
 from tests.mil.golden import PAIRS, pair, samples
 from tests.packages import MODEL, WEIGHTS, copy_of, edited
 

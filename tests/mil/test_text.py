@@ -15,10 +15,10 @@ from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import WeightFiles
 from fluxvae.mil.bundle import document_functions
 from fluxvae.mil.program import Ref, TensorType
-from fluxvae.mil.text import Blob, ListType, StateType, Value
-from fluxvae.mil.text_reader import parse_text
-from fluxvae.mil.text_tokens import TOKEN
-from fluxvae.mil.text_writer import hex_float, print_text
+from fluxvae.mil.text.document import Blob, ListType, StateType, Value
+from fluxvae.mil.text.reader import parse_text
+from fluxvae.mil.text.tokens import TOKEN
+from fluxvae.mil.text.writer import hex_float, print_text
 from tests.mil.golden import texts
 
 BODY = """\

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.mil.portable import compile_program
 from tests.conftest import SHARED
 
 ZOO = SHARED / "golden" / "zoo"

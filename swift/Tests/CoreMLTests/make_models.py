@@ -17,7 +17,7 @@ import coremltools as ct  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from fluxvae.mil.portable import compile_program  # noqa: E402
+from fluxvae.mil.compiler import compile_program  # noqa: E402
 
 
 class Affine(torch.nn.Module):

@@ -14,7 +14,7 @@ logging.getLogger("coremltools").setLevel(logging.ERROR)
 import coremltools as ct  # noqa: E402
 from coremltools.converters.mil import Builder as mb  # noqa: E402, N813
 
-from fluxvae.mil.portable import compile_program  # noqa: E402
+from fluxvae.mil.compiler import compile_program  # noqa: E402
 
 
 @mb.program(input_specs=[mb.TensorSpec((1, 2, 3, 5))])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from fluxvae.mil.program import BITS, TensorType
-from fluxvae.mil.text import IDENTIFIER, DictType, ListType, StateType, TupleType, Type
+from fluxvae.mil.text.document import IDENTIFIER, DictType, ListType, StateType, TupleType, Type
 
 MAX_DEPTH = 16  # of types and of tensors; the deepest seen is 5, MIL's highest rank is 5
 MAX_DIGITS = 20  # of 2**64

@@ -6,7 +6,7 @@ Apple's output alone; the rest is guessed from operations of the same family. Th
 informs people; nothing was seen to depend on it.
 """
 
-from fluxvae.mil.text import TextFunction
+from fluxvae.mil.text.document import TextFunction
 
 # As seen in Apple's output for functions of ios16 and ios17.
 _SEEN = {

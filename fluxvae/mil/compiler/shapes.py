@@ -11,7 +11,7 @@ from typing import Any
 
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.program import TensorType
-from fluxvae.mil.text import DictType, ListType, TupleType, Type, Value
+from fluxvae.mil.text.document import DictType, ListType, TupleType, Type, Value
 
 _STRING = TensorType("string", ())
 _SHAPE = TensorType("int32", (None,))

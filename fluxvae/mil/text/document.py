@@ -1,7 +1,7 @@
 """MIL as text: what ``model.mil`` of a compiled model holds, as frozen data.
 
-``text_reader`` parses it, ``text_writer`` prints it, ``bundle`` makes a ``Program`` of it and
-``portable_program`` makes it of a protobuf. The format has no published definition; it is known
+``reader`` parses it, ``writer`` prints it, ``bundle`` makes a ``Program`` of it and
+``compiler.program`` makes it of a protobuf. The format has no published definition; it is known
 from the output of Apple's compiler. Two dialects differ in the spelling of rank-0 types alone:
 ``tensor<fp16, []>`` in program(1.0), ``fp16`` in program(1.3).
 

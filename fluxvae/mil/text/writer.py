@@ -8,7 +8,7 @@ from typing import Any
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import PACKED_BITS
 from fluxvae.mil.program import FLOATS, Ref, TensorType
-from fluxvae.mil.text import (
+from fluxvae.mil.text.document import (
     IDENTIFIER,
     OLD_DIALECT,
     Argument,

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.program import BITS, FLOATS, Ref, TensorType
-from fluxvae.mil.text import (
+from fluxvae.mil.text.document import (
     Argument,
     Blob,
     DictType,
@@ -19,7 +19,7 @@ from fluxvae.mil.text import (
     TypedName,
     Value,
 )
-from fluxvae.mil.text_tokens import END, INTEGER, Cursor, UnexpectedError, line_of
+from fluxvae.mil.text.tokens import END, INTEGER, Cursor, UnexpectedError, line_of
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 T = TypeVar("T")

@@ -19,12 +19,12 @@ from typing import Any
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import weight_path
 from fluxvae.mil.bundle_data import CompiledData, pack_data, pack_string
+from fluxvae.mil.compiler.metadata import bundle_metadata
+from fluxvae.mil.compiler.program import document_blobs, program_document
 from fluxvae.mil.package import check_weights, model_file, parse_model
-from fluxvae.mil.portable_metadata import bundle_metadata
-from fluxvae.mil.portable_program import document_blobs, program_document
-from fluxvae.mil.text import Blob, Document
-from fluxvae.mil.text_reader import parse_text
-from fluxvae.mil.text_writer import print_text
+from fluxvae.mil.text.document import Blob, Document
+from fluxvae.mil.text.reader import parse_text
+from fluxvae.mil.text.writer import print_text
 
 # Major version of the compiler in coremldata.bin, by specification version.
 _COMPILERS = {6: 5, 7: 5, 8: 8, 9: 9}

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fluxvae.mil.portable_ops import histogram
-from fluxvae.mil.portable_program import document_blobs
+from fluxvae.mil.compiler.ops import histogram
+from fluxvae.mil.compiler.program import document_blobs
 from fluxvae.mil.program import BITS, TensorType
-from fluxvae.mil.text import Document, TextFunction, TextOp, Value
+from fluxvae.mil.text.document import Document, TextFunction, TextOp, Value
 
 Json = dict[str, Any]
 TIMES = " \N{MULTIPLICATION SIGN} "

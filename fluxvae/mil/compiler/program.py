@@ -11,10 +11,10 @@ import numpy as np
 
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import unpack_bits
+from fluxvae.mil.compiler.shapes import flexible_shapes
 from fluxvae.mil.package import MIL_DTYPES
-from fluxvae.mil.portable_shapes import flexible_shapes
 from fluxvae.mil.program import BITS, Ref, TensorType
-from fluxvae.mil.text import (
+from fluxvae.mil.text.document import (
     NEW_DIALECT,
     OLD_DIALECT,
     OPSET_NAMES,

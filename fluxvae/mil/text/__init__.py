@@ -1,0 +1,1 @@
+"""Programs as text (MIL): the document, its reader and its writer."""
