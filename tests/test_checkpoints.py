@@ -244,7 +244,7 @@ def test_a_command_says_on_stderr_what_was_passed_over(
 ) -> None:
     tensors = {**under("vae.", in_style("diffusers", *tiny)), **OTHERS}
     path = write(tmp_path / "aio.safetensors", tensors)
-    load_decoder("flux1", str(path), offline=True)
+    Sources("flux1", str(path), None, offline=True).load()
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == (
