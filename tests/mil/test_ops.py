@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,11 @@ class Trial:
             for k, v in operation.default_inputs().items()
             if k not in self.arguments and v is not None
         }
-        self.oracle = expected(case, dtype)
+
+    @cached_property
+    def oracle(self) -> list[np.ndarray]:
+        """The values to expect."""
+        return expected(self.case, self.dtype)
 
     def converted(self, **more: Any) -> dict[str, Any]:
         """Fresh arguments as the operation takes them; ``more`` as coremltools spells them."""

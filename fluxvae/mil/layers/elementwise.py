@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from fluxvae.mil.layers.graph import Layer, Shape, Translate, broadcast
-from fluxvae.mil.layers.weights import weights
 from fluxvae.mil.program import Ref
 
 # Stated by the format for an epsilon that is not set, or set to 0
@@ -142,7 +141,7 @@ def _channelwise(layer: Layer, message: Any, what: str) -> np.ndarray:
     if len(shape) < 3 or shape[-3] is None:
         raise layer.unsupported("channels that are not known before run time")
     single = len(message.floatValue) == 1 or len(message.float16Value) == 2
-    return weights(message, (1 if single else shape[-3], 1, 1), f"{what} of {layer.name!r}")
+    return layer.weights(message, (1 if single else shape[-3], 1, 1), what)
 
 
 def _function(layer: Layer) -> None:
@@ -185,18 +184,18 @@ def _gelu(layer: Layer) -> None:
 def _scale(layer: Layer) -> None:
     """``scale``: x times constants, plus constants; both of shape (1), (C), (1|C, H, W)."""
     p, shape = layer.params, layer.shape(layer.x)
-    factor = _spread(weights(p.scale, p.shapeScale, f"the scales of {layer.name!r}"))
+    factor = _spread(layer.weights(p.scale, p.shapeScale, "the scales"))
     if not p.hasBias:
         layer.result("mul", shape, x=layer.x, y=factor)
         return
     scaled = layer.emit("mul", shape, x=layer.x, y=factor)
-    bias = _spread(weights(p.bias, p.shapeBias, f"the biases of {layer.name!r}"))
+    bias = _spread(layer.weights(p.bias, p.shapeBias, "the biases"))
     layer.result("add", shape, x=scaled, y=bias)
 
 
 def _bias(layer: Layer) -> None:
     p = layer.params
-    bias = _spread(weights(p.bias, p.shape, f"the biases of {layer.name!r}"))
+    bias = _spread(layer.weights(p.bias, p.shape, "the biases"))
     layer.result("add", layer.shape(layer.x), x=layer.x, y=bias)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
+from fluxvae.mil.layers.weights import weights
 from fluxvae.mil.program import Argument, Constant, Op, Ref, TensorType, Variable
 
 Shape = tuple[int | None, ...]
@@ -143,6 +144,12 @@ class Layer:
     def cast(self, value: Ref, dtype: str) -> Ref:
         """A value in another element type."""
         return self.emit("cast", self.shape(value), dtype, x=value, dtype=dtype)
+
+    def weights(
+        self, message: Any, shape: Sequence[int], what: str, *, channel: int = 0
+    ) -> np.ndarray:
+        """A WeightParams of the layer; ``what`` names it in errors, as ``weights`` raises them."""
+        return weights(message, shape, f"{what} of {self.name!r}", channel=channel)
 
     def unsupported(self, what: str) -> UnsupportedOpError:
         """The error for a variant of a layer that is not translated."""
