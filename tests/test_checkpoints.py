@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from fluxvae.cli.sources import Sources
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fluxvae.cli.sources import Sources
 from fluxvae.errors import WeightsError
 from fluxvae.networks.catalog import find_decoder
 from fluxvae.networks.keys import entry_shapes
