@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,10 @@ from fluxvae.cli.harness import (
 )
 from fluxvae.cli.options import artifact_argument, json_option, print_json
 from fluxvae.errors import ToolError
+from fluxvae.schema import plain
 
 if TYPE_CHECKING:
-    from fluxvae.device.harness import Drift, HarnessReport
+    from fluxvae.records.harness import Drift, HarnessReport
 
 
 @click.command("drift")
@@ -67,7 +67,7 @@ def command(
     if report.drift is None:
         raise ToolError("the harness gave no drift")
     if as_json:
-        print_json(asdict(report))
+        print_json(plain(report))
     else:
         _print(report, report.drift)
     return 1 if report.failures else 0

@@ -127,10 +127,12 @@ def command(
             if request.kind == "photo"
             else None
         )
+    from fluxvae.schema import plain
+
     say(f"computing {request.case} at {parsed[0]} in float64")
     bundle = export_bundle(loaded, request, out, encoder=photo, overwrite=overwrite)
     if as_json:
-        manifest = bundle.manifest.to_dict()
+        manifest = plain(bundle.manifest)
         print_json({"path": str(bundle.path), "manifest": manifest, "notes": list(notes)})
     else:
         click.echo(str(bundle.path))

@@ -13,7 +13,8 @@ import click
 from fluxvae.cli.options import FiniteRange, say
 
 if TYPE_CHECKING:
-    from fluxvae.device.harness import Harness, HarnessReport
+    from fluxvae.device.harness import Harness
+    from fluxvae.records.harness import HarnessReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine", "each")
@@ -96,7 +97,7 @@ def check_bundle(folder: Path | None, size: str | None) -> None:
     from fluxvae.errors import UsageError
     from fluxvae.recipes import parse_sizes
 
-    held = read_bundle(folder).manifest.size
+    held = read_bundle(folder).manifest.image_size
     if size is not None and parse_sizes(size) != (held,):
         raise UsageError(f"--size {size} is not that of {folder}, which holds {held}: leave it out")
 

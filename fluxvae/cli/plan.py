@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,10 @@ from fluxvae.cli.harness import (
 )
 from fluxvae.cli.options import artifact_argument, json_option, print_json
 from fluxvae.errors import ToolError
+from fluxvae.schema import plain
 
 if TYPE_CHECKING:
-    from fluxvae.device.harness import UnitsPlan
+    from fluxvae.records.harness import UnitsPlan
 
 
 @click.command("plan")
@@ -52,7 +52,7 @@ def command(
     if plan is None:
         raise ToolError("the harness gave no plan")
     if as_json:
-        print_json(asdict(report))
+        print_json(plain(report))
     elif not plan.available:
         raise ToolError(plan.reason or "this system has no compute plan")
     else:
