@@ -27,11 +27,12 @@ from fluxvae.cli.options import (
 )
 from fluxvae.cli.text import size_text
 from fluxvae.errors import OutputError
+from fluxvae.schema import plain, save
 
 if TYPE_CHECKING:
     from fluxvae.device.bench import Record, Settings, Start
     from fluxvae.device.bench_compare import Comparison
-    from fluxvae.device.harness import FirstCalls
+    from fluxvae.records.harness import FirstCalls
 
 DRIVERS = {"swift": ("swift",), "python": ("python",), "both": ("swift", "python")}
 
@@ -112,7 +113,7 @@ def run(
     stay in. The first calls after loading and after a pause are in none of them, but figures of
     their own. Compute units that fail are named, with exit code 1; the others go on.
     """
-    from fluxvae.device.bench import Settings, bench, expand_units, write_record
+    from fluxvae.device.bench import Settings, bench, expand_units
     from fluxvae.device.validate import require_compiled
     from fluxvae.files import refuse_existing, require_writable
 
@@ -138,9 +139,9 @@ def run(
     )
     record = bench(_starter(model, settings, on), settings, say=say)
     if out is not None:
-        write_record(record, out, overwrite=overwrite)
+        save(record, out, overwrite=overwrite)
     if as_json:
-        print_json(asdict(record))
+        print_json(plain(record))
     else:
         _print(record)
         if out is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -121,8 +120,8 @@ def _json(
             "kind": tap.kind,
             "name": tap.name,
             "shape": list(tap.shape),
-            "largest": tap.largest if math.isfinite(tap.largest) else None,
-            "headroom": tap.headroom if math.isfinite(tap.headroom) else None,
+            "largest": tap.largest,
+            "headroom": tap.headroom,
             "latent": tap.latent,
         }
 

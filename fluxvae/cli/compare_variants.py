@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,27 +203,14 @@ def _row_json(row: Row) -> dict[str, Any]:
         "bytes": row.bytes,
         "package_bytes": row.package_bytes,
         "fraction": row.fraction,
-        "psnr_db": _number(row.psnr_db),
-        "ssim": _number(row.ssim),
+        "psnr_db": row.psnr_db,
+        "ssim": row.ssim,
         "int8_macs": row.evidence.int8_macs,
         "evidence": evidence_words(row.evidence),
         "path": str(row.path),
         "made": not row.kept,
-        "photos": [
-            {
-                "name": view.name,
-                "psnr_db": _number(view.psnr_db),
-                "ssim": _number(view.ssim),
-                "max_abs": _number(view.max_abs),
-            }
-            for view in row.views
-        ],
+        "photos": [asdict(view) for view in row.views],
     }
-
-
-def _number(value: float) -> float | None:
-    """JSON has neither NaN nor infinity: both become null."""
-    return value if math.isfinite(value) else None
 
 
 def plain_table(compared: Comparison) -> str:

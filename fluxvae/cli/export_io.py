@@ -102,17 +102,13 @@ def command(
             parsed[0], layout, case or NORMAL, seed or 0, io_precision, latents=recipe.latents
         )
         photo = sources.find_encoder() if request.kind == "photo" else None
+    from fluxvae.schema import plain
+
     say(f"computing {request.case} at {parsed[0]} in float64")
     bundle = export_bundle(loaded, request, out, encoder=photo, overwrite=overwrite)
     if as_json:
-        manifest = bundle.manifest.to_dict()
-        print_json(
-            {
-                "path": str(bundle.path),
-                "manifest": manifest,
-                "notes": list(given.notes if given else ()),
-            }
-        )
+        notes = list(given.notes if given else ())
+        print_json({"path": str(bundle.path), "manifest": plain(bundle.manifest), "notes": notes})
     else:
         click.echo(str(bundle.path))
 

@@ -24,7 +24,8 @@ from fluxvae.cli.sources import UNITS as ONE_UNITS
 from fluxvae.errors import ToolError
 
 if TYPE_CHECKING:
-    from fluxvae.device.harness import Drift, Harness, HarnessReport, UnitsPlan
+    from fluxvae.device.harness import Harness
+    from fluxvae.records.harness import Drift, HarnessReport, UnitsPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNITS = (*ONE_UNITS, "each")
@@ -127,7 +128,7 @@ def check_bundle(folder: Path | None, size: str | None) -> None:
     from fluxvae.errors import UsageError
     from fluxvae.recipes import parse_sizes
 
-    held = read_bundle(folder).manifest.size
+    held = read_bundle(folder).manifest.image_size
     if size is not None and parse_sizes(size) != (held,):
         raise UsageError(f"--size {size} is not that of {folder}, which holds {held}: leave it out")
 

@@ -76,8 +76,8 @@ def command(
     from fluxvae.experiments.mac import run_report
     from fluxvae.experiments.mac_steps import Settings
     from fluxvae.files import require_writable, write_text
-    from fluxvae.records.mac import write_record
     from fluxvae.report.matrix.mac import report_page
+    from fluxvae.schema import save
 
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; expected a folder for the report")
@@ -93,7 +93,7 @@ def command(
         )
     ]
     record = run_report(places, _machine(), rehearsal=rehearse, say=say)
-    write_record(record, out / "record.json")
+    save(record, out / "record.json")
     page = report_page(record)
     write_text(out / "report.md", page, overwrite=True)
     if as_json:

@@ -1,7 +1,6 @@
 """Options and printing that several commands share."""
 
 import functools
-import json
 import math
 from collections.abc import Callable
 from dataclasses import field, fields
@@ -13,6 +12,7 @@ import click
 from fluxvae.errors import UsageError
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.recipes.known_trouble import path_note
+from fluxvae.schema import finite, json_text
 
 ARTIFACT = click.Path(path_type=Path)
 OUT = Path("coreml_out")  # where artifacts go that are given no other path
@@ -117,8 +117,8 @@ def one_size(text: str, owner: str) -> tuple[Size, ...]:
 
 
 def print_json(data: object) -> None:
-    """One JSON object to stdout, strict (no NaN or Infinity) and in a stable order of keys."""
-    click.echo(json.dumps(data, indent=2, allow_nan=False))
+    """One JSON object to stdout, in a stable order of keys; NaN and infinity become null."""
+    click.echo(json_text(finite(data), indent=2), nl=False)
 
 
 def say(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from fluxvae.cli.sources import Sources, offline_option, weights_option
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.networks.catalog import CATALOG
 from fluxvae.recipes import Recipe, Size, parse_sizes
+from fluxvae.schema import plain
 
 if TYPE_CHECKING:
     from fluxvae.experiments.compare_make import Maker
@@ -129,7 +129,7 @@ def command(
     )  # fmt: skip
     if as_json:
         files = {"record": str(out / RECORD), "pages": [str(page) for page in pages]}
-        print_json({**files, "roundtrip": asdict(record)})
+        print_json({**files, "roundtrip": plain(record)})
     else:
         from fluxvae.cli.roundtrip_text import text_of
 
@@ -180,8 +180,8 @@ def _run(
 ) -> tuple[Roundtrip, tuple[Path, ...]]:
     from fluxvae.experiments.roundtrip.run import run_roundtrip
     from fluxvae.experiments.roundtrip.sources import open_source
-    from fluxvae.records.roundtrip import write_record
     from fluxvae.report import write_report
+    from fluxvae.schema import save
     from fluxvae.validation.image_metrics import make_meter
 
     meter = make_meter()
@@ -195,7 +195,7 @@ def _run(
         tell = _progress(stack)
         run = _measuring(stack, workers)
         record = run_roundtrip(job, source, tell=tell, check=ctrl_c.check, run=run)
-    write_record(record, out / RECORD)
+    save(record, out / RECORD)
     return record, write_report(out / RECORD)
 
 
@@ -208,7 +208,8 @@ def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) ->
 
     from fluxvae.experiments.roundtrip.cells import FOLDER
     from fluxvae.files import require_writable
-    from fluxvae.records.roundtrip import read_record
+    from fluxvae.records.roundtrip import Roundtrip
+    from fluxvae.schema import load
 
     require_writable(out / RECORD)
     if overwrite:
@@ -222,7 +223,7 @@ def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) ->
             f"{out} holds other files and no round trip: pass --overwrite, or another --out"
         )
     if RECORD in held:
-        there = read_record(out / RECORD)
+        there = load(Roundtrip, out / RECORD)
         if (there.weights_digest, there.size) != (weights.digest, str(size)):
             raise OutputError(
                 f"{out} holds a round trip of {there.weights} at {there.size}: pass --overwrite, "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from fluxvae.cli.harness import HarnessOptions, number
 from fluxvae.cli.options import artifact_argument, json_option, option_group, print_json, say
 from fluxvae.cli.sources import OwnSources
 from fluxvae.errors import UsageError
+from fluxvae.schema import plain
 
 if TYPE_CHECKING:
     from fluxvae.device.harness import Harness
@@ -132,7 +132,7 @@ def results_json(model: Path, results: list[JobResult]) -> dict[str, Any]:
     return {
         "artifact": str(model),
         "verdict": "pass" if all(r.passed for r in results) else "fail",
-        "reports": [asdict(r.report) for r in results],
+        "reports": [plain(r.report) for r in results],
     }
 
 

@@ -44,7 +44,7 @@ def test_own_latent_is_taken_from_a_file_by_name(tmp_path: Path, capsys: Capture
     bundle = read_bundle(Path(out))
     assert np.array_equal(bundle.latent, two)
     assert bundle.manifest.source["kind"] == "file"
-    assert bundle.manifest.limits["float16"]["bound"] == 60.0  # validate's for a user's latent
+    assert bundle.manifest.limits["float16"].bound == 60.0  # validate's for a user's latent
 
 
 @pytest.mark.parametrize(
