@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,7 @@ from fluxvae.cli.options import (
 )
 from fluxvae.cli.sources import UNITS as ONE_UNITS
 from fluxvae.errors import ToolError
+from fluxvae.schema import plain
 
 if TYPE_CHECKING:
     from fluxvae.device.harness import Harness
@@ -163,7 +164,7 @@ def plan(model: Path, on: HarnessOptions, as_json: bool) -> int:
     if found is None:
         raise ToolError("the harness gave no plan")
     if as_json:
-        print_json(asdict(report))
+        print_json(plain(report))
     elif not found.available:
         raise ToolError(found.reason or "this system has no compute plan")
     else:
@@ -224,7 +225,7 @@ def drift(
     if report.drift is None:
         raise ToolError("the harness gave no drift")
     if as_json:
-        print_json(asdict(report))
+        print_json(plain(report))
     else:
         _print_drift(report, report.drift)
     return 1 if report.failures else 0

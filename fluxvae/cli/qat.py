@@ -25,7 +25,7 @@ from fluxvae.cli.sources import Sources
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
-    from fluxvae.compress.qat.team import Team
+    from fluxvae.compress.qat.state import Team
     from fluxvae.compress.qat.train import Progress, Trained
     from fluxvae.recipes import Compression
 
@@ -166,7 +166,7 @@ def _team(device: str) -> Iterator[Team]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from fluxvae.compress.qat.team import Team
+    from fluxvae.compress.qat.state import Team
 
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:

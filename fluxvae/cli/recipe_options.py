@@ -262,9 +262,9 @@ def compress(
 
         return load_checkpoint(request.checkpoint, weights, recipe.compression)
 
-    from fluxvae.compress.pipeline import compress_decoder
+    from fluxvae.compress import compress
     from fluxvae.data.calibration import load_calibration
-    from fluxvae.networks.build import build_tiny_decoder
+    from fluxvae.networks.build import build_decoder
 
     calibration = None
     if recipe.compression.needs_calibration:
@@ -278,9 +278,7 @@ def compress(
         say_notes(calibration.notes)
     say(f"compressing: {recipe.compression.label()}")
     allocation = None if request.allocation is None else _read_allocation(request.allocation)
-    return compress_decoder(
-        build_tiny_decoder(weights), recipe, calibration, allocation=allocation, log=say
-    )
+    return compress(build_decoder(weights), recipe, calibration, allocation=allocation, log=say)
 
 
 def save_allocation(compressed: CompressedDecoder, artifact: Path) -> None:

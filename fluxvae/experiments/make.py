@@ -15,9 +15,9 @@ import torch
 from fluxvae.artifact.backends import choose_backend, make_runner
 from fluxvae.artifact.open import Artifact, open_artifact
 from fluxvae.artifact.save_parts import save_any
+from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.compress.pipeline import compress_decoder
 from fluxvae.convert.laps import timed
 from fluxvae.convert.program import write_model
 from fluxvae.data.calibration import calibration_of
@@ -31,7 +31,7 @@ from fluxvae.experiments.supply import cases, latents, load_supply
 from fluxvae.experiments.verdict import flags_of, verdict_of
 from fluxvae.files import read_text, write_text
 from fluxvae.mil.package import read_package
-from fluxvae.networks.build import build_decoder, build_tiny_decoder
+from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Recipe, artifact_name
@@ -60,7 +60,7 @@ def solve(job: Job, out: Path) -> None:
     if compression.needs_calibration:
         seen = calibration_of("photos", list(latents(job, calibration=True).values()))
     began = time.monotonic()
-    found = compress_decoder(build_tiny_decoder(weights), recipe, seen, log=print)
+    found = compress(build_decoder(weights), recipe, seen, log=print)
     took = time.monotonic() - began
     if seen is not None:
         source = {"calibration": {"name": seen.name, "digest": seen.digest}}
