@@ -26,7 +26,7 @@ from fluxvae.device.bench import (
 from fluxvae.device.bench_compare import compare_records, compare_runs
 from fluxvae.device.harness import HarnessReport, parse_report
 from fluxvae.errors import ArtifactError, BenchError, OutputError, ToolError, UsageError
-from fluxvae.records.statistics import outliers
+from fluxvae.validation.metrics import outliers
 from tests.fake_harness import FakeHarness, bench_run, report
 
 HOAGLIN = [2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3]
