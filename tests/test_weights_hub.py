@@ -18,8 +18,7 @@ from safetensors.torch import save
 from fluxvae.errors import DownloadError, FluxVAEError, WeightsError
 from fluxvae.networks.catalog import CATALOG, Decoder
 from fluxvae.networks.hub import fetch_file
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_entry, load_weights
+from fluxvae.networks.weights import Weights, load_entry, load_weights
 from tests.checkpoint_files import in_style
 from tests.hub_server import HubServer, serving
 

@@ -27,7 +27,7 @@ from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import Decoder, LatentContract, find_decoder
-from fluxvae.networks.source import Weights, WeightSource
+from fluxvae.networks.weights import Weights, WeightSource
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.latents import artifact_contract
 

@@ -26,7 +26,7 @@ from fluxvae.recipes import Recipe, Size
 if TYPE_CHECKING:
     from fluxvae.convert.census import Census, Tap
     from fluxvae.data.latents import Latent, LatentFile
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
 
 _ROWS = 20  # of the table, unless --all
 

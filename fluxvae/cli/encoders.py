@@ -8,7 +8,7 @@ from fluxvae.cli.options import say
 from fluxvae.errors import WeightsError
 
 if TYPE_CHECKING:
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
 
 
 def load_decoder(variant: str, spec: str | None, *, offline: bool, kind: str = "tiny") -> Weights:

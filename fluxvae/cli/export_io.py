@@ -26,7 +26,7 @@ from fluxvae.recipes import LAYOUTS, PRECISIONS, Recipe, Size
 
 if TYPE_CHECKING:
     from fluxvae.data.latents import Latent, LatentFile
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
 
 
 @click.command("export-io")

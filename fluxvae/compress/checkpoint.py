@@ -42,7 +42,7 @@ from fluxvae.compress.forms import (
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.files import write_file
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes.compression import Compression
 
 CHECKPOINT = "fluxvae-qat"

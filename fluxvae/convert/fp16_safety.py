@@ -22,7 +22,7 @@ from fluxvae.data.photos import CALIBRATION_PHOTOS, photo_image
 from fluxvae.data.spaces import passage
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_encoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import SCALE, Recipe, Size, parse_attention, parse_sizes
 
 SIDE = 128  # of the images that are measured on, in pixels

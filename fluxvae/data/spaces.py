@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fluxvae.errors import WeightsError
 from fluxvae.networks.kl_keys import NO_STATISTICS, STATISTICS_EPS
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.axes import FIRST, LatentInput
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH, native_form

@@ -20,7 +20,7 @@ from fluxvae.device.harness import UNITS, Harness, HarnessReport, Units, run_har
 from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.records.mac import EACH, Task
 from fluxvae.validation.validate import validate

@@ -32,7 +32,7 @@ from fluxvae.data.calibration import Calibration, encode, load_calibration
 from fluxvae.errors import CompressionError, OutputError, UsageError
 from fluxvae.files import disk_trouble, refuse_existing
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Compression, Recipe
 
 

@@ -40,7 +40,7 @@ from fluxvae.compress.qat.state import (
 from fluxvae.compress.qat.student import Rates, learning_rates, make_compressed, make_student
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 
 
 @dataclass(frozen=True)
