@@ -17,7 +17,7 @@ from fluxvae.artifact.save import (
     stamp,
 )
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.compress.guard_full import check_layers
+from fluxvae.compress.guard import check_layers
 from fluxvae.convert.fp16_safety import make_safe
 from fluxvae.convert.parts import (
     FEATURES,
