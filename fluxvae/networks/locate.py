@@ -34,7 +34,7 @@ UNKNOWN = "unknown"
 _DIFFUSERS_OFFSET = {"decoder": 1, "encoder": 0}
 _MOST_DOTS = 5  # of a name within a network
 _LEAST_DOTS = 3  # of a name that other models are not likely to have: ``3.conv.0.weight``
-# Modules of one part that diffusers keeps beside it. A counter of training is no weight.
+# Modules of one part that diffusers keeps beside it. A counter of training is not a weight.
 _BESIDE = {"decoder": ("post_quant_conv", "bn"), "encoder": ("quant_conv",)}
 _COUNTER = "bn.num_batches_tracked"
 
