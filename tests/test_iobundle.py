@@ -20,8 +20,7 @@ from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.device.bundle import Bundle, Request, export_bundle, read_bundle
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Size, parse_label
 from fluxvae.records.manifest import MANIFEST
 from fluxvae.validation.validate import limit_for

@@ -13,8 +13,7 @@ from fluxvae.artifact.save import PREFIX, make_record, read_record, save_artifac
 from fluxvae.errors import ArtifactError, ConvertError, OutputError, ValidationError
 from fluxvae.mil.package import read_package
 from fluxvae.networks.catalog import CATALOG
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write
 from tests.conversion_folder import FOLDER

@@ -26,8 +26,7 @@ from fluxvae.experiments.roundtrip.run import GAIN, Job, most_different, part_la
 from fluxvae.experiments.roundtrip.sources import Source, folder_source, photo_source
 from fluxvae.experiments.workers import worker_processes
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.records.ablation import CONVERTED, Part
 from fluxvae.records.roundtrip import REFERENCE, Roundtrip

@@ -18,8 +18,7 @@ from safetensors.torch import save
 from fluxvae.errors import DownloadError, FluxVAEError, WeightsError
 from fluxvae.networks.catalog import CATALOG, Decoder
 from fluxvae.networks.hub import fetch_file
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_entry, load_weights
+from fluxvae.networks.weights import Weights, load_entry, load_weights
 from tests.checkpoint_files import in_style
 from tests.hub_server import HubServer, serving
 
@@ -234,9 +233,9 @@ def test_fetching_prints_nothing_even_when_it_fails(
 SCRIPT = """
 import sys
 from dataclasses import replace
-from fluxvae.catalog import CATALOG
+from fluxvae.networks.catalog import CATALOG
 from fluxvae.errors import FluxVAEError
-from fluxvae.weights import load_entry
+from fluxvae.networks.weights import load_entry
 real = CATALOG["flux1"]
 entry = replace(real, hub=replace(real.hub, sha256=sys.argv[1]))
 try:

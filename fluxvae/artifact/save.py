@@ -15,8 +15,7 @@ from torch import nn
 
 from fluxvae import __version__
 from fluxvae.compress.forms import CompressedDecoder, require_granularity
-from fluxvae.compress.guard import check_weights
-from fluxvae.compress.guard_full import check_layers
+from fluxvae.compress.guard import check_layers, check_weights
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert.fp16_safety import Safety, make_safe, mixed_cost
 from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, interface, write_model
@@ -27,7 +26,7 @@ from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import Decoder, LatentContract, find_decoder
-from fluxvae.networks.source import Weights, WeightSource
+from fluxvae.networks.weights import Weights, WeightSource
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.latents import artifact_contract
 

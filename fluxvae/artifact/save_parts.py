@@ -17,7 +17,7 @@ from fluxvae.artifact.save import (
     stamp,
 )
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.compress.guard_full import check_layers
+from fluxvae.compress.guard import check_layers
 from fluxvae.convert.fp16_safety import make_safe
 from fluxvae.convert.parts import (
     FEATURES,
@@ -36,7 +36,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, artifact_paths, latent_shape
 
 

@@ -20,7 +20,7 @@ from fluxvae.errors import OutputError, UsageError
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.validation.evidence import Evidence
 from fluxvae.validation.inspect import quantization_evidence

@@ -12,7 +12,7 @@ from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.data.calibration import Calibration
 from fluxvae.files import file_sha256
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 
 

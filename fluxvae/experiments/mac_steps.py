@@ -20,7 +20,7 @@ from fluxvae.device.harness import Harness, run_harness
 from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.records.harness import UNITS, HarnessReport, Units
 from fluxvae.records.mac import EACH, Task

@@ -33,7 +33,7 @@ from fluxvae.files import read_text, write_text
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import LatentContract
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, artifact_name
 from fluxvae.records.experiment import ErrorFigures, Result
 from fluxvae.schema import json_text, parse_json

@@ -58,6 +58,7 @@ def check_latents(recipe: Recipe) -> None:
     step = PATCH * find_decoder(recipe.variant, recipe.decoder).contract.scale
     tokens = form == "packed" and recipe.variant == "flux1"
     for wrong, why in (
+        (recipe.variant not in _PACKED, "is not known: leave --latents out"),
         (
             form == "vae" and recipe.variant == "flux2",
             "needs FLUX.2's batch-norm statistics, which the tiny decoder has not: use --latents "

@@ -22,7 +22,7 @@ from fluxvae.data.spaces import passage
 from fluxvae.files import scratch
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.validation.metrics import Metrics, compare
 from fluxvae.validation.validate import Case, build_cases

@@ -26,7 +26,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Op
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size
 
 # An operation departs when its signal-to-noise ratio falls below this, in dB. Measured on photo

@@ -20,8 +20,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from fluxvae.networks.catalog import CATALOG
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from tests.checkpoint_files import in_style, write
 from tests.cli.run import Ran, run
 from tests.hub_server import serving
