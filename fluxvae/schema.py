@@ -1,7 +1,7 @@
 """JSON data to frozen dataclasses, strictly: every key known, every type as annotated.
 
 ``dataclasses.asdict`` is the way back. Understands dataclasses, ``X | None``, ``tuple[X, ...]``,
-``dict[str, X]``, ``Literal``, and str, bool, int, float (a whole number will do for a float).
+``tuple[X, X]``, ``dict[str, X]``, ``Literal``, and str, bool, int, float (a whole number will do).
 Imports nothing of ours.
 """
 
@@ -53,6 +53,8 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(data, list):
             raise _wrong(where, "a list", data)
+        if Ellipsis not in arguments and len(data) != len(arguments):
+            raise _wrong(where, f"a list of {len(arguments)}", data)
         return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     if origin is dict:
         if not isinstance(data, dict):

@@ -10,7 +10,7 @@ it again, checks, publishing) is done each time, and tests of the converter do n
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,9 @@ from unittest.mock import patch
 import filelock
 from torch import nn
 
-from fluxvae.convert import parts as convert_parts
 from fluxvae.convert import program as convert
 from fluxvae.recipes import Recipe, Size
+from fluxvae.recipes.functions import artifact_paths
 
 FOLDER = "FLUXVAE_TEST_LIBRARY"
 
@@ -40,55 +40,32 @@ def write_model(
         convert.write_model(decoder, recipe, channels, path, keep=keep, verbose=verbose)
         return
 
-    def write(drafts: Sequence[Path]) -> None:
-        convert.write_model(decoder, recipe, channels, drafts[0], verbose=verbose)
+    def write(draft: Path) -> None:
+        convert.write_model(decoder, recipe, channels, draft, verbose=verbose)
 
-    _remember(write, _digest(decoder, recipe, channels), (path,))
-
-
-def write_halves(
-    decoder: nn.Module, recipe: Recipe, channels: int, paths: tuple[Path, Path], *, verbose: bool
-) -> None:
-    """As ``fluxvae.convert.parts.write_halves``."""
-
-    def write(drafts: Sequence[Path]) -> None:
-        two = (drafts[0], drafts[1])
-        convert_parts.write_halves(decoder, recipe, channels, two, verbose=verbose)
-
-    _remember(write, _digest(decoder, recipe, channels), paths)
+    _remember(write, _digest(decoder, recipe, channels), path, recipe.chunks)
 
 
-def write_tiled(
-    decoder: nn.Module, recipe: Recipe, channels: int, path: Path, *, verbose: bool
-) -> None:
-    """As ``fluxvae.convert.parts.write_tiled``."""
-
-    def write(drafts: Sequence[Path]) -> None:
-        convert_parts.write_tiled(decoder, recipe, channels, drafts[0], verbose=verbose)
-
-    _remember(write, _digest(decoder, recipe, channels), (path,))
-
-
-def _remember(write: Callable[[Sequence[Path]], None], digest: str, paths: Sequence[Path]) -> None:
-    """Put into ``paths`` what ``write`` puts into drafts, from the library where it is there."""
+def _remember(write: Callable[[Path], None], digest: str, path: Path, chunks: int) -> None:
+    """Put at ``path`` what ``write`` puts at a draft, from the library where it is there."""
     if FOLDER not in os.environ:
-        write(paths)
+        write(path)
         return
     place = Path(os.environ[FOLDER]) / digest
-    known = [place / f"model{i or ''}{path.suffix}" for i, path in enumerate(paths)]
+    known = artifact_paths(place / f"model{path.suffix}", chunks)
     place.parent.mkdir(exist_ok=True)
     with filelock.FileLock(f"{place}.lock"):
         if not all(path.exists() for path in known):
             place.mkdir(exist_ok=True)
-            drafts = [path.with_stem(f"draft-{path.stem}") for path in known]
-            write(drafts)
-            for draft, path in zip(drafts, known, strict=True):
-                draft.rename(path)
-    for source, path in zip(known, paths, strict=True):
+            draft = place / f"draft{path.suffix}"
+            write(draft)
+            for made, to in zip(artifact_paths(draft, chunks), known, strict=True):
+                made.rename(to)
+    for source, to in zip(known, artifact_paths(path, chunks), strict=True):
         if source.is_dir():
-            shutil.copytree(source, path)
+            shutil.copytree(source, to)
         else:
-            shutil.copyfile(source, path)
+            shutil.copyfile(source, to)
 
 
 @contextmanager
@@ -97,8 +74,6 @@ def remembered() -> Iterator[None]:
     with (
         patch("fluxvae.artifact.save.write_model", write_model),
         patch("fluxvae.validation.intermediates.write_model", write_model),
-        patch("fluxvae.artifact.save_parts.write_halves", write_halves),
-        patch("fluxvae.artifact.save_parts.write_tiled", write_tiled),
     ):
         yield
 

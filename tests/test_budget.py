@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fluxvae.artifact.open import require_record
-from fluxvae.artifact.save import Record, make_record
+from fluxvae.artifact.record import Record, make_record
 from fluxvae.mil.package import read_package
 from fluxvae.networks.source import Weights
 from fluxvae.networks.weights import load_weights

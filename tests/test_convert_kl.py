@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from fluxvae.artifact.save import read_record, save_artifact
+from fluxvae.artifact.record import read_record
+from fluxvae.artifact.save import save_artifact
 from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
@@ -152,7 +153,7 @@ def test_with_the_pass_left_in_float32_misses_the_bar(
 def test_artifact_records_the_decoder_the_attention_and_the_range(kl: KL, tmp_path: Path) -> None:
     made = recipe(kl.weights.variant)
     with kl.plan():
-        path = save_artifact(kl.weights, made, tmp_path / "x.mlpackage")
+        (path,) = save_artifact(kl.weights, made, tmp_path / "x.mlpackage")
     record = read_record(read_package(path))
     assert record is not None
     assert (record.recipe.decoder, record.recipe.attention) == ("full", "channels-first")
@@ -167,7 +168,7 @@ def test_artifact_records_the_decoder_the_attention_and_the_range(kl: KL, tmp_pa
 def test_image_output_is_scaled_from_the_decoder_s_range(kl: KL, tmp_path: Path) -> None:
     made = recipe("flux1", output="image")
     with kl.plan():
-        path = save_artifact(kl.weights, made, tmp_path / "x.mlpackage")
+        (path,) = save_artifact(kl.weights, made, tmp_path / "x.mlpackage")
     pixels = Session(read_package(path)).run({INPUT_NAME: kl.latent})[OUTPUT_NAME]
     exact = (kl.image[0].transpose(1, 2, 0) + 1) * 127.5
     assert pixels.dtype == np.uint8

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fluxvae.artifact.save import make_record, read_record
+from fluxvae.artifact.record import make_record, read_record
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Constant, Op, Ref

@@ -10,7 +10,8 @@ import pytest
 
 import fluxvae.artifact.save
 import fluxvae.convert.program
-from fluxvae.artifact.save import PREFIX, make_record, read_record, save_artifact
+from fluxvae.artifact.record import PREFIX, make_record, read_record
+from fluxvae.artifact.save import save_artifact
 from fluxvae.errors import ArtifactError, ConvertError, OutputError, ValidationError
 from fluxvae.mil.package import read_package
 from fluxvae.networks.catalog import CATALOG
@@ -40,7 +41,7 @@ def test_draft_is_checked_before_the_final_name_exists(weights: Weights, tmp_pat
         assert read_record(read_package(draft)) == make_record(SMALL, weights)
         seen.append(draft)
 
-    assert save_artifact(weights, SMALL, path, check=check) == path
+    assert save_artifact(weights, SMALL, path, check=check) == (path,)
     assert len(seen) == 1
     assert [p.name for p in path.parent.iterdir()] == ["model.mlpackage"]
     assert read_record(read_package(path)) == make_record(SMALL, weights)
@@ -162,7 +163,7 @@ def test_weights_from_a_file_leave_its_name_and_no_path(weights: Weights, tmp_pa
     folder = tmp_path / "secret place"
     folder.mkdir()
     file = write(folder / "mine.safetensors", in_style("taesd", weights))
-    package = save_artifact(load_weights("flux2", str(file)), SMALL, tmp_path / "x.mlpackage")
+    (package,) = save_artifact(load_weights("flux2", str(file)), SMALL, tmp_path / "x.mlpackage")
     record = read_record(read_package(package))
     assert record is not None
     assert (record.source.kind, record.source.name) == ("file", "mine.safetensors")

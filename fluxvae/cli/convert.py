@@ -290,7 +290,7 @@ def _make(
     if dry_run:
         return paths
 
-    from fluxvae.artifact.save_parts import save_any
+    from fluxvae.artifact.save import save_artifact
 
     say(f"loading {spec or 'pinned'} weights of {recipe.variant}")
     weights = load_decoder(recipe.variant, spec, kind=recipe.decoder, offline=offline)
@@ -305,7 +305,7 @@ def _make(
             check_draft(draft, weights, spec, encoder, offline)
         ctrl_c.check()
 
-    save_any(
+    save_artifact(
         weights,
         recipe,
         path,

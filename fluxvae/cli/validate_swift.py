@@ -111,7 +111,7 @@ def command(
 def _given(
     harness: Harness, model: Path, bundle: Path, function: str | None, units: str
 ) -> JobResult:
-    from fluxvae.artifact.save import read_record
+    from fluxvae.artifact.record import read_record
     from fluxvae.device.validate import job_for_bundle, run_job
     from fluxvae.mil.package import read_package
 

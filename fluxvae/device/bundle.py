@@ -25,8 +25,7 @@ import torch
 from torch import nn
 
 from fluxvae import __version__
-from fluxvae.artifact.save import make_record
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
+from fluxvae.artifact.record import make_record
 from fluxvae.data.latents import Latent, beyond_float16, to_model
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.data.spaces import passage
@@ -35,6 +34,7 @@ from fluxvae.files import commit, read_text, refuse_existing, require_writable, 
 from fluxvae.networks.build import build_decoder, build_encoder
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import PRECISIONS, Compression, Recipe, Size
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.recipes.latents import artifact_contract
 from fluxvae.records.manifest import MANIFEST, NUMPY_DTYPES, Manifest, TensorFile, parse_manifest
 from fluxvae.schema import parse_json

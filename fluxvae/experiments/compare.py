@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fluxvae.artifact.backends import make_runner
-from fluxvae.artifact.save import Record, read_record
+from fluxvae.artifact.record import Record, read_record
 from fluxvae.data.calibration import encode, read_folder
 from fluxvae.data.photos import EVALUATION_PHOTOS, crop_image, photo_image
 from fluxvae.errors import OutputError, UsageError

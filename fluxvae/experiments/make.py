@@ -15,11 +15,11 @@ import torch
 
 from fluxvae.artifact.backends import choose_backend, make_runner
 from fluxvae.artifact.open import Artifact, open_artifact
-from fluxvae.artifact.save_parts import save_any
+from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.pipeline import compress_decoder
-from fluxvae.convert.laps import timed
+from fluxvae.convert.coremltools import step_timings
 from fluxvae.convert.program import write_model
 from fluxvae.data.calibration import calibration_of
 from fluxvae.data.spaces import passage
@@ -90,8 +90,8 @@ def make(job: Job, out: Path) -> Result:
     path = out / artifact_name(recipe, weights.source.kind)
     compressed, solving = _solved(job, weights, recipe)
     began = time.monotonic()
-    with timed() as laps:
-        save_any(weights, recipe, path, compressed=compressed, report=print)
+    with step_timings() as timings:
+        save_artifact(weights, recipe, path, compressed=compressed, report=print)
     saved = time.monotonic() - began
     began = time.monotonic()
     artifact = open_artifact(path)
@@ -110,10 +110,10 @@ def make(job: Job, out: Path) -> Result:
         versions=job.versions,
         host=host_here(job.versions["python"]),
         seconds={
-            "capture": laps.get("capture", 0.0),
-            "convert": laps.get("convert", 0.0),
+            "capture": timings.get("capture", 0.0),
+            "convert": timings.get("convert", 0.0),
             "compress": solving,
-            "save": saved - laps.get("capture", 0.0) - laps.get("convert", 0.0),
+            "save": saved - timings.get("capture", 0.0) - timings.get("convert", 0.0),
             "validate": time.monotonic() - began,
         },
         bytes=sum(f.stat().st_size for f in files),

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from fluxvae.artifact.backends import Runner, choose_backend, make_runner
-from fluxvae.artifact.save import Record
+from fluxvae.artifact.open import open_artifact
+from fluxvae.artifact.record import Record
 from fluxvae.convert.fp16_safety import as_recorded, kept
 from fluxvae.convert.program import write_model
 from fluxvae.data.latents import Latent
@@ -112,16 +113,9 @@ def _runner(
 ) -> Runner:
     """The artifact itself, or a stage's program at one size."""
     if recipe is None:
-        several = record.recipe.shapes == "multifunction"
-        function = size.function if several else None
-        return make_runner(
-            read_package(path),
-            function,
-            record.recipe.layout,
-            backend,
-            units,
-            span=record.contract.span,
-        )
+        artifact = open_artifact(path)
+        function = next(f for f, s in artifact.functions_and_sizes() if s == size)
+        return artifact.runner(function, backend, units)
     one = replace(recipe, sizes=(size,), shapes="fixed")
     twin = folder / f"stage{one.suffix}"
     decoder = as_recorded(build_decoder(weights), record.safety)

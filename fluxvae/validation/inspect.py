@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.artifact.save import read_record
+from fluxvae.artifact.record import read_record
 from fluxvae.errors import UnsupportedOpError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package

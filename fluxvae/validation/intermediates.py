@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from fluxvae.artifact.save import Record
+from fluxvae.artifact.record import Record
 from fluxvae.convert.fp16_safety import as_recorded
 from fluxvae.convert.program import write_model
 from fluxvae.data.latents import to_model

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from fluxvae.artifact.open import Artifact
 from fluxvae.artifact.tiles import tiles_for
-from fluxvae.convert.parts import FEATURES, function_names
 from fluxvae.recipes import SCALE, Size
+from fluxvae.recipes.functions import FEATURES, function_names
 from fluxvae.validation.inspect import FunctionReport, inspect_model
 from fluxvae.validation.validate import STRIDED_DB
 

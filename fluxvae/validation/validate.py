@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fluxvae.artifact.backends import choose_backend
 from fluxvae.artifact.open import open_artifact
-from fluxvae.artifact.save import Record
+from fluxvae.artifact.record import Record
 from fluxvae.data.latents import Latent, float16_note
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.data.spaces import Passage, passage

@@ -163,7 +163,7 @@ def test_weights_and_encoder_from_files_and_own_latents(
     decoder = load_weights("flux2", "demo")
     # no metadata in this copy: the file counts as FLUX.2's own
     file = write(tmp_path / "decoder.safetensors", in_style("taesd", decoder))
-    package = save_artifact(
+    (package,) = save_artifact(
         load_weights("flux2", str(file)), recipe("flux2"), tmp_path / "x.mlpackage"
     )
     ran = run(capsys, "validate", str(package))
