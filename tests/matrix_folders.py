@@ -14,6 +14,7 @@ from fluxvae.experiments.inputs import sha256_of
 from fluxvae.experiments.plan import folder_name
 from fluxvae.mil.package import read_package
 from fluxvae.records.experiment import Cell, Energy, ErrorFigures, Host, Latency, Result
+from fluxvae.schema import plain
 from tests.matrix_results import done
 
 MAC = Host("Darwin", "15.5", "24F74", "arm64", "Apple M4", 16 << 30, "3.12.4")
@@ -66,6 +67,6 @@ def write_run(folder: Path, cells: Sequence[Made | Result]) -> Path:
             files = (path for path in place.rglob("*") if path.is_file())
             digests = {path.relative_to(place).as_posix(): sha256_of(path) for path in files}
             found = replace(found, artifact_sha256=digests)
-        (place / "result.json").write_text(json.dumps(asdict(found)), encoding="utf-8")
+        (place / "result.json").write_text(json.dumps(plain(found)), encoding="utf-8")
         write_digest(place)
     return folder

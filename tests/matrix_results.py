@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from fluxvae.records.experiment import FORMAT, VERSION, Cell, Host, Result
+from fluxvae.records.experiment import Cell, Host, Result
 
 LINUX = Host("Linux", "6.1", "6.1", "x86_64", "Test CPU", 16 << 30, "3.12.4")
 VERSIONS = {"fluxvae": "0.7", "coremltools": "9.0", "torch": "2.13.0", "python": "3.12.4"}
@@ -13,8 +13,6 @@ VERSIONS = {"fluxvae": "0.7", "coremltools": "9.0", "torch": "2.13.0", "python":
 def done(cell: Cell, **fields: Any) -> Result:
     """A cell that passed on Linux, without an artifact or figures but for those in ``fields``."""
     plain = Result(
-        format=FORMAT,
-        version=VERSION,
         key=hashlib.sha256(cell.label().encode()).hexdigest(),
         cell=cell,
         status="done",

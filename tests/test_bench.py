@@ -21,12 +21,13 @@ from fluxvae.device.bench import (
     latency,
     read_record,
     start_swift,
-    write_record,
 )
 from fluxvae.device.bench_compare import compare_records, compare_runs
-from fluxvae.device.harness import HarnessReport, parse_report
+from fluxvae.device.harness import parse_report
 from fluxvae.errors import ArtifactError, BenchError, OutputError, ToolError, UsageError
+from fluxvae.records.harness import HarnessReport
 from fluxvae.records.statistics import outliers
+from fluxvae.schema import save
 from tests.fake_harness import FakeHarness, bench_run, report
 
 HOAGLIN = [2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3]
@@ -153,7 +154,7 @@ def test_compute_units_that_fail_do_not_take_the_others_along(tmp_path: Path) ->
         (2, "cpuOnly", "the prediction failed"),
     ]
     path = tmp_path / "a.json"
-    write_record(made, path, overwrite=False)
+    save(made, path, overwrite=False)
     assert read_record(path) == made
     notes = compare_records(made, record([1.0])).notes
     assert "swift cpuOnly failed in the first record: the prediction failed" in notes
@@ -189,10 +190,10 @@ def test_first_calls_are_a_figure_of_their_own() -> None:
 
 def test_record_comes_back_as_it_was_and_replaces_nothing_unasked(tmp_path: Path) -> None:
     made, path = record([1.0, 2.0, 3.0]), tmp_path / "a.json"
-    write_record(made, path, overwrite=False)
+    save(made, path, overwrite=False)
     assert read_record(path) == made
     with pytest.raises(OutputError, match="exists already"):
-        write_record(made, path, overwrite=False)
+        save(made, path, overwrite=False)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_record_comes_back_as_it_was_and_replaces_nothing_unasked(tmp_path: Path
 )
 def test_changed_record_is_refused(change: Any, why: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    write_record(record([1.0, 2.0, 3.0]), path, overwrite=False)
+    save(record([1.0, 2.0, 3.0]), path, overwrite=False)
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))
@@ -318,7 +319,7 @@ def test_record_fits_its_schema(tmp_path: Path) -> None:
         (name, DRAFT202012.create_resource(schema)) for name, schema in schemas.items()
     )
     path = tmp_path / "a.json"
-    write_record(record([10.0, 11.0, 12.0]), path, overwrite=False)
+    save(record([10.0, 11.0, 12.0]), path, overwrite=False)
     judge = jsonschema.Draft202012Validator(schemas["bench.schema.json"], registry=registry)
     content = json.loads(path.read_text())
     judge.validate(content)

@@ -140,7 +140,7 @@ def test_limits_are_those_of_validate(weights: Weights, encoder: Weights, tmp_pa
         for precision in ("float16", "float32"):
             wanted = limit_for(make_record(recipe("flux2", precision=precision), weights), kind)
             limit = made.manifest.limits[precision]
-            assert (limit["metric"], limit["bound"]) == (wanted.metric, wanted.bound)
+            assert (limit.metric, limit.bound) == (wanted.metric, wanted.bound)
 
 
 def test_limits_for_a_compressed_model_are_its_own(weights: Weights, tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_limits_for_a_compressed_model_are_its_own(weights: Weights, tmp_path: P
     request = Request(Size(64, 64), compression=parse_label("pal4-plain"))
     made = export_bundle(weights, request, tmp_path / "io")
     for limit in made.manifest.limits.values():
-        assert limit["metric"] == "psnr_db"
-        assert limit["bound"] == pytest.approx(16.2)
+        assert limit.metric == "psnr_db"
+        assert limit.bound == pytest.approx(16.2)
 
 
 def test_photo_is_encoded_in_float64_and_rounded_once(
@@ -270,21 +270,21 @@ def test_failure_leaves_nothing(
     ("change", "why"),
     [
         (lambda f: (f / MANIFEST).unlink(), "is not an I/O bundle"),
-        (lambda f: (f / MANIFEST).write_text("{"), "is not JSON"),
-        (lambda f: (f / MANIFEST).write_text("[]"), "must be a JSON object"),
-        (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe"), "is not JSON"),
-        (lambda f: edit(f, lambda m: m.update(format="other")), "expected the format"),
-        (lambda f: edit(f, lambda m: m.update(version=2)), "version 2; this fluxvae reads 1"),
+        (lambda f: (f / MANIFEST).write_text("{"), "is not the manifest"),
+        (lambda f: (f / MANIFEST).write_text("[]"), "expected format"),
+        (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe"), "text in UTF-8"),
+        (lambda f: edit(f, lambda m: m.update(format="other")), "expected format"),
+        (lambda f: edit(f, lambda m: m.update(version=2)), r"version 1, got .'fluxvae-io', 2"),
         (lambda f: edit(f, lambda m: m.pop("limits")), r"lacks \['limits'\]"),
         (lambda f: edit(f, lambda m: m.update(x=1)), r"unknown keys \['x'\]"),
-        (lambda f: edit(f, lambda m: m.update(size="64,96")), "expected one size"),
+        (lambda f: edit(f, lambda m: m.update(size="64,96")), "size should be one size"),
         (lambda f: edit(f, lambda m: m["input"].update(shape=[1, 8, 12])), "four positive"),
-        (lambda f: edit(f, lambda m: m["input"].update(shape=[1, 8, 12, True])), "four positive"),
-        (lambda f: edit(f, lambda m: m["input"].update(dtype="float64")), "must be one of"),
-        (lambda f: edit(f, lambda m: m["input"].update(layout=[])), "must be one of"),
+        (lambda f: edit(f, lambda m: m["input"].update(shape=[1, 8, 12, True])), "a whole number"),
+        (lambda f: edit(f, lambda m: m["input"].update(dtype="float64")), "should be one of"),
+        (lambda f: edit(f, lambda m: m["input"].update(layout=[])), "should be one of"),
         (lambda f: edit(f, lambda m: m["input"].update(file="../x.bin")), "bare file name"),
         (lambda f: edit(f, lambda m: m["limits"].update(float16={})), "limits.float16 lacks"),
-        (lambda f: edit(f, lambda m: m["source"].update(kind="dream")), "source.kind must be"),
+        (lambda f: edit(f, lambda m: m["source"].update(kind="dream")), "source.kind should be"),
         (lambda f: edit(f, lambda m: m["input"].update(dtype="float16")), "12288 bytes; .* 6144"),
         (lambda f: (f / "output.bin").unlink(), "output.bin cannot be read"),
         (lambda f: (f / "output.bin").write_bytes(b"\0" * 100), "has 100 bytes; .* needs 73728"),

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from fluxvae.device.bundle import Request
-from fluxvae.device.harness import UNITS, Harness
+from fluxvae.device.harness import Harness
 from fluxvae.errors import ArtifactError, OutputError
 from fluxvae.experiments.mac import Progress, run_report, stated_list, tasks_of
 from fluxvae.experiments.mac_steps import STEPS, Place, Settings
@@ -18,16 +18,16 @@ from fluxvae.networks.source import Weights
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.recipes.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
+from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import (
     Machine,
     MacRecord,
     Task,
     cell_path,
     failures,
-    read_record,
-    write_record,
 )
 from fluxvae.report.matrix.mac import NO_RECORD, report_page, table
+from fluxvae.schema import load, save
 from tests.fake_harness import FakeHarness, metrics, report, validation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -303,9 +303,9 @@ def test_time_left_is_of_the_kinds_seen_so_far() -> None:
 def test_record_survives_its_file_and_fits_its_schema(places: list[Place], tmp_path: Path) -> None:
     record = rehearse(places, Steps())
     path = tmp_path / "record.json"
-    write_record(record, path)
-    assert read_record(path).cells[0] == record.cells[0]
-    assert report_page(read_record(path)) == report_page(record)
+    save(record, path)
+    assert load(MacRecord, path).cells[0] == record.cells[0]
+    assert report_page(load(MacRecord, path)) == report_page(record)
     schema = json.loads((ROOT / "docs" / "mac-report.schema.json").read_text())
     jsonschema.validate(json.loads(path.read_text()), schema)
 
@@ -315,7 +315,7 @@ def test_damaged_record_gives_one_sentence(
     places: list[Place], tmp_path: Path, damage: str
 ) -> None:
     path = tmp_path / "record.json"
-    write_record(rehearse(places[:1], Steps()), path)
+    save(rehearse(places[:1], Steps()), path)
     if damage == "gone":
         path.unlink()
     elif damage == "cut":
@@ -323,7 +323,7 @@ def test_damaged_record_gives_one_sentence(
     else:
         path.write_text(path.read_text().replace("fluxvae-mac-report", "fluxvae-bench", 1))
     with pytest.raises(OutputError) as caught:
-        read_record(path)
+        load(MacRecord, path)
     assert "\n" not in str(caught.value)
 
 
@@ -352,6 +352,6 @@ def test_readme_s_mac_table_is_that_of_the_record_or_says_there_is_none() -> Non
     record = ROOT / "docs" / "mac-report.json"
     between = readme.split("<!-- mac-table -->")
     assert len(between) == 3
-    wanted = table(read_record(record) if record.exists() else None)
+    wanted = table(load(MacRecord, record) if record.exists() else None)
     assert between[1].strip() == "\n".join(wanted).strip()
     assert record.exists() or NO_RECORD in readme

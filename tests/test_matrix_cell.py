@@ -17,7 +17,8 @@ from fluxvae.experiments.plan import Abilities
 from fluxvae.experiments.run import run_matrix
 from fluxvae.experiments.verify import verify
 from fluxvae.networks.weights import load_weights
-from fluxvae.records.experiment import Result, parse_result, read_results
+from fluxvae.records.experiment import Result, read_results
+from fluxvae.schema import parse
 from fluxvae.validation.validate import validate
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "matrix.schema.json"
@@ -170,6 +171,6 @@ def test_durations_of_steps_are_summed_and_measured_only_where_asked_for() -> No
 def test_a_damaged_result_is_told(serial: Path, change: dict[str, object], words: str) -> None:
     data = json.loads((next(serial.glob("cells/*")) / "result.json").read_text())
     with pytest.raises(ValueError, match=words):
-        parse_result(json.dumps(data | change))
+        parse(Result, json.dumps(data | change))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(data | change, json.loads(SCHEMA.read_text()))

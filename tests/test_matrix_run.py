@@ -19,7 +19,8 @@ from fluxvae.experiments.plan import Abilities
 from fluxvae.experiments.run import Outcome, run_matrix
 from fluxvae.experiments.status import read_status
 from fluxvae.experiments.verify import verify
-from fluxvae.records.experiment import Result, read_result, read_results
+from fluxvae.records.experiment import Result, read_results
+from fluxvae.schema import load
 from tests.fake_cell import calls, install
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "matrix.schema.json"
@@ -313,7 +314,7 @@ def test_what_arrives_is_held_against_its_digests(small: tuple[Path, str], fake:
     broken = type(delivery)(delivery.archive[:-5000] + bytes(5000), delivery.sha256[::-1])
     with pytest.raises(MatrixError, match="arrived damaged"):
         unpack(broken, folder / "there2")
-    result = read_result(place / "result.json")
+    result = load(Result, place / "result.json")
     job = Job(
         "cell", result.key, result.cell, {}, matrix_of(text).settings, matrix_of(text).thresholds,
         result.weights_digest, result.inputs_digest, result.versions, {}, {},

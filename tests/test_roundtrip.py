@@ -30,7 +30,8 @@ from fluxvae.networks.source import Weights
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.records.ablation import CONVERTED, Part
-from fluxvae.records.roundtrip import REFERENCE, Roundtrip, read_record, write_record
+from fluxvae.records.roundtrip import REFERENCE, Roundtrip
+from fluxvae.schema import load, save
 from fluxvae.validation.image_metrics import Meter, make_meter
 from tests import artifacts
 
@@ -104,7 +105,7 @@ def done(
 ) -> tuple[Roundtrip, Path]:
     out = tmp_path_factory.mktemp("out")
     record = run_roundtrip(make_job(out), folder_source(folder))
-    write_record(record, out / "record.json")
+    save(record, out / "record.json")
     return record, out
 
 
@@ -117,7 +118,7 @@ def test_record_keeps_its_schema_and_reads_back(done: tuple[Roundtrip, Path]) ->
     schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(json.loads((out / "record.json").read_text()), schema)
-    assert read_record(out / "record.json") == record
+    assert load(Roundtrip, out / "record.json") == record
 
 
 def test_bad_files_are_named_and_the_rest_is_done(done: tuple[Roundtrip, Path]) -> None:
@@ -226,7 +227,7 @@ def test_killed_run_goes_on_and_ends_with_the_same_bytes(
         run_roundtrip(make_job(tmp_path, own), folder_source(folder), check=kill(iter(range(99))))
     assert not (tmp_path / "record.json").exists()
     record = run_roundtrip(make_job(tmp_path, own), folder_source(folder))
-    write_record(record, tmp_path / "record.json")
+    save(record, tmp_path / "record.json")
     _, whole = done
     assert (tmp_path / "record.json").read_bytes() == (whole / "record.json").read_bytes()
     for file in whole.rglob("*.png"):
@@ -241,7 +242,7 @@ def test_measuring_elsewhere_gives_the_same_bytes(
     with worker_processes(1, 1) as pool:
         record = run_roundtrip(make_job(tmp_path), folder_source(folder), run=run_in(pool, 2))
     _, whole = done
-    write_record(record, tmp_path / "record.json")
+    save(record, tmp_path / "record.json")
     files = [file for file in whole.rglob("*") if file.is_file()]
     assert len(files) > 20
     for file in files:

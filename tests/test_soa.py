@@ -96,7 +96,7 @@ def test_without_a_listing_the_way_out_is_named(tmp_path: Path) -> None:
         open_source("soa", tmp_path)
     folder(tmp_path).mkdir()
     (folder(tmp_path) / LISTING).write_text("{}")
-    with pytest.raises(ReportError, match="cannot be read"):
+    with pytest.raises(ReportError, match="not the list of soa images"):
         open_source("soa", tmp_path)
 
 

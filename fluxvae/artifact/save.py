@@ -9,10 +9,9 @@ import numpy as np
 from torch import nn
 
 from fluxvae.artifact.record import Record, make_record, read_record, record_of_each, stamp
-from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.forms import CompressedDecoder, require_granularity
 from fluxvae.compress.guard import check_weights
 from fluxvae.compress.guard_full import check_layers
-from fluxvae.compress.schemes import require_granularity
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert.fp16_safety import make_safe, report_cost
 from fluxvae.convert.functions import functions_of

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     OUT,
     calibration_option,
     json_option,
-    offline_option,
     one_size,
     overwrite_option,
     print_json,
     say,
     verbose_option,
-    weights_option,
 )
+from fluxvae.cli.sources import Sources, offline_option, weights_option
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.networks.catalog import CATALOG
 from fluxvae.recipes import Recipe, Size, parse_sizes
+from fluxvae.schema import plain
 
 if TYPE_CHECKING:
     from fluxvae.experiments.compare_make import Maker
@@ -126,12 +124,12 @@ def command(
         base = Recipe(variant, sizes=sizes or parse_sizes(SIZE))
         wanted = parse_variants(variants, base)
     record, pages = _run(
-        base, wanted, weights, encoder, images, calibration, ablate, out,
-        workers or min(2, _cores()), overwrite, offline, verbose,
+        base, wanted, Sources(base.variant, weights, encoder, offline), images, calibration, ablate,
+        out, workers or min(2, _cores()), overwrite, verbose,
     )  # fmt: skip
     if as_json:
         files = {"record": str(out / RECORD), "pages": [str(page) for page in pages]}
-        print_json({**files, "roundtrip": asdict(record)})
+        print_json({**files, "roundtrip": plain(record)})
     else:
         from fluxvae.cli.roundtrip_text import text_of
 
@@ -171,28 +169,24 @@ def _of_newest(
 def _run(
     base: Recipe,
     wanted: tuple[Wanted, ...],
-    spec: str | None,
-    encoder: str | None,
+    sources: Sources,
     images: str,
     calibration: str,
     ablate: bool,
     out: Path,
     workers: int,
     overwrite: bool,
-    offline: bool,
     verbose: bool,
 ) -> tuple[Roundtrip, tuple[Path, ...]]:
     from fluxvae.experiments.roundtrip.run import run_roundtrip
     from fluxvae.experiments.roundtrip.sources import open_source
-    from fluxvae.records.roundtrip import write_record
+    from fluxvae.report import write_report
+    from fluxvae.schema import save
     from fluxvae.validation.image_metrics import make_meter
 
     meter = make_meter()
     source = open_source(images, cache_folder())
-    say(f"loading {spec or 'pinned'} weights of {base.variant}")
-    weights, network = load_pair(
-        base.variant, spec, encoder, offline=offline, purpose="a round trip begins with one"
-    )
+    weights, network = sources.load_pair("a round trip begins with one")
     _refuse_foreign(out, weights, base.sizes[0], overwrite)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     maker = _maker(wanted, weights, network, calibration, overwrite, verbose, ctrl_c)
@@ -201,8 +195,8 @@ def _run(
         tell = _progress(stack)
         run = _measuring(stack, workers)
         record = run_roundtrip(job, source, tell=tell, check=ctrl_c.check, run=run)
-    write_record(record, out / RECORD)
-    return record, _pages(out / RECORD)
+    save(record, out / RECORD)
+    return record, write_report(out / RECORD)
 
 
 def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) -> None:
@@ -214,7 +208,8 @@ def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) ->
 
     from fluxvae.experiments.roundtrip.cells import FOLDER
     from fluxvae.files import require_writable
-    from fluxvae.records.roundtrip import read_record
+    from fluxvae.records.roundtrip import Roundtrip
+    from fluxvae.schema import load
 
     require_writable(out / RECORD)
     if overwrite:
@@ -228,7 +223,7 @@ def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) ->
             f"{out} holds other files and no round trip: pass --overwrite, or another --out"
         )
     if RECORD in held:
-        there = read_record(out / RECORD)
+        there = load(Roundtrip, out / RECORD)
         if (there.weights_digest, there.size) != (weights.digest, str(size)):
             raise OutputError(
                 f"{out} holds a round trip of {there.weights} at {there.size}: pass --overwrite, "
@@ -338,9 +333,3 @@ def _progress(stack: ExitStack) -> Any:
         bar.update(done - bar.pos, text)
 
     return tell
-
-
-def _pages(record: Path) -> tuple[Path, ...]:
-    from fluxvae.report import write_report
-
-    return write_report(record)

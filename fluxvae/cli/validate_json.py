@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fluxvae.validation.budget import Budget
-    from fluxvae.validation.intermediates import Departure, Intermediates
+    from fluxvae.validation.intermediates import Intermediates
     from fluxvae.validation.metrics import Metrics
     from fluxvae.validation.validate import CaseResult, Report
 
@@ -36,54 +35,30 @@ def report_json(
 
 
 def _case_json(case: CaseResult) -> dict[str, Any]:
-    m = case.metrics
     return {
         "case": case.case,
         "kind": case.kind,
         "function": case.function,
         "size": str(case.size),
-        "max_abs": _number(m.max_abs),
-        "mae": _number(m.mae),
-        "rmse": _number(m.rmse),
-        "psnr_db": _number(m.psnr_db),
-        "cosine": _number(m.cosine),
-        "nan": m.nan,
-        "inf": m.inf,
-        "worst": list(m.worst),
-        "limit": {"metric": case.limit.metric, "bound": case.limit.bound},
+        **asdict(case.metrics),
+        "limit": asdict(case.limit),
         "nonfinite": None if case.nonfinite is None else asdict(case.nonfinite),
         "pass": case.passed,
     }
 
 
 def _departures_json(departures: Intermediates) -> dict[str, Any]:
-    def row(d: Departure) -> dict[str, Any]:
-        return {
-            "index": d.index,
-            "kind": d.kind,
-            "name": d.name,
-            "shape": list(d.shape),
-            "max_abs": _number(d.max_abs),
-            "snr_db": _number(d.snr_db),
-            "largest": _number(d.largest),
-            "nonfinite": d.nonfinite,
-        }
-
+    first, operations = departures.first, [asdict(row) for row in departures.rows]
     return {
         "bound_db": departures.bound_db,
-        "first": None if departures.first is None else row(departures.first),
-        "operations": [row(d) for d in departures.rows],
+        "first": None if first is None else asdict(first),
+        "operations": operations,
     }
 
 
 def _budget_json(budget: Budget) -> dict[str, Any]:
     def stage(name: str, m: Metrics) -> dict[str, Any]:
-        return {
-            "stage": name,
-            "max_abs": _number(m.max_abs),
-            "rmse": _number(m.rmse),
-            "psnr_db": _number(m.psnr_db),
-        }
+        return {"stage": name, "max_abs": m.max_abs, "rmse": m.rmse, "psnr_db": m.psnr_db}
 
     return {
         "size": str(budget.size),
@@ -91,15 +66,8 @@ def _budget_json(budget: Budget) -> dict[str, Any]:
             {
                 "case": row.case,
                 "kind": row.kind,
-                "stages": [
-                    stage(name, m) for name, m in zip(budget.stages, row.metrics, strict=True)
-                ],
+                "stages": list(map(stage, budget.stages, row.metrics)),
             }
             for row in budget.cases
         ],
     }
-
-
-def _number(value: float) -> float | None:
-    """JSON has neither NaN nor infinity: both become null."""
-    return value if math.isfinite(value) else None

@@ -20,18 +20,18 @@ from fluxvae.convert.rewrite.layouts import (
     NHWCOutput,
     PixelOutput,
     PlanarOutput,
+    nhwc_inside,
 )
-from fluxvae.convert.rewrite.nhwc import nhwc_inside
 from fluxvae.convert.rewrite.split import (
     Frozen,
     Measuring,
     count_norms,
     front_and_up,
     halves,
-    reach,
 )
 from fluxvae.errors import ConvertError
 from fluxvae.networks.catalog import LatentContract, find_decoder
+from fluxvae.networks.structure import receptive_field
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.functions import (
     FEATURES,
@@ -221,8 +221,9 @@ def _tiled(decoder: nn.Module, plan: _Plan) -> list[Function]:
     """
     recipe, dtype = plan.recipe, plan.boundary
     front, up = front_and_up(plan.prepared(decoder, recipe.sizes[0]))
-    if reach(up) != recipe.halo:
-        raise ConvertError(f"a tile's halo would be {reach(up)} latent pixels, not {recipe.halo}")
+    halo = receptive_field(up)
+    if halo != recipe.halo:
+        raise ConvertError(f"a tile's halo would be {halo} latent pixels, not {recipe.halo}")
     norms, groups = count_norms(up)
     functions = []
     for size in recipe.sizes if norms else recipe.sizes[:1]:

@@ -9,16 +9,15 @@ hold an image, or the address of one; both are understood.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fluxvae.data.images import LEAST_SIDE, open_image
 from fluxvae.errors import DownloadError, ImageError, ReportError, ToolError
-from fluxvae.files import read_text, write_file, write_text
-from fluxvae.schema import StructureError, build, parse_json
+from fluxvae.files import write_file
+from fluxvae.schema import Header, Record, load, save
 
 DATASET = "madebyollin/soa-aesthetic"
 LISTING = "manifest.json"
@@ -43,9 +42,10 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Record):
     """What is stored, in the dataset's order. ``revision`` is its commit, where that is known."""
 
+    header: ClassVar = Header(ReportError, "the list of soa images", f"delete it and {WAY_OUT}")
     dataset: str
     revision: str | None
     entries: tuple[Entry, ...]
@@ -75,12 +75,9 @@ def folder(cache: Path) -> Path:
 def read_listing(cache: Path) -> Listing:
     """The listing of what was fetched. Raises ReportError when there is none."""
     path = folder(cache) / LISTING
-    try:
-        return build(Listing, parse_json(read_text(path)))
-    except FileNotFoundError as error:
-        raise ReportError(f"the soa images are not on this machine: {WAY_OUT}") from error
-    except (OSError, StructureError, ValueError) as error:
-        raise ReportError(f"{path} cannot be read ({error}): delete it and {WAY_OUT}") from error
+    if not path.exists():
+        raise ReportError(f"the soa images are not on this machine: {WAY_OUT}")
+    return load(Listing, path)
 
 
 def fetch_soa(
@@ -111,9 +108,7 @@ def fetch_soa(
             "with --count"
         )
     listing = Listing(DATASET, opened.revision, tuple(entries))
-    text = json.dumps(asdict(listing), indent=1) + "\n"
-    place = folder(cache) / LISTING
-    write_text(place, text, overwrite=True)
+    save(listing, folder(cache) / LISTING)
     return listing
 
 

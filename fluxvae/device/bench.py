@@ -9,36 +9,31 @@ takes about 260 ms to wake, with a ramp of some three calls (arXiv 2606.22283).
 Percentiles are numpy's default (linear). An outlier run is flagged and stays in every figure.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from fluxvae import __version__
-from fluxvae.device.harness import (
+from fluxvae import __version__, schema
+from fluxvae.device.harness import Harness, run_harness
+from fluxvae.errors import ArtifactError, BenchError, ToolError, UsageError
+from fluxvae.records.harness import (
     UNITS,
     Environment,
     FirstCalls,
-    Harness,
     HarnessReport,
     Input,
     Latency,
     Run,
     Units,
-    run_harness,
 )
-from fluxvae.errors import ArtifactError, BenchError, ToolError, UsageError
-from fluxvae.files import read_text, write_text
 from fluxvae.records.statistics import LEAST_FOR_OUTLIERS, outliers
-from fluxvae.schema import parse_record
+from fluxvae.schema import load
 
-FORMAT = "fluxvae-bench"
-VERSION = 2
 Driver = Literal["swift", "python"]
 Start = Callable[[Driver, Units], HarnessReport]
 FIRST_CALLS = 3  # that are kept apart, at least: as many as the ramp has
@@ -132,11 +127,17 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(schema.Record):
     """A whole benchmark, as it is written to a file."""
 
-    format: str
-    version: int
+    header: ClassVar = schema.Header(
+        BenchError,
+        "a record of `fluxvae bench --out`",
+        "give such a record, or measure again",
+        "fluxvae-bench",
+        version=2,
+        sort_keys=True,
+    )
     fluxvae: str
     model: Model
     settings: Settings
@@ -211,8 +212,6 @@ def bench(
         raise _nothing(tuple(failures.values()))
     done = tuple(processes)
     return Record(
-        format=FORMAT,
-        version=VERSION,
         fluxvae=__version__,
         model=model,
         settings=settings,
@@ -309,29 +308,13 @@ def _notes(processes: Sequence[Process]) -> Iterator[str]:
     yield from dict.fromkeys(note for p in processes for note in p.notes)
 
 
-def write_record(record: Record, path: Path, *, overwrite: bool) -> None:
-    """Write a record as JSON, whole or not at all. Raises OutputError."""
-    text = json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_text(path, text, overwrite=overwrite)
-
-
 def read_record(path: Path) -> Record:
-    """The inverse of ``write_record``, strictly. Raises BenchError in one sentence.
+    """A record of ``save``. Raises BenchError in one sentence.
 
     The summaries are computed again from the samples: a record whose figures do not follow from
     its own samples is refused.
     """
-    try:
-        record = parse_record(Record, read_text(path), FORMAT, VERSION)
-    except OSError as error:
-        raise BenchError(
-            f"{path} cannot be read: {error.strerror}; give a record of `fluxvae bench --out`"
-        ) from error
-    except ValueError as error:
-        raise BenchError(
-            f"{path} is not a record of `fluxvae bench --out`, or a damaged one ({error}): give "
-            "such a record, or measure again"
-        ) from error
+    record = load(Record, path)
     _check_figures(record, path)
     return record
 

@@ -17,8 +17,8 @@ import numpy as np
 from scipy import stats
 
 from fluxvae.device.bench import Driver, Process, Record, groups
-from fluxvae.device.harness import FirstCalls, Units
 from fluxvae.errors import BenchError
+from fluxvae.records.harness import FirstCalls, Units
 
 ALPHA = 0.05
 RESAMPLES = 9999

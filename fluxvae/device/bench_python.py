@@ -27,9 +27,14 @@ from fluxvae.artifact.record import Record, read_record
 from fluxvae.data.latents import beyond_float16
 from fluxvae.device.bench import FIRST_CALLS, latency
 from fluxvae.device.bundle import read_bundle
-from fluxvae.device.harness import (
-    FORMAT,
-    VERSION,
+from fluxvae.device.harness import parse_report
+from fluxvae.device.host import chip, os_build, peak_memory, this_host
+from fluxvae.errors import ArtifactError, FluxVAEError, ToolError, UsageError
+from fluxvae.mil.package import read_package
+from fluxvae.mil.program import Feature as MilFeature
+from fluxvae.mil.program import Program
+from fluxvae.recipes import SCALE, Size, parse_sizes
+from fluxvae.records.harness import (
     Environment,
     Feature,
     FirstCalls,
@@ -39,15 +44,8 @@ from fluxvae.device.harness import (
     Model,
     Moment,
     Run,
-    parse_report,
 )
-from fluxvae.device.host import chip, os_build, peak_memory, this_host
-from fluxvae.errors import ArtifactError, FluxVAEError, ToolError, UsageError
-from fluxvae.mil.package import read_package
-from fluxvae.mil.program import Feature as MilFeature
-from fluxvae.mil.program import Program
-from fluxvae.recipes import SCALE, Size, parse_sizes
-from fluxvae.schema import build
+from fluxvae.schema import build, plain
 
 SLEEPS_AFTER_S = 6.0  # a pause after which a Neural Engine sleeps, as in the harness
 _DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
@@ -122,8 +120,6 @@ def measure(request: Request) -> HarnessReport:
         peak_memory_bytes=peak_memory(),
     )
     return HarnessReport(
-        format=FORMAT,
-        version=VERSION,
         command="bench",
         model=_model(programs, name, request),
         environment=_environment(backend, before),
@@ -290,7 +286,7 @@ def main(arguments: list[str]) -> int:
     except FluxVAEError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(json.dumps(asdict(report), sort_keys=True, allow_nan=False))
+    print(json.dumps(plain(report), sort_keys=True, allow_nan=False))
     return 0
 
 

@@ -13,7 +13,6 @@ convolutions out of oneDNN and its sums in one order.
 """
 
 import hashlib
-import json
 import math
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -30,14 +29,16 @@ from fluxvae.data.latents import Latent, beyond_float16, to_model
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.data.spaces import passage
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
-from fluxvae.files import commit, read_text, refuse_existing, require_writable, staging
+from fluxvae.files import commit, refuse_existing, require_writable, staging
 from fluxvae.networks.build import build_decoder, build_encoder
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import PRECISIONS, Compression, Recipe, Size
+from fluxvae.recipes.bounds import check_bound
 from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.recipes.latents import artifact_contract
-from fluxvae.records.manifest import MANIFEST, NUMPY_DTYPES, Manifest, TensorFile, parse_manifest
-from fluxvae.schema import parse_json
+from fluxvae.records.harness import Limit
+from fluxvae.records.manifest import MANIFEST, NUMPY_DTYPES, Manifest, Origin, TensorFile
+from fluxvae.schema import build, load, save
 from fluxvae.validation.validate import limit_for
 
 NORMAL = "normal"
@@ -118,14 +119,12 @@ def export_bundle(
         _arranged(image, request.layout),
     )
     manifest = _manifest(weights, request, *stored)
-
-    text = json.dumps(manifest.to_dict(), indent=2, sort_keys=True, allow_nan=False)
     with staging(out, overwrite=overwrite) as folder:
         draft = folder / out.name
         draft.mkdir()
         (draft / manifest.input.file).write_bytes(stored[0].tobytes())
         (draft / manifest.output.file).write_bytes(stored[1].tobytes())
-        (draft / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        save(manifest, draft / MANIFEST)
         commit(folder, out, overwrite=overwrite)
     return Bundle(out, manifest, *stored)
 
@@ -214,20 +213,21 @@ def _manifest(
 ) -> Manifest:
     recipe = _recipe(weights, request)
     limits = {
-        precision: limit_for(make_record(replace(recipe, precision=precision), weights), kind)
+        precision: limit_for(
+            make_record(replace(recipe, precision=precision), weights), request.kind
+        )
         for precision in PRECISIONS
-        for kind in (request.kind,)
     }
     return Manifest(
         variant=weights.variant,
-        size=request.size,
+        size=f"{request.size.height}x{request.size.width}",
         case=request.case if request.latent is None else request.latent.name,
         input=_tensor_file(INPUT_NAME, "input.bin", latent, request),
         output=_tensor_file(OUTPUT_NAME, "output.bin", image, request),
         source=_source(request),
-        weights={"source": weights.source.kind, "digest": weights.digest},
+        weights=Origin(weights.source.kind, weights.digest),
         latent_space=artifact_contract(recipe, weights.contract).space,
-        limits={p: asdict(limit) for p, limit in limits.items()},
+        limits={p: build(Limit, asdict(limit)) for p, limit in limits.items()},
         versions={
             "fluxvae": __version__,
             "numpy": version("numpy"),
@@ -237,13 +237,14 @@ def _manifest(
 
 
 def _tensor_file(name: str, file: str, array: np.ndarray, request: Request) -> TensorFile:
+    digest = hashlib.sha256(array.tobytes()).hexdigest()
     return TensorFile(
         name=name,
         file=file,
-        dtype=array.dtype.name,
+        dtype=array.dtype.name,  # type: ignore[arg-type]
         shape=array.shape,
-        layout=request.layout,
-        sha256=hashlib.sha256(array.tobytes()).hexdigest(),
+        layout=request.layout,  # type: ignore[arg-type]
+        sha256=digest,
     )
 
 
@@ -261,20 +262,15 @@ def read_bundle(folder: Path) -> Bundle:
 
     Raises BundleError, in one sentence, for anything that is not exactly a version 1 bundle.
     """
-    try:
-        text = read_text(folder / MANIFEST)
-        content = parse_json(text)
-    except OSError as error:
+    path = folder / MANIFEST
+    if not path.is_file():
         raise BundleError(
-            f"{folder} is not an I/O bundle: its {MANIFEST} cannot be read ({error.strerror}); "
+            f"{folder} is not an I/O bundle: its {MANIFEST} cannot be read (no such file); "
             "make one with fluxvae export-io"
-        ) from error
-    except ValueError as error:
-        raise BundleError(
-            f"{folder / MANIFEST} is not JSON ({error}): make the bundle again with fluxvae "
-            "export-io --overwrite"
-        ) from error
-    manifest = parse_manifest(content, str(folder / MANIFEST))
+        )
+    manifest = load(Manifest, path)
+    for precision, limit in manifest.limits.items():
+        check_bound(limit.metric, limit.bound, f"{path}: limits.{precision}")
     latent, image = (_read_tensor(folder, t) for t in (manifest.input, manifest.output))
     return Bundle(folder, manifest, latent, image)
 

@@ -6,7 +6,6 @@ would pay for every model again.
 """
 
 import hashlib
-import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from filelock import FileLock
 from fluxvae.device.host import Answer, ask
 from fluxvae.errors import OutputError, ToolError
 from fluxvae.files import commit, disk_trouble, staging
+from fluxvae.schema import json_text
 
 PRODUCT = "fluxvae-harness"
 _SOURCES = ("Package.swift", "Sources", "Tests")  # the manifest names test folders too
@@ -141,7 +141,7 @@ def _build(
         draft.mkdir()
         shutil.copy2(Path(binaries[-1]) / PRODUCT, draft / PRODUCT)
         about = {"key": place.parent.name, "toolchain": toolchain.version}
-        (draft / "build.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (draft / "build.json").write_text(json_text(about, indent=2), encoding="utf-8")
         commit(work, place.parent, overwrite=True)
 
 

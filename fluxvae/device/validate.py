@@ -11,11 +11,12 @@ from pathlib import Path
 from fluxvae.artifact.open import functions_and_sizes, refuse_parts
 from fluxvae.artifact.record import Record
 from fluxvae.device.bundle import NORMAL, Bundle, Request, export_bundle, read_bundle
-from fluxvae.device.harness import Harness, HarnessReport, UnitsResult, Validation, run_harness
+from fluxvae.device.harness import Harness, run_harness
 from fluxvae.errors import ArtifactError, UsageError
 from fluxvae.mil.program import Program
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Size, parse_sizes
+from fluxvae.records.harness import HarnessReport, UnitsResult, Validation
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def job_for_bundle(
 ) -> Job:
     """The job for a bundle at hand. The function of a multifunction artifact follows its size."""
     bundle: Bundle = read_bundle(folder)
-    size = bundle.manifest.size
+    size = bundle.manifest.image_size
     if function is None and record is not None and record.recipe.shapes == "multifunction":
         function = size.function if size.function in program.functions else None
     return Job(function, size, folder)

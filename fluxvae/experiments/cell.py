@@ -24,12 +24,12 @@ def main(arguments: list[str]) -> int:
     """Do the job. 0 when ``out`` is complete, a failed cell's too; 1 with one line on stderr."""
     # light imports come first: the watch must be there before torch takes its seconds
     from fluxvae.errors import FluxVAEError
-    from fluxvae.experiments.job import parse_job
-    from fluxvae.files import read_text
+    from fluxvae.experiments.job import Job
+    from fluxvae.schema import load
 
     folder = Path(arguments[0])
     try:
-        job = parse_job(read_text(folder / "job.json"))
+        job = load(Job, folder / "job.json")
         threading.Thread(
             target=_watch, args=(folder, job.settings.memory_limit), daemon=True
         ).start()
@@ -43,13 +43,13 @@ def main(arguments: list[str]) -> int:
 def _do(folder: Path) -> None:
     import torch
 
-    from fluxvae.experiments.job import OUT, cell_toml, parse_job, write_result
+    from fluxvae.experiments.job import OUT, Job, cell_toml
     from fluxvae.experiments.make import check_tools, make, solve, stage
     from fluxvae.experiments.measure import measure
-    from fluxvae.files import read_text
-    from fluxvae.records.experiment import RESULT, read_result
+    from fluxvae.records.experiment import RESULT, Result
+    from fluxvae.schema import load, save
 
-    job = parse_job(read_text(folder / "job.json"))
+    job = load(Job, folder / "job.json")
     torch.set_num_threads(job.settings.threads)
     check_tools(job)
     out = folder / OUT
@@ -60,10 +60,10 @@ def _do(folder: Path) -> None:
         stage(job, out)
     else:
         (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
-        result = read_result(out / RESULT) if job.kind == "measure" else make(job, out)
+        result = load(Result, out / RESULT) if job.kind == "measure" else make(job, out)
         if job.measured:
             result = measure(job, out, result, dict(os.environ))
-        write_result(out, result)
+        save(result, out / RESULT)
 
 
 def _watch(folder: Path, limit: int) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from fluxvae import __version__
 from fluxvae.artifact.record import Record
 from fluxvae.artifact.save import save_artifact
+from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.compress.pipeline import compress_decoder
 from fluxvae.data.calibration import Calibration
 from fluxvae.files import file_sha256
-from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.networks.build import build_decoder
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Recipe
 
@@ -69,9 +69,7 @@ class Maker:
                 found = load_checkpoint(self.checkpoint, self.weights, compression)
             else:
                 seen = self.calibration if compression.needs_calibration else None
-                found = compress_decoder(
-                    build_tiny_decoder(self.weights), recipe, seen, log=self.log
-                )
+                found = compress(build_decoder(self.weights), recipe, seen, log=self.log)
             self.solved[key] = replace(found, notes={**found.notes, **self._source(recipe)})
         return self.solved[key]
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from fluxvae.errors import MatrixError, OutputError, UsageError
-from fluxvae.experiments.job import OUT, Job, job_json, parse_job
+from fluxvae.experiments.job import OUT, Job
 from fluxvae.experiments.plan import MAC_UNITS
 from fluxvae.experiments.process import give_up, perform
 from fluxvae.files import scratch as hidden_folder
+from fluxvae.schema import parse, record_text
 
 TIMEOUT_S = 5.0  # for a scheduler to answer
 RETRIES = 3  # workers that may die on one job
@@ -39,7 +40,7 @@ class Delivery:
 
 def work(text: str, blobs: Mapping[str, bytes], scratch: str | None = None) -> Delivery:
     """On a worker: do one job. ``blobs``: files by role, where the worker has no paths to them."""
-    job = parse_job(text)
+    job = parse(Job, text)
     with hidden_folder(Path(scratch or _scratch())) as folder:
         for role, data in blobs.items():
             if role == "made":
@@ -112,7 +113,7 @@ class DaskPool:
             files = {role: path for role, path in files.items() if role == "harness"}
         future = self.client.submit(
             work,
-            job_json(replace(job, files=files)),
+            record_text(replace(job, files=files)),
             blobs,
             str(self.work_folder) if self.shares_files else None,
             key=f"{job.name}-{job.kind}-{uuid.uuid4()}",  # other runs may use this scheduler

@@ -17,8 +17,9 @@ from fluxvae.experiments.inputs import sha256_of
 from fluxvae.experiments.job import Job
 from fluxvae.experiments.plan import folder_name
 from fluxvae.files import disk_trouble, read_text, write_text
-from fluxvae.records.experiment import RESULT, Cell, Result, read_result, read_results
+from fluxvae.records.experiment import RESULT, Cell, Result, read_results
 from fluxvae.records.summary import summarize, summary_json
+from fluxvae.schema import load
 
 DIGEST = "result.sha256"
 WORK = ".work"  # everything unfinished
@@ -69,7 +70,7 @@ def kept(folder: Path, key: str, cell: Cell) -> Result | None:
     if not place.exists():
         return None
     try:
-        result = read_result(place / RESULT)
+        result = load(Result, place / RESULT)
         whole = result.key == key and recorded_digest(place) == sha256_of(place / RESULT)
     except MatrixError:
         whole = False
@@ -95,7 +96,7 @@ def write_digest(place: Path) -> None:
 
 def check_arrival(job: Job, out: Path) -> Result:
     """What came of a cell, its files held against their digests. Raises MatrixError."""
-    result = read_result(out / RESULT)
+    result = load(Result, out / RESULT)
     if (result.key, result.cell) != (job.key, job.cell):
         raise MatrixError(f"{job.name}: what came back is of another cell ({result.cell.label()})")
     for file, digest in result.artifact_sha256.items():

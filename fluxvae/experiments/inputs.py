@@ -6,23 +6,18 @@ since figures on other inputs cannot be compared.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar
 
 import numpy as np
 
 from fluxvae import __version__
 from fluxvae.errors import MatrixError
-from fluxvae.files import data_sha256, file_sha256, read_text, write_file, write_text
-from fluxvae.schema import parse_record
+from fluxvae.files import data_sha256, file_sha256, write_file
+from fluxvae.schema import Header, Record, load, save
 
-T = TypeVar("T")
-INPUTS_FORMAT = "fluxvae-matrix-inputs"
-WEIGHTS_FORMAT = "fluxvae-matrix-weights"
-VERSION = 1
 CALIBRATION = "calibration"
 LATENTS = "latents.safetensors"
 
@@ -37,11 +32,15 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(Record):
     """``inputs.json``. Names are ``flux2/256x256/chelsea`` and ``flux2/calibration/00``."""
 
-    format: str
-    version: int
+    header: ClassVar = Header(
+        MatrixError,
+        "a list of a matrix's inputs",
+        "put the right one back, or start a new folder",
+        "fluxvae-matrix-inputs",
+    )
     tensors: dict[str, Tensor]
 
     def digest(self, decoder: str, sizes: str) -> str:
@@ -74,11 +73,15 @@ class DecoderWeights:
 
 
 @dataclass(frozen=True)
-class WeightsRecord:
+class WeightsRecord(Record):
     """``weights.json``."""
 
-    format: str
-    version: int
+    header: ClassVar = Header(
+        MatrixError,
+        "a list of a matrix's weights",
+        "put the right one back, or start a new folder",
+        "fluxvae-matrix-weights",
+    )
     fluxvae: str
     decoders: dict[str, DecoderWeights]
 
@@ -91,7 +94,7 @@ def read_inputs(folder: Path) -> Inputs | None:
     page = folder / "inputs" / "inputs.json"
     if not page.exists():  # latents without it: a first run was killed before there were cells
         return None
-    inputs = _read(Inputs, page, INPUTS_FORMAT)
+    inputs = load(Inputs, page)
     load_tensors(folder / "inputs" / LATENTS, inputs.tensors)
     return inputs
 
@@ -99,13 +102,13 @@ def read_inputs(folder: Path) -> Inputs | None:
 def read_weights(folder: Path) -> WeightsRecord | None:
     """``weights.json``; None when it is not there. Raises MatrixError when it is damaged."""
     page = folder / "weights.json"
-    return _read(WeightsRecord, page, WEIGHTS_FORMAT) if page.exists() else None
+    return load(WeightsRecord, page) if page.exists() else None
 
 
 def write_weights(folder: Path, decoders: Mapping[str, DecoderWeights]) -> WeightsRecord:
     """Keep what the decoders are. Raises OutputError."""
-    record = WeightsRecord(WEIGHTS_FORMAT, VERSION, __version__, dict(decoders))
-    _write_json(folder / "weights.json", asdict(record))
+    record = WeightsRecord(__version__, dict(decoders))
+    save(record, folder / "weights.json")
     return record
 
 
@@ -114,9 +117,9 @@ def keep_inputs(
 ) -> Inputs:
     """Add ``new`` latents (name to kind and values) to those that are there. Raises OutputError.
 
-    The file comes before the page: killed in between, the page still tells of what it knew.
+    The latents come before the list, so that a crash leaves the old, valid list.
     """
-    from safetensors.numpy import save
+    from safetensors.numpy import save as to_bytes
 
     file = folder / "inputs" / LATENTS
     tensors = dict(old.tensors) if old is not None else {}
@@ -124,9 +127,9 @@ def keep_inputs(
     for name, (kind, values) in new.items():
         arrays[name] = np.ascontiguousarray(values, np.float32)
         tensors[name] = Tensor(kind, values.shape, array_sha256(arrays[name]))
-    write_file(file, lambda draft: draft.write_bytes(save(arrays)), overwrite=True)
-    inputs = Inputs(INPUTS_FORMAT, VERSION, tensors)
-    _write_json(folder / "inputs" / "inputs.json", asdict(inputs))
+    write_file(file, lambda draft: draft.write_bytes(to_bytes(arrays)), overwrite=True)
+    inputs = Inputs(tensors)
+    save(inputs, folder / "inputs" / "inputs.json")
     return inputs
 
 
@@ -224,21 +227,5 @@ def array_sha256(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _read(kind: type[T], page: Path, format_: str) -> T:
-    try:
-        return parse_record(kind, read_text(page), format_, VERSION)
-    except OSError as error:
-        raise MatrixError(f"{page} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise MatrixError(
-            f"{page} is damaged ({error}): put the right one back, or start a new folder"
-        ) from error
-
-
 def _is_local(spec: str) -> bool:
     return spec not in ("demo", "random") and not spec.startswith("random:")
-
-
-def _write_json(path: Path, data: object) -> None:
-    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
-    write_text(path, text, overwrite=True)

@@ -7,16 +7,15 @@ measures one that another machine made.
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fluxvae.device.host import chip, os_build, this_host
+from fluxvae.errors import MatrixError
 from fluxvae.experiments.file import Settings, Thresholds
 from fluxvae.experiments.inputs import Tensor
 from fluxvae.experiments.plan import folder_name
-from fluxvae.files import write_text
-from fluxvae.records.experiment import FORMAT, RESULT, VERSION, Cell, Host, Result
-from fluxvae.schema import build, parse_json
+from fluxvae.records.experiment import Cell, Host, Result
+from fluxvae.schema import Header, Record
 
 Kind = Literal["solve", "stage", "cell", "measure"]
 SOLVED = "solved.safetensors"
@@ -25,12 +24,13 @@ OUT = "out"  # below a job's folder: all that it makes
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Record):
     """``key``: of the cell, the solution or the stage. ``recipe``: plain data; empty for a cell
     that has none. ``inputs``: the latents it uses, by name. ``files``: local paths by role
     (``weights``, ``latents``, ``solved``, ``stage:conversion``, ``made``, ``harness``).
     ``measured``: whether this job also measures what it made."""
 
+    header: ClassVar = Header(MatrixError, "a job of a matrix", "run the matrix again")
     kind: Kind
     key: str
     cell: Cell
@@ -52,15 +52,6 @@ class Job:
         return f"{self.kind}-{self.key[:16]}"
 
 
-def job_json(job: Job) -> str:
-    return json.dumps(asdict(job))
-
-
-def parse_job(text: str) -> Job:
-    """The inverse of ``job_json``. Raises ValueError."""
-    return build(Job, parse_json(text))
-
-
 def failed(job: Job, reason: str) -> Result:
     """The result of a cell that could not be done to its end."""
     return empty_result(job, "failed", reason)
@@ -69,8 +60,6 @@ def failed(job: Job, reason: str) -> Result:
 def empty_result(job: Job, status: Literal["failed", "n/a"], reason: str) -> Result:
     """A result without figures, from this machine."""
     return Result(
-        format=FORMAT,
-        version=VERSION,
         key=job.key,
         cell=job.cell,
         status=status,
@@ -110,9 +99,3 @@ def host_here(python: str) -> Host:
 def cell_toml(cell: Cell) -> str:
     """A cell as TOML; a JSON string in ASCII is a TOML string."""
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(cell).items())
-
-
-def write_result(folder: Path, result: Result) -> None:
-    """``result.json`` into ``folder``, whole or not at all, and its digest beside it."""
-    text = json.dumps(asdict(result), indent=1, allow_nan=False) + "\n"
-    write_text(folder / RESULT, text, overwrite=True)

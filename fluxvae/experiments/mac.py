@@ -15,25 +15,25 @@ from importlib.metadata import version
 from typing import Any
 
 from fluxvae import __version__
-from fluxvae.device.harness import UNITS
 from fluxvae.errors import FluxVAEError
 from fluxvae.experiments.mac_steps import STEPS, Place, Step
 from fluxvae.files import data_sha256
 from fluxvae.recipes import Recipe, Size, parse_label
+from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import (
     EACH,
-    FORMAT,
-    VERSION,
     Artifact,
     Cell,
+    KeptCell,
     Kind,
     Machine,
     MacRecord,
     Status,
     Task,
-    keep_cell,
+    cell_path,
     kept_cell,
 )
+from fluxvae.schema import save
 
 NEEDS_A_MAC = "needs a Mac"
 MEASURED: tuple[Kind, ...] = ("validate", "bench", "plan")  # on one set of units after another
@@ -147,12 +147,10 @@ def run_report(
         rest = [t for t, _ in tasks[number - 1 :] if not (rehearsal and needs_a_mac(t))]
         say(f"{number}/{len(tasks)} {task.artifact} {task.name} ({_left(progress.left(rest))})")
         cell = _do(steps[task.kind], place, task, rehearsal, clock)
-        keep_cell(place.folder, cell, key)
+        save(KeptCell(key, cell), cell_path(place.folder, task))
         progress = progress.after(task, cell.seconds)
         cells.append(cell)
     return MacRecord(
-        format=FORMAT,
-        version=VERSION,
         fluxvae=__version__,
         rehearsal=rehearsal,
         machine=machine,

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from fluxvae.artifact.save import save_artifact
-from fluxvae.compress.pipeline import compress_decoder
+from fluxvae.compress import compress
 from fluxvae.device.bench import Settings as BenchSettings
 from fluxvae.device.bench import bench, start_swift
 from fluxvae.device.bundle import NORMAL, Request, export_bundle
 from fluxvae.device.compile import NOT_SHOWN, compile_model, compiled_path
-from fluxvae.device.harness import UNITS, Harness, HarnessReport, Units, run_harness
+from fluxvae.device.harness import Harness, run_harness
 from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
-from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.networks.build import build_decoder
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
+from fluxvae.records.harness import UNITS, HarnessReport, Units
 from fluxvae.records.mac import EACH, Task
+from fluxvae.schema import plain
 from fluxvae.validation.validate import validate
 
 PHOTO = "chelsea"
@@ -74,7 +76,7 @@ def convert_step(place: Place, task: Task) -> dict[str, Any]:
     """
     weights, recipe, compressed = place.weights, place.recipe, None
     if recipe.compression is not None:
-        compressed = compress_decoder(build_tiny_decoder(weights), recipe, None)
+        compressed = compress(build_decoder(weights), recipe, None)
     (path,) = save_artifact(weights, recipe, place.package, compressed=compressed, overwrite=True)
     files = (f for f in path.rglob("*") if f.is_file())
     return {"bytes": sum(f.stat().st_size for f in files)}
@@ -122,7 +124,7 @@ def bench_step(place: Place, task: Task) -> dict[str, Any]:
     )
     model = str(place.compiled)
     record = bench(lambda _, u: start_swift(place.harness, model, settings, u), settings)
-    return asdict(record)
+    return plain(record)
 
 
 def plan_step(place: Place, task: Task) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Everything is done with the threads that the job says, so that equal jobs give equal bits.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ import torch
 from fluxvae.artifact.backends import choose_backend, make_runner
 from fluxvae.artifact.open import Artifact, open_artifact
 from fluxvae.artifact.save import save_artifact
+from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.compress.pipeline import compress_decoder
 from fluxvae.convert.coremltools import step_timings
 from fluxvae.convert.program import write_model
 from fluxvae.data.calibration import calibration_of
@@ -30,13 +29,14 @@ from fluxvae.experiments.job import SOLVED, STAGE, Job, host_here
 from fluxvae.experiments.plan import last_stage, tool_versions
 from fluxvae.experiments.supply import cases, latents, load_supply
 from fluxvae.experiments.verdict import flags_of, verdict_of
-from fluxvae.files import read_text
+from fluxvae.files import read_text, write_text
 from fluxvae.mil.package import read_package
-from fluxvae.networks.build import build_decoder, build_tiny_decoder
+from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Recipe, artifact_name
-from fluxvae.records.experiment import FORMAT, VERSION, ErrorFigures, Result
+from fluxvae.records.experiment import ErrorFigures, Result
+from fluxvae.schema import json_text, parse_json
 from fluxvae.validation.metrics import Metrics, compare
 from fluxvae.validation.validate import Case, Watch, limit_for
 
@@ -60,7 +60,7 @@ def solve(job: Job, out: Path) -> None:
     if compression.needs_calibration:
         seen = calibration_of("photos", list(latents(job, calibration=True).values()))
     began = time.monotonic()
-    found = compress_decoder(build_tiny_decoder(weights), recipe, seen, log=print)
+    found = compress(build_decoder(weights), recipe, seen, log=print)
     took = time.monotonic() - began
     if seen is not None:
         source = {"calibration": {"name": seen.name, "digest": seen.digest}}
@@ -81,7 +81,7 @@ def stage(job: Job, out: Path) -> None:
             reference = decoder(torch.from_numpy(case.latent)).numpy()
         metrics = compare(runner(case.latent), reference, peak=weights.contract.peak)
         found[case.name] = _finite(metrics.psnr_db)
-    (out / STAGE).write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+    write_text(out / STAGE, json_text(found), overwrite=True)
 
 
 def make(job: Job, out: Path) -> Result:
@@ -98,8 +98,6 @@ def make(job: Job, out: Path) -> Result:
     errors = tuple(_errors(job, artifact, weights))
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     result = Result(
-        format=FORMAT,
-        version=VERSION,
         key=job.key,
         cell=job.cell,
         status="done",
@@ -182,7 +180,7 @@ def _budget(job: Job, recipe: Recipe, errors: tuple[ErrorFigures, ...]) -> dict[
     names = [c.name for c in given if c.kind == "photo"] or [c.name for c in given]
     ends = {name: f"{name}@{size}" if len(recipe.sizes) > 1 else name for name in names}
     stages: dict[str, dict[str, float | None]] = {
-        role.partition(":")[2]: json.loads(read_text(Path(path)))
+        role.partition(":")[2]: parse_json(read_text(Path(path)))
         for role, path in job.files.items()
         if role.startswith("stage:")
     }

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from fluxvae.errors import OutputError
 from fluxvae.experiments.cell import STOPPED
-from fluxvae.experiments.job import OUT, Job, cell_toml, failed, job_json, write_result
+from fluxvae.experiments.job import OUT, Job, cell_toml, failed
 from fluxvae.files import disk_trouble, read_text
 from fluxvae.records.experiment import RESULT
+from fluxvae.schema import save
 
 LOG = "log.txt"
 FAILED = "failed.txt"  # of a solution or stage: why there is none
@@ -39,7 +40,7 @@ def perform(job: Job, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         out.mkdir(exist_ok=True)
-        (folder / "job.json").write_text(job_json(job), encoding="utf-8")
+        save(job, folder / "job.json")
         ended = run_process(job, folder)
         reason = _reason(job, folder, ended)
         _finish(job, folder, reason)
@@ -117,7 +118,7 @@ def _finish(job: Job, folder: Path, reason: str | None) -> None:
             _remove(path)
     (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
     (out / RESULT).unlink(missing_ok=True)
-    write_result(out, failed(job, reason))
+    save(failed(job, reason), out / RESULT)
 
 
 def _remove(path: Path) -> None:

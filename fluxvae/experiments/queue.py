@@ -23,7 +23,6 @@ from fluxvae.experiments.job import (
     cell_toml,
     empty_result,
     failed,
-    write_result,
 )
 from fluxvae.experiments.plan import (
     decoder_name,
@@ -36,8 +35,9 @@ from fluxvae.experiments.plan import (
 from fluxvae.experiments.process import FAILED, perform
 from fluxvae.experiments.sources import Sources
 from fluxvae.files import read_text
-from fluxvae.records.experiment import Cell, Result
+from fluxvae.records.experiment import RESULT, Cell, Result
 from fluxvae.records.summary import worst_psnr
+from fluxvae.schema import save
 
 SHARED = "solved"
 Say = Callable[[str], None]
@@ -227,7 +227,7 @@ class Queue:
         out.mkdir(parents=True)
         (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
         (out / "log.txt").write_text(f"{result.status}: {result.reason}\n", encoding="utf-8")
-        write_result(out, result)
+        save(result, out / RESULT)
         return place_cell(self.folder, job, out)
 
     def _settle(self, job: Job, result: Result) -> None:

@@ -21,13 +21,13 @@ from fluxvae.experiments.folder import (
     write_digest,
     write_report,
 )
-from fluxvae.experiments.job import write_result
 from fluxvae.experiments.plan import Abilities, cell_key, decoder_name, reason_not, tool_versions
 from fluxvae.experiments.queue import Planned, Pool, Queue, Say, Serial
 from fluxvae.experiments.sources import Sources, find_sources
 from fluxvae.experiments.verdict import flags_of
 from fluxvae.files import write_text
-from fluxvae.records.experiment import Cell, Result
+from fluxvae.records.experiment import RESULT, Cell, Result
+from fluxvae.schema import save
 
 MakePool = Callable[[Path], AbstractContextManager[Pool]]
 
@@ -158,6 +158,6 @@ def _flagged(folder: Path, result: Result, item: Planned, matrix: Matrix) -> Res
         return result
     changed = replace(result, flags=flags)
     place = folder / "cells" / item.name
-    write_result(place, changed)
+    save(changed, place / RESULT)
     write_digest(place)
     return changed

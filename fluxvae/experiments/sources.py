@@ -13,8 +13,6 @@ import numpy as np
 from fluxvae.experiments.file import Matrix
 from fluxvae.experiments.inputs import (
     CALIBRATION,
-    INPUTS_FORMAT,
-    VERSION,
     DecoderWeights,
     Inputs,
     check_same,
@@ -43,7 +41,7 @@ class Sources:
     offline: bool
     say: Say
     decoders: dict[str, DecoderWeights] = field(default_factory=dict)
-    inputs: Inputs = field(default_factory=lambda: Inputs(INPUTS_FORMAT, VERSION, {}))
+    inputs: Inputs = field(default_factory=lambda: Inputs({}))
     loaded: dict[str, "Weights"] = field(default_factory=dict)
 
     def weights(self, name: str) -> "Weights":

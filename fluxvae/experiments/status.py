@@ -7,8 +7,9 @@ from typing import Any
 from fluxvae.errors import MatrixError
 from fluxvae.experiments.file import read_matrix
 from fluxvae.experiments.folder import MATRIX
-from fluxvae.records.experiment import RESULT, Result, Row, read_result
+from fluxvae.records.experiment import RESULT, Result, Row
 from fluxvae.records.summary import summarize
+from fluxvae.schema import load
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def read_status(folder: Path) -> Status:
     for place in sorted((folder / "cells").glob("[!.]*")):
         label = place.name[17:]  # after the key
         try:
-            results[label] = read_result(place / RESULT)
+            results[label] = load(Result, place / RESULT)
         except MatrixError:
             results.setdefault(label, None)
     whole = [r for r in results.values() if r is not None]

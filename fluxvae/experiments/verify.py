@@ -17,8 +17,9 @@ from fluxvae.experiments.plan import cell_key, decoder_name, folder_name
 from fluxvae.experiments.status import require_folder
 from fluxvae.experiments.verdict import flags_of, verdict_of
 from fluxvae.files import read_text
-from fluxvae.records.experiment import RESULT, Cell, Result, read_result
+from fluxvae.records.experiment import RESULT, Cell, Result
 from fluxvae.records.summary import summarize, summary_json
+from fluxvae.schema import load
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def verify(folder: Path) -> list[str]:
     results: dict[Path, Result] = {}
     for place in sorted((folder / "cells").glob("[!.]*")):
         try:
-            results[place] = read_result(place / RESULT)
+            results[place] = load(Result, place / RESULT)
         except MatrixError as error:
             found.append(str(error))
     for place, result in results.items():

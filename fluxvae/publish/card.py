@@ -3,7 +3,6 @@
 Written from the models' own records and the results of the matrix alone.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from fluxvae.recipes import MAC_TARGETS, Recipe, latent_shape
 from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.records.experiment import ErrorFigures, Result, Row
 from fluxvae.records.summary import judged, summarize
+from fluxvae.schema import json_text
 
 FORMAT, VERSION = "fluxvae-hub", 1
 _MAC = {ios: mac for mac, ios in MAC_TARGETS.items()}
@@ -24,7 +24,7 @@ _MAC = {ios: mac for mac, ios in MAC_TARGETS.items()}
 def config_text(models: Sequence[Model]) -> str:
     """``config.json``: for every model its files, latents, sizes and oldest systems."""
     data = {"format": FORMAT, "version": VERSION, "models": [_entry(model) for model in models]}
-    return json.dumps(data, indent=2, allow_nan=False) + "\n"
+    return json_text(data, indent=2)
 
 
 def _entry(model: Model) -> dict[str, Any]:

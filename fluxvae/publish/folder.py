@@ -4,7 +4,6 @@ The same run folder gives the same bytes. Making the folder uses no network; ``p
 sends it.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from fluxvae.files import commit, staging
 from fluxvae.publish.card import FORMAT, VERSION, card_text, config_text
 from fluxvae.publish.models import Choice, Model, choose
 from fluxvae.records.experiment import read_results
+from fluxvae.schema import json_text
 
 MANIFEST = "manifest.json"
 PACKAGES, COMPILED = "packages", "compiled"
@@ -87,7 +87,7 @@ def _manifest(files: Sequence[HubFile]) -> str:
         "version": VERSION,
         "files": {file.path: {"bytes": file.bytes, "sha256": file.sha256} for file in files},
     }
-    return json.dumps(data, indent=2) + "\n"
+    return json_text(data, indent=2)
 
 
 def list_files(folder: Path) -> tuple[HubFile, ...]:

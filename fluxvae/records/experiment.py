@@ -1,19 +1,15 @@
 """The records of ``fluxvae matrix``: what a cell is, what came of it, one line for each.
 
-Plain data alone: ``structure.build`` reads it, ``dataclasses.asdict`` is the way back, and
 docs/matrix.schema.json describes a ``result.json``.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fluxvae.errors import MatrixError
-from fluxvae.files import read_text
-from fluxvae.schema import parse_record
+from fluxvae.schema import Header, Record, load
 
-FORMAT = "fluxvae-matrix-cell"
-VERSION = 1
 RESULT = "result.json"
 Status = Literal["done", "failed", "n/a"]
 NONE = "none"  # compression of a cell that has none
@@ -116,7 +112,7 @@ class Energy:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Record):
     """What came of one cell: a ``result.json``, written last.
 
     ``key``: sha256 over all that decides the figures. ``reason``: why it failed, or why it cannot
@@ -129,8 +125,12 @@ class Result:
     some. ``placement``: operations by device. ``flags``: thresholds crossed, in words.
     """
 
-    format: str
-    version: int
+    header: ClassVar = Header(
+        MatrixError,
+        "a result of `fluxvae matrix run`",
+        "remove its folder and run the matrix again",
+        "fluxvae-matrix-cell",
+    )
     key: str
     cell: Cell
     status: Status
@@ -241,28 +241,11 @@ class Summary:
     provenance: Provenance
 
 
-def read_result(path: Path) -> Result:
-    """A ``result.json``, strictly. Raises MatrixError in one sentence."""
-    try:
-        return parse_result(read_text(path))
-    except OSError as error:
-        raise MatrixError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise MatrixError(
-            f"{path} is not a result of `fluxvae matrix run`, or a damaged one ({error}): remove "
-            "its folder and run the matrix again"
-        ) from error
-
-
-def parse_result(text: str) -> Result:
-    """JSON text as a result. Raises ValueError."""
-    return parse_record(Result, text, FORMAT, VERSION)
-
-
 def read_results(folder: Path) -> tuple[Result, ...]:
     """Every result of a run folder, by label. Raises MatrixError when one is damaged."""
     paths = sorted((folder / "cells").glob(f"[!.]*/{RESULT}"))
-    return tuple(sorted(map(read_result, paths), key=lambda r: (r.cell.label(), r.key)))
+    results = (load(Result, path) for path in paths)
+    return tuple(sorted(results, key=lambda r: (r.cell.label(), r.key)))
 
 
 def _short(sizes: str) -> str:

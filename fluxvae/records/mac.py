@@ -5,18 +5,14 @@ decides its result. A second run takes a cell whose key is its own and does the 
 docs/mac-report.schema.json describes the whole record.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fluxvae.errors import OutputError
-from fluxvae.files import disk_trouble, read_text, write_text
-from fluxvae.schema import build, parse_json, parse_record
+from fluxvae.schema import Header, Record, load
 
-FORMAT = "fluxvae-mac-report"
-VERSION = 1
 EACH = "each"  # units of a step that runs all four in one call: drift, which compares them
 Kind = Literal["convert", "compile", "executor", "validate", "bench", "plan", "drift"]
 # "done" is what a Mac's Core ML or the step itself did; "rehearsed" ran on the reference executor
@@ -54,6 +50,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class KeptCell(Record):
+    """A finished cell as a file, with the key of what decides its result."""
+
+    header: ClassVar = Header(OutputError, "a cell of `fluxvae mac-report`", "it is made again")
+    key: str
+    cell: Cell
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One model of the report. ``cases``: the inputs it was validated with through Swift."""
 
@@ -75,11 +80,12 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class MacRecord:
+class MacRecord(Record):
     """A whole report. ``rehearsal`` is true for one made without a Mac."""
 
-    format: str
-    version: int
+    header: ClassVar = Header(
+        OutputError, "a record of `fluxvae mac-report`", "make it again", "fluxvae-mac-report"
+    )
     fluxvae: str
     rehearsal: bool
     machine: Machine
@@ -97,38 +103,15 @@ def cell_path(out: Path, task: Task) -> Path:
     return out / "cells" / task.artifact / f"{task.name}.json"
 
 
-def keep_cell(out: Path, cell: Cell, key: str) -> None:
-    """Write a finished cell. Raises OutputError."""
-    text = json.dumps({"key": key, "cell": asdict(cell)}, indent=1, allow_nan=False) + "\n"
-    write_text(cell_path(out, cell.task), text, overwrite=True)
-
-
 def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
     """A finished cell with this very key, or None: absent, damaged, of another run, or failed,
     wholly or on some compute units."""
     try:
-        data = parse_json(read_text(cell_path(out, task)))
-        cell = build(Cell, data["cell"])
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = load(KeptCell, cell_path(out, task))
+    except OutputError:
         return None
-    failed = cell.status == "failed" or cell.result.get("failures")
-    return cell if data["key"] == key and not failed else None
-
-
-def write_record(record: MacRecord, path: Path) -> None:
-    """Write the whole record as JSON. Raises OutputError."""
-    text = json.dumps(asdict(record), indent=1, allow_nan=False) + "\n"
-    write_text(path, text, overwrite=True)
-
-
-def read_record(path: Path) -> MacRecord:
-    """The inverse of ``write_record``. Raises OutputError in one sentence."""
-    try:
-        return parse_record(MacRecord, read_text(path), FORMAT, VERSION)
-    except OSError as error:
-        raise OutputError(disk_trouble(error, path)) from error
-    except ValueError as error:
-        raise OutputError(f"{path} is not a record of `fluxvae mac-report`: {error}") from error
+    failed = kept.cell.status == "failed" or kept.cell.result.get("failures")
+    return kept.cell if kept.key == key and not failed else None
 
 
 def failures(cells: Sequence[Cell]) -> tuple[Cell, ...]:

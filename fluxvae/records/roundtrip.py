@@ -4,17 +4,12 @@ Pages, sheets and summaries are made from it and those pictures alone.
 docs/roundtrip.schema.json describes it.
 """
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from fluxvae.errors import ReportError
-from fluxvae.files import read_text, write_text
-from fluxvae.schema import StructureError, build, parse_json
+from fluxvae.schema import Header, Record
 
-FORMAT = "fluxvae-roundtrip"
-VERSION = 1
 REFERENCE = "fp32"  # label of the float32 torch decode, always the first variant
 Figures = dict[str, float | None]
 
@@ -124,11 +119,16 @@ class Ablation:
 
 
 @dataclass(frozen=True)
-class Roundtrip:
+class Roundtrip(Record):
     """A whole run. ``weights`` and ``encoder`` name what was used, with digests."""
 
-    format: str
-    version: int
+    header: ClassVar = Header(
+        ReportError,
+        "a record of this version's `fluxvae roundtrip`",
+        "make it again",
+        "fluxvae-roundtrip",
+        sort_keys=True,
+    )
     family: str  # flux1 or flux2
     size: str  # 512, or 512x768 as in recipes
     weights: str
@@ -144,27 +144,3 @@ class Roundtrip:
     variants: tuple[Variant, ...]
     results: tuple[Result, ...]
     ablations: tuple[Ablation, ...]
-
-
-def read_record(path: Path) -> Roundtrip:
-    """A record from its file. Raises ReportError with what is wrong."""
-    try:
-        data = parse_json(read_text(path))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path} cannot be read as a record ({error})") from error
-    known = isinstance(data, dict) and (data.get("format"), data.get("version"))
-    if known != (FORMAT, VERSION):
-        raise ReportError(
-            f"{path} is not a record of this version's `fluxvae roundtrip` (expected "
-            f"{FORMAT} {VERSION}): make it again"
-        )
-    try:
-        return build(Roundtrip, data)
-    except StructureError as error:
-        raise ReportError(f"{path} is damaged: {error}") from error
-
-
-def write_record(record: Roundtrip, path: Path) -> Path:
-    """The record as JSON with sorted keys, whole or not at all. Raises OutputError."""
-    text = json.dumps(asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    return write_text(path, text, overwrite=True)

@@ -23,6 +23,7 @@ from fluxvae.records.experiment import (
     Summary,
 )
 from fluxvae.records.statistics import outliers
+from fluxvae.schema import json_text
 
 AXES = tuple(field.name for field in fields(Cell))
 _FIXED = ("variant", "decoder")  # an ablation is of one decoder
@@ -41,7 +42,7 @@ def summarize(results: Sequence[Result]) -> Summary:
 
 def summary_json(summary: Summary) -> str:
     """The text of ``summary.json``: equal for equal results."""
-    return json.dumps(asdict(summary), indent=1, allow_nan=False) + "\n"
+    return json_text(asdict(summary))
 
 
 def worst_psnr(result: Result) -> float | None:

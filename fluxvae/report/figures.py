@@ -18,8 +18,8 @@ from fluxvae.records.roundtrip import (
     Result,
     Roundtrip,
     Variant,
-    read_record,
 )
+from fluxvae.schema import load
 
 Against = Literal["loss", "total"]
 AGAINST: dict[Against, str] = {"loss": "the fp32 decode", "total": "the original"}
@@ -136,7 +136,7 @@ class Report:
 
 def read_report(record_path: Path) -> Report:
     """A record to make pages of. Raises ReportError with what is wrong."""
-    record = read_record(record_path)
+    record = load(Roundtrip, record_path)
     if not record.variants or record.variants[0].label != REFERENCE:
         raise ReportError(f"{record_path} is damaged: its first variant should be {REFERENCE!r}")
     return Report(record, record_path.parent)

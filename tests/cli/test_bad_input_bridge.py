@@ -15,7 +15,8 @@ from fluxvae.device.bundle import Request, export_bundle, read_bundle
 from fluxvae.errors import ArtifactError, BundleError, OutputError, ToolError, UsageError
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Size
-from fluxvae.records.mac import read_record as read_mac_record
+from fluxvae.records.mac import MacRecord
+from fluxvae.schema import load
 from tests.cli.run import Ran, run
 from tests.fake_harness import FakeHarness
 from tests.packages import tree
@@ -123,8 +124,8 @@ def cut_input(folder: Path) -> None:
     ("damage", "words"),
     [
         (drop_manifest, "is not an I/O bundle: its manifest.json cannot be read"),
-        (text_manifest, "manifest.json is not JSON"),
-        (deep_manifest, "manifest.json is not JSON (it is nested too deeply)"),
+        (text_manifest, "is not the manifest of an I/O bundle, or a damaged one"),
+        (deep_manifest, "or a damaged one (it is nested too deeply)"),
         (drop_output, "output.bin cannot be read (No such file"),
         (cut_input, "input.bin has 50 bytes; [1, 16, 8, 8] as float32 needs 4096"),
     ],
@@ -213,9 +214,11 @@ def test_records_that_are_none(capsys: Capture, tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text(content)
         refused(run(capsys, "bench", "compare", str(tmp_path / "a.json"), str(good)), words)
         with pytest.raises(OutputError, match="not a record of `fluxvae mac-report`"):
-            read_mac_record(tmp_path / "a.json")
+            load(MacRecord, tmp_path / "a.json")
     for path in (good, tmp_path):
-        refused(run(capsys, "bench", "compare", str(path), str(good)), "give a record of `fluxvae")
+        refused(
+            run(capsys, "bench", "compare", str(path), str(good)), "expected a record of `fluxvae"
+        )
 
 
 def test_harness_that_is_none_says_so(capsys: Capture, tmp_path: Path, model: Path) -> None:

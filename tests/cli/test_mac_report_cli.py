@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxvae.records.mac import read_record
+from fluxvae.records.mac import MacRecord
+from fluxvae.schema import load
 from tests.cli.run import run
 
 Capture = pytest.CaptureFixture[str]
@@ -54,7 +55,7 @@ def test_rehearsal_killed_half_way_goes_on_and_ends_with_the_table(
     assert len(rows) == 8
     for row in rows:
         assert row.count("not run") == 13  # qualities, latencies, plan, same bits, three drifts
-    record = read_record(out / "record.json")
+    record = load(MacRecord, out / "record.json")
     assert record.rehearsal
     statuses = {c.status for c in record.cells if c.task.units == "cpuOnly"}
     assert statuses == {"rehearsed", "not run"}  # not run: the compute plan

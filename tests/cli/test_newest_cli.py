@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fluxvae.networks.weights import load_weights
-from fluxvae.records.roundtrip import read_record
+from fluxvae.records.roundtrip import Roundtrip
+from fluxvae.schema import load
 from tests.artifacts import recipe, save
 from tests.cli.run import run
 from tests.fake_harness import FakeHarness, report
@@ -206,7 +207,7 @@ def test_round_trip_is_of_the_newest_artifact_its_weights_and_size(
     ran = run(capsys, *arguments)
     assert ran.code == 0, ran.err
     assert "measuring it as packed, at 64x96, beside the other variants" in ran.err
-    record = read_record(folder / "roundtrip" / "record.json")
+    record = load(Roundtrip, folder / "roundtrip" / "record.json")
     assert (record.family, record.size, record.weights) == ("flux2", "64x96", "demo")
     assert [v.label for v in record.variants] == ["fp32", "fp16", "packed"]
     plain, packed = ([r.loss["psnr"] for r in record.results if r.variant == name]
@@ -216,7 +217,7 @@ def test_round_trip_is_of_the_newest_artifact_its_weights_and_size(
     ran = run(capsys, *arguments, "--out", "other")  # the newest is now what fp16 would be
     assert "measuring it as fp16" in ran.err
     assert "converting" not in ran.err
-    found = read_record(Path("other/record.json")).variants
+    found = load(Roundtrip, Path("other/record.json")).variants
     assert [(v.label, v.artifact) for v in found[1:]] == [("fp16", "plain.mlpackage")]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxvae.records.roundtrip import read_record
+from fluxvae.records.roundtrip import Roundtrip
+from fluxvae.schema import load
 from tests.cli.run import Ran, run
 
 Capture = pytest.CaptureFixture[str]
@@ -59,7 +60,7 @@ def test_a_run_leaves_record_and_pages_and_goes_on(
     schema = json.loads(SCHEMA.read_text())
     jsonschema.validate(again.json["roundtrip"], schema)
     assert {Path(p).name for p in again.json["pages"]} == PAGES
-    assert read_record(Path(again.json["record"])).pictures[0].name == "slope.png"
+    assert load(Roundtrip, Path(again.json["record"])).pictures[0].name == "slope.png"
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == first
     other = run(
         capsys, "roundtrip", "--variant", "flux2", "--weights", "demo", "--size", "72",

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from fluxvae.records.experiment import (
     Latency,
     Result,
 )
+from fluxvae.schema import plain
 from tests.matrix_results import done
 
 LINUX = Host("Linux", "6.1.0", None, "x86_64", "Sample CPU", 16_000_000_000, "3.12.1")
@@ -121,4 +122,4 @@ def write(folder: Path, results: Iterable[Result]) -> Path:
 def write_one(place: Path, found: Result) -> None:
     """A cell's folder."""
     place.mkdir(parents=True, exist_ok=True)
-    (place / RESULT).write_text(json.dumps(asdict(found)), "utf-8")
+    (place / RESULT).write_text(json.dumps(plain(found)), "utf-8")

@@ -12,9 +12,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fluxvae.records.roundtrip import (
-    FORMAT,
     REFERENCE,
-    VERSION,
     Ablation,
     Crop,
     Figures,
@@ -24,8 +22,8 @@ from fluxvae.records.roundtrip import (
     Roundtrip,
     Skipped,
     Variant,
-    write_record,
 )
+from fluxvae.schema import load, save
 
 GAIN = 8.0
 QUALITIES = {"fp16": 99, "pal8": 95, "int8": 88, "pal6": 75, "w8a8": 60, "pal4": 25}
@@ -86,7 +84,7 @@ def make(folder: Path, *, size: int = 96, photos: tuple[str, ...] = PHOTOS,
     pictures = []
     for name in photos:
         original = photo(name, size)
-        save(folder / f"{name}/original.png", original)
+        save_pixels(folder / f"{name}/original.png", original)
         reference = jpeg(original, 90)
         worst = jpeg(reference, min(qualities.values()))
         pictures.append(picture(name, original, amplified(worst, reference)))
@@ -94,7 +92,7 @@ def make(folder: Path, *, size: int = 96, photos: tuple[str, ...] = PHOTOS,
         for label, quality in qualities.items():
             image = jpeg(reference, quality)
             results.append(result(folder, name, label, image, reference, original))
-    return write_record(record(pictures, results, qualities, size), folder / "record.json")
+    return save(record(pictures, results, qualities, size), folder / "record.json")
 
 
 def picture(name: str, original: np.ndarray, errors: np.ndarray) -> Picture:
@@ -115,17 +113,17 @@ def result(folder: Path, name: str, label: str, image: np.ndarray, reference: np
            original: np.ndarray) -> Result:  # fmt: skip
     slug = hashlib.sha256(label.encode()).hexdigest()[:8]
     file = f"{name}/{slug}.png"
-    save(folder / file, image)
+    save_pixels(folder / file, image)
     if label == REFERENCE:
         return Result(name, label, file, None, None, {}, figures(image, original))
     difference, flip = f"{name}/{slug}-difference.png", f"{name}/{slug}-flip.png"
-    save(folder / difference, amplified(image, reference))
-    save(folder / flip, heat(image, reference))
+    save_pixels(folder / difference, amplified(image, reference))
+    save_pixels(folder / flip, heat(image, reference))
     loss = figures(image, reference)
     return Result(name, label, file, difference, flip, loss, figures(image, original))
 
 
-def save(path: Path, pixels: np.ndarray) -> None:
+def save_pixels(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
@@ -146,8 +144,6 @@ def record(pictures: list[Picture], results: list[Result], qualities: dict[str, 
         "all": labels[-1],
     }
     return Roundtrip(
-        format=FORMAT,
-        version=VERSION,
         family="flux2",
         size=str(size),
         weights="flux2_demo_decoder.safetensors",
@@ -171,9 +167,9 @@ def record(pictures: list[Picture], results: list[Result], qualities: dict[str, 
 
 def renamed(path: Path, name: str, label: str) -> Path:
     """Give the record's first picture and its last variant other names; files stay as they are."""
-    from fluxvae.records.roundtrip import read_record
+    from fluxvae.records.roundtrip import Roundtrip
 
-    old = read_record(path)
+    old = load(Roundtrip, path)
     first, last = old.pictures[0].name, old.variants[-1].label
     new = replace(
         old,
@@ -189,4 +185,4 @@ def renamed(path: Path, name: str, label: str) -> Path:
             for a in old.ablations
         ),
     )  # fmt: skip
-    return write_record(new, path)
+    return save(new, path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fluxvae.errors import ReportError
-from fluxvae.records.roundtrip import Metric, read_record, write_record
+from fluxvae.records.roundtrip import Metric, Roundtrip
 from fluxvae.report.figures import (
     MISSING,
     number,
@@ -20,6 +20,7 @@ from fluxvae.report.figures import (
     size_words,
 )
 from fluxvae.report.roundtrip.ablation import attributions, summed_losses
+from fluxvae.schema import load, save
 
 PSNR = Metric("psnr", "PSNR", "dB", "higher", "numpy", None)
 SSIM = Metric("ssim", "SSIM", "", "higher", "scikit-image", None)
@@ -117,8 +118,8 @@ def test_ablations_start_with_the_reference_and_end_with_sum_and_all(made: Path)
 
 
 def test_a_record_without_its_reference_is_refused(own: Path):
-    record = read_record(own)
-    write_record(replace(record, variants=record.variants[1:]), own)
+    record = load(Roundtrip, own)
+    save(replace(record, variants=record.variants[1:]), own)
     with pytest.raises(ReportError, match="first variant should be 'fp32'"):
         read_report(own)
 

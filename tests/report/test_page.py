@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fluxvae.records.roundtrip import Roundtrip, read_record
+from fluxvae.records.roundtrip import Roundtrip
 from fluxvae.report import write_report
 from fluxvae.report.figures import MISSING, read_report
+from fluxvae.schema import load
 from tests.report import sample
 from tests.report.contrast import contrast, luminance
 
@@ -56,7 +57,7 @@ def png(made: Path, file: str | None) -> np.ndarray:
 
 def worst_result(made: Path) -> tuple[Roundtrip, str]:
     """The record, and the name of the picture that the page begins with."""
-    return read_record(made), read_report(made).worst_first[0].name
+    return load(Roundtrip, made), read_report(made).worst_first[0].name
 
 
 def result(record: Roundtrip, picture: str, variant: str) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fluxvae.errors import ReportError
-from fluxvae.records.roundtrip import read_record, write_record
+from fluxvae.records.roundtrip import Roundtrip
 from fluxvae.report import PAGES, write_report
 from fluxvae.report.figures import DASH, MISSING, read_report
 from fluxvae.report.roundtrip.embed import embed
@@ -20,6 +20,7 @@ from fluxvae.report.roundtrip.page import write_page
 from fluxvae.report.roundtrip.plot import plot_svg
 from fluxvae.report.roundtrip.sheet import ROWS, draw_sheet
 from fluxvae.report.roundtrip.summary import summary_text
+from fluxvae.schema import load, save
 from tests.cli.run import run
 from tests.report import sample
 
@@ -65,11 +66,11 @@ def test_command_prints_the_pages_paths(own: Path, capsys: pytest.CaptureFixture
 def test_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     ran = run(capsys, "report", str(tmp_path / "record.json"))
     assert (ran.code, ran.out) == (1, "")
-    assert "cannot be read as a record" in ran.err
+    assert "cannot be read: No such file" in ran.err
 
 
 def test_a_missing_picture_is_named_and_no_page_is_written(own: Path):
-    gone = own.parent / read_record(own).results[1].file
+    gone = own.parent / load(Roundtrip, own).results[1].file
     gone.unlink()
     with pytest.raises(ReportError, match=f"{gone.name}.*has no such picture"):
         write_report(own)
@@ -77,14 +78,14 @@ def test_a_missing_picture_is_named_and_no_page_is_written(own: Path):
 
 
 def test_a_damaged_picture_is_named(own: Path):
-    broken = own.parent / read_record(own).pictures[0].file
+    broken = own.parent / load(Roundtrip, own).pictures[0].file
     broken.write_bytes(broken.read_bytes()[:400])
     with pytest.raises(ReportError, match=rf"{broken.name} cannot be read as a picture"):
         write_report(own)
 
 
 def test_a_picture_of_another_run_is_refused(own: Path):
-    other = own.parent / read_record(own).pictures[0].file
+    other = own.parent / load(Roundtrip, own).pictures[0].file
     Image.new("RGB", (50, 40)).save(other)
     with pytest.raises(ReportError, match=r"is 50.40; the record says 96.96"):
         write_report(own)
@@ -93,15 +94,15 @@ def test_a_picture_of_another_run_is_refused(own: Path):
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname"])
 def test_a_record_cannot_bring_in_files_from_elsewhere(own: Path, name: str):
     Image.new("RGB", (96, 96)).save(own.parent.parent / "secret.png")
-    record = read_record(own)
+    record = load(Roundtrip, own)
     pictures = (replace(record.pictures[0], file=name), *record.pictures[1:])
-    write_record(replace(record, pictures=pictures), own)
+    save(replace(record, pictures=pictures), own)
     with pytest.raises(ReportError, match="outside"):
         write_report(own)
 
 
 def test_summary_has_numpys_percentiles(made: Path):
-    record, text = read_record(made), (made.parent / "summary.md").read_text("utf-8")
+    record, text = load(Roundtrip, made), (made.parent / "summary.md").read_text("utf-8")
     rows = {row[0]: row for row in table(text, "Against the fp32 decode")}
     assert list(rows) == ["fp16", "pal6", "w8a8", "pal4"]
     for label, row in rows.items():
@@ -131,12 +132,12 @@ def test_summary_keeps_hostile_names_in_their_cell(own: Path):
 
 
 def test_figures_that_are_missing_or_infinite_are_said(own: Path):
-    record = read_record(own)
+    record = load(Roundtrip, own)
     equal = {"psnr": None, "ssim": 1.0, "max_abs": 0.0}
     results = tuple(replace(r, loss=equal) if r.variant == "fp16" else
                     replace(r, loss={}) if r.variant == "pal6" else r
                     for r in record.results)  # fmt: skip
-    write_record(replace(record, results=results), own)
+    save(replace(record, results=results), own)
     write_report(own)
     rows = {r[0]: r for r in table((own.parent / "summary.md").read_text(), "Against the fp32")}
     assert rows["fp16"][1:4] == [f"{one} [{one}{DASH}{one}]" for one in ("∞", "1.0000", "0.0")]
@@ -145,9 +146,9 @@ def test_figures_that_are_missing_or_infinite_are_said(own: Path):
 
 
 def test_a_record_without_pictures_or_metrics_has_pages(own: Path):
-    record = read_record(own)
+    record = load(Roundtrip, own)
     empty = replace(record, pictures=(), results=(), ablations=(), metrics=())
-    write_record(empty, own)
+    save(empty, own)
     assert all(path.stat().st_size > 0 for path in write_report(own))
 
 
@@ -164,7 +165,7 @@ def where(sheet: np.ndarray, piece: np.ndarray) -> tuple[int, int]:
 
 
 def test_sheet_has_the_crops_pixel_for_pixel_in_rows_and_columns(made: Path):
-    record = read_record(made)
+    record = load(Roundtrip, made)
     sheet = np.asarray(Image.open(made.parent / "sheet.png"))
     rows = []
     for picture in record.pictures:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.artifact.decode import pixels as to_pixels
-from fluxvae.experiments.roundtrip.cells import Cell, keep_cell
+from fluxvae.experiments.roundtrip.cells import Cell
 from fluxvae.files import write_file
 from fluxvae.records.roundtrip import Figures
+from fluxvae.schema import save
 from fluxvae.validation.image_metrics import Meter, flip_and_map, shown
 
 DIGITS = 7  # of a figure in the record: what a float32 metric carries
@@ -77,7 +78,7 @@ def measure_cell(task: Task) -> Cell:
         write_picture(task.files[0], as_bytes(image))
         total = _rounded(measure(image, task.original))
     cell = Cell(task.key, loss, total)
-    keep_cell(task.cell, cell)
+    save(cell, task.cell)
     return cell
 
 

@@ -37,9 +37,7 @@ from fluxvae.networks.source import Weights
 from fluxvae.recipes import Size
 from fluxvae.records.ablation import Part
 from fluxvae.records.roundtrip import (
-    FORMAT,
     REFERENCE,
-    VERSION,
     Ablation,
     Crop,
     Figures,
@@ -300,8 +298,6 @@ def _record(
 ) -> Roundtrip:
     reference = Variant(REFERENCE, "the float32 PyTorch decoder", None, None, None, None, None)
     return Roundtrip(
-        format=FORMAT,
-        version=VERSION,
         family=job.family,
         size=str(job.size),
         weights=job.weights.source.name,
