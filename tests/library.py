@@ -73,7 +73,7 @@ def remembered() -> Iterator[None]:
     """Inside, ``save_artifact`` and ``compare_intermediates`` convert by way of the library."""
     with (
         patch("fluxvae.artifact.save.write_model", write_model),
-        patch("fluxvae.validation.intermediates.write_model", write_model),
+        patch("fluxvae.validation.stages.write_model", write_model),
     ):
         yield
 

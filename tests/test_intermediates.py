@@ -13,7 +13,7 @@ from fluxvae.mil.program import Constant, Op, Ref
 from fluxvae.networks.source import Weights
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Compression, Recipe
-from fluxvae.validation.intermediates import (
+from fluxvae.validation.stages import (
     COMPRESSED_DEPARTS_BELOW,
     DEPARTS_BELOW,
     Intermediates,

@@ -39,7 +39,7 @@ from fluxvae.recipes.latents import artifact_contract
 from fluxvae.records.harness import Limit
 from fluxvae.records.manifest import MANIFEST, NUMPY_DTYPES, Manifest, Origin, TensorFile
 from fluxvae.schema import build, load, save
-from fluxvae.validation.validate import limit_for
+from fluxvae.validation.limits import limit_for
 
 NORMAL = "normal"
 GENERATOR = "numpy PCG64 standard_normal float32"
