@@ -21,8 +21,8 @@ from fluxvae.mil.program import Program
 from fluxvae.networks.catalog import Decoder, LatentContract, find_decoder
 from fluxvae.networks.source import Weights, WeightSource
 from fluxvae.recipes import Recipe
-from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME, STRIDES, tile_shapes
-from fluxvae.recipes.latents import artifact_contract
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
+from fluxvae.recipes.plan import Plan, plan_of
 from fluxvae.schema import build
 
 PREFIX = "com.github.fluxvae."
@@ -89,20 +89,23 @@ class Record:
 def make_record(
     recipe: Recipe, weights: Weights, compressed: CompressedDecoder | None = None
 ) -> Record:
+    """``planned_record`` of a recipe."""
+    return planned_record(plan_of(recipe, weights.contract), weights, compressed)
+
+
+def planned_record(
+    plan: Plan, weights: Weights, compressed: CompressedDecoder | None = None
+) -> Record:
     """The record of an artifact made here and now, from what is known before it is converted."""
-    recipe = recipe.resolved()
     versions = {
         "fluxvae": __version__,
         "coremltools": version("coremltools"),
         "torch": version("torch"),
     }
     notes = {} if compressed is None else json.loads(json.dumps(dict(compressed.notes)))
-    contract = artifact_contract(recipe, weights.contract)
-    tiles = None
-    if recipe.tile is not None:
-        stride = None if recipe.decoder == "tiny" else STRIDES[recipe.tile_statistics]
-        tiles = Tiles(tile_shapes(recipe), recipe.halo, stride)
-    return Record(recipe, weights.source, weights.digest, contract, versions, notes, tiles=tiles)
+    tiles = Tiles(dict(plan.tiles), plan.recipe.halo, plan.stride) if plan.tiles else None
+    source, digest = weights.source, weights.digest
+    return Record(plan.recipe, source, digest, plan.contract, versions, notes, tiles=tiles)
 
 
 def record_of_each(record: Record, paths: Sequence[Path]) -> list[Record]:

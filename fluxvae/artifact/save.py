@@ -8,14 +8,20 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from fluxvae.artifact.record import Record, make_record, read_record, record_of_each, stamp
+from fluxvae.artifact.record import (
+    Record,
+    planned_record,
+    read_record,
+    record_of_each,
+    stamp,
+)
 from fluxvae.compress.forms import CompressedDecoder, require_granularity
 from fluxvae.compress.guard import check_weights
 from fluxvae.compress.guard_full import check_layers
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert.fp16_safety import make_safe, report_cost
 from fluxvae.convert.functions import functions_of
-from fluxvae.convert.program import write_model
+from fluxvae.convert.program import write_packages
 from fluxvae.errors import CompressionError, ConvertError
 from fluxvae.files import commit, staging
 from fluxvae.mil.executor import Session
@@ -32,6 +38,7 @@ from fluxvae.recipes.functions import (
     artifact_paths,
     function_names,
 )
+from fluxvae.recipes.plan import Plan, plan_of
 
 
 def save_artifact(
@@ -62,39 +69,33 @@ def save_artifact(
     """
     if (recipe.compression is None) != (compressed is None):
         raise CompressionError("a recipe with compression needs its result, and no other does")
-    if compressed is not None and recipe.granularity is not None:
-        require_granularity(compressed, recipe.granularity)
-    record = make_record(recipe, weights, compressed)
-    paths = artifact_paths(path, record.recipe.chunks)
+    plan = plan_of(recipe, weights.contract)
+    if compressed is not None and plan.recipe.granularity is not None:
+        require_granularity(compressed, plan.recipe.granularity)
+    paths = artifact_paths(path, plan.recipe.chunks)
     with staging(*paths, overwrite=overwrite) as folder:
         decoder = build_decoder(weights) if compressed is None else compressed.decoder
-        safety = make_safe(decoder, record.recipe, weights, encoder)
+        safety = make_safe(decoder, plan.recipe, weights, encoder)
         for warning in safety.warnings:
             report(f"warning: {warning}")
-        drafts = [folder / place.name for place in paths]
-        channels, draft = weights.contract.channels, folder / path.name
-        write_model(
-            safety.decoder, record.recipe, channels, draft, keep=safety.keep, verbose=verbose
-        )
+        draft = folder / path.name
+        write_packages(safety.decoder, plan, draft, keep=safety.keep, verbose=verbose)
         if compressed is not None:
-            write_compressed(draft, compressed, record.recipe.precision)
-        record = replace(record, safety=safety.notes | report_cost(drafts[0], safety, report))
+            write_compressed(draft, compressed, plan.recipe.precision)
+        drafts = [folder / one.name for one in paths]
+        notes = safety.notes | report_cost(drafts[0], safety, report)
+        record = replace(planned_record(plan, weights, compressed), safety=notes)
         _stamp_and_read(drafts, record)
-        _check_layers(drafts, record, compressed or safety.decoder, channels)
+        _check_layers(drafts, plan, compressed or safety.decoder)
         if check is not None:
             check(drafts[0])
         commit(folder, *paths, overwrite=overwrite)
     return paths
 
 
-def _check_layers(
-    drafts: Sequence[Path],
-    record: Record,
-    asked: CompressedDecoder | nn.Module,
-    channels: int,
-) -> None:
+def _check_layers(drafts: Sequence[Path], plan: Plan, asked: CompressedDecoder | nn.Module) -> None:
     """Compare the saved weights with those asked for. Neural networks are not compared."""
-    recipe = record.recipe
+    recipe = plan.recipe
     if isinstance(asked, CompressedDecoder):
         check_weights(drafts[0], asked, recipe.precision)
         return
@@ -104,7 +105,7 @@ def _check_layers(
         if recipe.format == "mlprogram":
             check_weights(drafts[0], asked, recipe.precision)
         return
-    for draft, functions in zip(drafts, functions_of(asked, recipe, channels), strict=True):
+    for draft, functions in zip(drafts, functions_of(asked, plan, {}), strict=True):
         check_layers(draft, {made.name: made.layers for made in functions}, recipe.precision)
 
 

@@ -5,7 +5,7 @@ size, two halves, or a front and tiles.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,20 +30,18 @@ from fluxvae.convert.rewrite.split import (
     halves,
 )
 from fluxvae.errors import ConvertError
-from fluxvae.networks.catalog import LatentContract, find_decoder
 from fluxvae.networks.structure import receptive_field
-from fluxvae.recipes import Recipe, Size
+from fluxvae.recipes import Size
 from fluxvae.recipes.functions import (
     FEATURES,
     INPUT_NAME,
     MAIN,
     OUTPUT_NAME,
     STATISTICS,
-    STRIDES,
     function_names,
-    tile_shapes,
 )
-from fluxvae.recipes.latents import PATCH, artifact_contract
+from fluxvae.recipes.latents import PATCH
+from fluxvae.recipes.plan import Plan
 
 ANY = (8, 512)  # rows or columns of a latent that any image may have
 
@@ -99,44 +97,38 @@ class Function:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What follows from a recipe, decided once. ``own``: the contract of the decoder itself,
-    ``contract``: that of the artifact. ``boundary``: dtype of what parts pass to each other; it
-    must hold every value that the programs compute, exactly.
-    """
+class _Builder:
+    """Makes functions of a plan; ``keep`` names values that stay float32, by size."""
 
-    recipe: Recipe
-    own: LatentContract
-    contract: LatentContract
-    boundary: str
-    keep: Mapping[Size, frozenset[str]] = field(default_factory=dict)
+    plan: Plan
+    keep: Mapping[Size, frozenset[str]]
 
     def latent(self, *sizes: Size, open_axes: bool = False) -> Port:
         """The port of the artifact's input for images of these sizes."""
-        layout = self.recipe.layout
-        shapes = tuple(self.contract.shape(s.height, s.width, layout) for s in sizes)
+        layout = self.plan.recipe.layout
+        shapes = tuple(self.plan.contract.shape(s.height, s.width, layout) for s in sizes)
         axes = ((1, 2) if layout == "nhwc" else (2, 3)) if open_axes else ()
-        return Port(INPUT_NAME, shapes, self.recipe.io_dtype, axes)
+        return Port(INPUT_NAME, shapes, self.plan.recipe.io_dtype, axes)
 
     @property
     def image(self) -> tuple[str, str]:
         """Name and dtype of the output that is the image."""
-        return OUTPUT_NAME, self.recipe.io_dtype
+        return OUTPUT_NAME, self.plan.recipe.io_dtype
 
     def name(self, size: Size) -> str:
         """Of a function that is for ``size``, but for those of tiles."""
-        return size.function if self.recipe.shapes == "multifunction" else MAIN
+        return size.function if self.plan.recipe.shapes == "multifunction" else MAIN
 
     def image_sizes(self, *sizes: Size) -> tuple[Size, ...]:
         """``Function.image_sizes`` of a function that gives the image."""
-        return sizes if self.recipe.output == "image" else ()
+        return sizes if self.plan.recipe.output == "image" else ()
 
     def prepared(self, decoder: nn.Module, size: Size) -> nn.Module:
         """The decoder with what the recipe changes inside it; what may be cut into parts.
 
         ``size`` matters to FLUX.1's tokens, which do not tell theirs.
         """
-        recipe, patch = self.recipe, self.own.scale * PATCH
+        recipe, patch = self.plan.recipe, self.plan.own.scale * PATCH
         patches = (size.height // patch, size.width // patch)
         decoder = with_latents(decoder, recipe.variant, recipe.latent_form, patches=patches)
         return decoder if recipe.decoder == "tiny" else with_attention(decoder, recipe.attention)
@@ -145,9 +137,9 @@ class _Plan:
         """``network`` with the recipe's forms around it: of the input where it is the ``first``
         part of a decoder, of the output where it is the ``last``.
         """
-        recipe, nhwc = self.recipe, self.recipe.layout == "nhwc"
+        recipe, nhwc = self.plan.recipe, self.plan.recipe.layout == "nhwc"
         image = last and recipe.output == "image"
-        takes_nhwc = first and nhwc and not self.contract.tokens
+        takes_nhwc = first and nhwc and not self.plan.contract.tokens
         gives_nhwc = last and nhwc and not image
         if recipe.nhwc_model:
             network = nhwc_inside(network)
@@ -156,71 +148,65 @@ class _Plan:
             network = (NHWCInterface if gives_nhwc else NHWCLatentInterface)(network)
         elif gives_nhwc:
             network = NHWCOutput(network)
-        return PixelOutput(network, self.own.low, self.own.high) if image else network
+        return PixelOutput(network, self.plan.own.low, self.plan.own.high) if image else network
 
     def features(self, front: nn.Module, size: Size) -> tuple[int, ...]:
         """Shape of what ``front`` passes on for an image of ``size``; nothing is computed."""
-        latent = self.contract.shape(size.height, size.width, "nchw")
+        latent = self.plan.contract.shape(size.height, size.width, "nchw")
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             return tuple(front(torch.empty(latent)).shape)
 
 
 def functions_of(
-    decoder: nn.Module,
-    recipe: Recipe,
-    channels: int,
-    keep: Mapping[Size, frozenset[str]] | None = None,
+    decoder: nn.Module, plan: Plan, keep: Mapping[Size, frozenset[str]]
 ) -> tuple[tuple[Function, ...], ...]:
     """The packages of an artifact, each with its functions, the default one first.
 
-    ``decoder`` takes an NCHW latent of ``channels`` and gives an NCHW image, float32. ``keep``
-    names values that stay float32, by size. Parameters are shared, not copied.
+    ``decoder`` takes an NCHW latent and gives an NCHW image, float32. ``keep`` names values that
+    stay float32, by size. Parameters are shared, not copied.
     """
-    recipe = recipe.resolved()
-    own = replace(find_decoder(recipe.variant, recipe.decoder).contract, channels=channels)
-    wide = "float32" in (recipe.precision, recipe.io_dtype)
-    plan = _Plan(
-        recipe, own, artifact_contract(recipe, own), "float32" if wide else "float16", keep or {}
-    )
+    recipe, builder = plan.recipe, _Builder(plan, keep)
     if recipe.tile is not None:
-        return (tuple(_tiled(decoder, plan)),)
+        return (tuple(_tiled(decoder, builder)),)
     if recipe.chunks == 2:
-        pairs = [_halves(decoder, plan, size) for size in recipe.sizes]
+        pairs = [_halves(decoder, builder, size) for size in recipe.sizes]
         return tuple(zip(*pairs, strict=True))
     if recipe.shapes == "enumerated":
-        return ((_whole(decoder, plan, recipe.sizes),),)
-    return (tuple(_whole(decoder, plan, (size,)) for size in recipe.sizes),)
+        return ((_whole(decoder, builder, recipe.sizes),),)
+    return (tuple(_whole(decoder, builder, (size,)) for size in recipe.sizes),)
 
 
-def _whole(decoder: nn.Module, plan: _Plan, sizes: tuple[Size, ...]) -> Function:
-    network = plan.around(plan.prepared(decoder, sizes[0]))
-    keep = plan.keep.get(sizes[0], frozenset())
-    made = Function(plan.name(sizes[0]), network, network, (plan.latent(*sizes),), *plan.image)
-    return replace(made, image_sizes=plan.image_sizes(*sizes), keep=keep)
+def _whole(decoder: nn.Module, builder: _Builder, sizes: tuple[Size, ...]) -> Function:
+    network = builder.around(builder.prepared(decoder, sizes[0]))
+    keep = builder.keep.get(sizes[0], frozenset())
+    made = Function(
+        builder.name(sizes[0]), network, network, (builder.latent(*sizes),), *builder.image
+    )
+    return replace(made, image_sizes=builder.image_sizes(*sizes), keep=keep)
 
 
-def _halves(decoder: nn.Module, plan: _Plan, size: Size) -> tuple[Function, Function]:
+def _halves(decoder: nn.Module, builder: _Builder, size: Size) -> tuple[Function, Function]:
     """The two halves of a decoder for one size, with the same functions each."""
-    name, dtype = plan.name(size), plan.boundary
-    first, second = halves(plan.prepared(decoder, size))
-    before = plan.around(first, last=False), first, (plan.latent(size),)
-    port = Port(FEATURES, (plan.features(first, size),), dtype)
-    after = plan.around(second, first=False), second, (port,)
+    name, dtype = builder.name(size), builder.plan.boundary
+    first, second = halves(builder.prepared(decoder, size))
+    before = builder.around(first, last=False), first, (builder.latent(size),)
+    port = Port(FEATURES, (builder.features(first, size),), dtype)
+    after = builder.around(second, first=False), second, (port,)
     return (
         Function(name, *before, FEATURES, dtype),
-        Function(name, *after, *plan.image, plan.image_sizes(size)),
+        Function(name, *after, *builder.image, builder.image_sizes(size)),
     )
 
 
-def _tiled(decoder: nn.Module, plan: _Plan) -> list[Function]:
+def _tiled(decoder: nn.Module, builder: _Builder) -> list[Function]:
     """One package: ``front`` for whole images, ``tile``, and for KL decoders ``statistics``.
 
     One package of several functions rather than several packages: there is one file to ship and
     none to mix up, and ``statistics`` and ``tile`` are the same weights, stored once. Its price,
     iOS 18 / macOS 15, is what the Swift library needs anyway.
     """
-    recipe, dtype = plan.recipe, plan.boundary
-    front, up = front_and_up(plan.prepared(decoder, recipe.sizes[0]))
+    recipe, dtype = builder.plan.recipe, builder.plan.boundary
+    front, up = front_and_up(builder.prepared(decoder, recipe.sizes[0]))
     halo = receptive_field(up)
     if halo != recipe.halo:
         raise ConvertError(f"a tile's halo would be {halo} latent pixels, not {recipe.halo}")
@@ -228,21 +214,21 @@ def _tiled(decoder: nn.Module, plan: _Plan) -> list[Function]:
     functions = []
     for size in recipe.sizes if norms else recipe.sizes[:1]:
         name, statistics = function_names(recipe, size)
-        latent = plan.latent(size, open_axes=not norms)
-        whole = plan.around(front, last=False)
+        latent = builder.latent(size, open_axes=not norms)
+        whole = builder.around(front, last=False)
         functions.append(Function(name, whole, front, (latent,), FEATURES, dtype))
         if norms:
-            stride = STRIDES[recipe.tile_statistics]
-            batch, width, rows, columns = plan.features(front, size)
+            stride = builder.plan.stride or 1
+            batch, width, rows, columns = builder.features(front, size)
             port = Port(FEATURES, ((batch, width, rows // stride, columns // stride),), dtype)
             # no statistics come after the last norm
             functions.append(
                 Function(statistics, Measuring(up), up[:-1], (port,), STATISTICS, dtype)
             )
-    width = plan.features(front, recipe.sizes[0])[1]
-    last = plan.around(Frozen(up) if norms else up, first=False)
-    for name, shape in tile_shapes(recipe).items():
+    width = builder.features(front, recipe.sizes[0])[1]
+    last = builder.around(Frozen(up) if norms else up, first=False)
+    for name, shape in builder.plan.tiles.items():
         ports = [Port(FEATURES, ((1, width, *shape),), dtype)]
         ports += [Port(STATISTICS, ((1, norms, groups, 2),), dtype)] if norms else []
-        functions.append(Function(name, last, up, tuple(ports), *plan.image))
+        functions.append(Function(name, last, up, tuple(ports), *builder.image))
     return functions

@@ -1,7 +1,7 @@
 """A torch decoder to Core ML models on disk, without metadata (``fluxvae.artifact.record``).
 
 coremltools translates from ``torch.export``: it needs no forward pass, so any size takes about a
-second. Every conversion goes through ``write_model``.
+second. Every conversion goes through ``write_packages``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +24,9 @@ from fluxvae.errors import ConvertError
 from fluxvae.files import scratch
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.functions import INPUT_NAME, MAIN, OUTPUT_NAME, artifact_paths
+from fluxvae.recipes.plan import Plan, plan_of
 
-__all__ = ["INPUT_NAME", "MAIN", "OUTPUT_NAME", "write_model"]
+__all__ = ["INPUT_NAME", "MAIN", "OUTPUT_NAME", "write_model", "write_packages"]
 
 
 def write_model(
@@ -35,45 +36,57 @@ def write_model(
     path: Path,
     *,
     keep: Mapping[Size, frozenset[str]] | None = None,
+) -> None:
+    """``write_packages`` by a recipe, for a decoder whose latent has so many ``channels``."""
+    write_packages(decoder, plan_of(recipe, channels=channels), path, keep=keep)
+
+
+def write_packages(
+    decoder: nn.Module,
+    plan: Plan,
+    path: Path,
+    *,
+    keep: Mapping[Size, frozenset[str]] | None = None,
     verbose: bool = False,
 ) -> None:
-    """Convert the functions of ``functions_of`` and save their packages.
+    """Convert a decoder (NCHW latent to NCHW image, float32) as planned and save its packages.
 
     ``path``: the artifact's name as if it were one package, ending in the recipe's suffix; halves
-    are written as ``artifact_paths`` names them. Nothing may be there. Raises ConvertError when
-    coremltools refuses or a program has none of the values of ``keep``, OSError when the disk does.
+    are written as ``artifact_paths`` names them. Nothing may be there. ``keep`` names values, by
+    size, whose producers and readers stay float32 in a float16 program. Raises ConvertError when
+    coremltools refuses or a program has none of these values, OSError when the disk does.
     """
-    packages = functions_of(decoder, recipe, channels, keep)
+    packages = functions_of(decoder, plan, keep or {})
     with coremltools(verbose) as ct:
-        for functions, to in zip(packages, artifact_paths(path, recipe.chunks), strict=True):
+        for functions, to in zip(packages, artifact_paths(path, len(packages)), strict=True):
             if functions[0].name == MAIN:
-                _write_function(ct, functions[0], recipe, to)
+                _write_function(ct, functions[0], plan, to)
                 continue
             with scratch(path.parent) as folder:
                 drafts = {made.name: folder / f"{made.name}.mlpackage" for made in functions}
                 for made in functions:
-                    _write_function(ct, made, recipe, drafts[made.name])
-                _join_functions(ct, drafts, recipe, to)
+                    _write_function(ct, made, plan, drafts[made.name])
+                _join_functions(ct, drafts, plan, to)
 
 
-def _write_function(ct: Any, made: Function, recipe: Recipe, path: Path) -> None:
-    with translate_errors(recipe, path.parent), no_garbage_collection():
+def _write_function(ct: Any, made: Function, plan: Plan, path: Path) -> None:
+    with translate_errors(plan.recipe, path.parent), no_garbage_collection():
         with step("capture"):
             program = _export(made.network.eval(), made.inputs)
         with temporary_files_in(path.parent):  # not while torch looks
-            model = _run_converter(ct, program, made, recipe)
+            model = _run_converter(ct, program, made, plan)
             if len(made.image_sizes) > 1:
                 model = _with_image_sizes(ct, model, made.image_sizes)
             model.save(str(path))
 
 
-def _join_functions(ct: Any, functions: Mapping[str, Path], recipe: Recipe, path: Path) -> None:
+def _join_functions(ct: Any, functions: Mapping[str, Path], plan: Plan, path: Path) -> None:
     """Packages of one function to one of several, the first one its default; equal weights once."""
     joined = ct.utils.MultiFunctionDescriptor()
     for name, part in functions.items():
         joined.add_function(str(part), MAIN, name)
     joined.default_function_name = next(iter(functions))
-    with temporary_files_in(path.parent), translate_errors(recipe, path.parent):
+    with temporary_files_in(path.parent), translate_errors(plan.recipe, path.parent):
         ct.utils.save_multifunction(joined, str(path))
 
 
@@ -89,16 +102,17 @@ def _export(network: nn.Module, inputs: Sequence[Port]) -> Any:
         return exported.run_decompositions({})  # coremltools takes no TRAINING dialect
 
 
-def _run_converter(ct: Any, program: Any, made: Function, recipe: Recipe) -> Any:
+def _run_converter(ct: Any, program: Any, made: Function, plan: Plan) -> Any:
     import numpy as np
 
+    recipe = plan.recipe
     options: dict[str, Any] = {}
     dtype = getattr(np, made.dtype)
     if recipe.format == "neuralnetwork":
         dtype = None  # coremltools allows it no output dtype
     else:
         options["compute_precision"] = ct.precision[recipe.precision.upper()]
-        options["minimum_deployment_target"] = getattr(ct.target, str(recipe.deployment_target))
+        options["minimum_deployment_target"] = getattr(ct.target, str(plan.target))
     output = (
         ct.ImageType(name=made.output, color_layout=ct.colorlayout.RGB)
         if made.image_sizes
