@@ -27,9 +27,10 @@ from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT
 from fluxvae.validation.validate import validate
-from tests import library, tiles
+from tests import tiles
 from tests.artifacts import normal_latent, save, save_parts
 from tests.cli.run import run
+from tests.conversion_cache import write_packages
 from tests.kl_hot import hot_weights, short_stages, small_weights
 from tests.packages import WEIGHTS, copy_of, edited, tree
 from tests.tiles import tiled
@@ -164,8 +165,8 @@ def test_weight_that_is_not_the_decoder_s_is_caught_by_name(
     assert isinstance(last, nn.Conv2d)
     last.weight = nn.Parameter(last.weight + 1, requires_grad=False)
     monkeypatch.setattr(
-        "fluxvae.artifact.save.write_model",
-        lambda _, *rest, **options: library.write_model(spoilt, *rest, **options),
+        "fluxvae.artifact.save.write_packages",
+        lambda _, *rest, **options: write_packages(spoilt, *rest, **options),
     )
     with pytest.raises(CompressionError, match=r"no layer with the weight of"):
         save_artifact(weights, made, tmp_path / "x.mlpackage")

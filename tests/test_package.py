@@ -9,7 +9,6 @@ import coremltools as ct
 import pytest
 
 import fluxvae.artifact.save
-import fluxvae.convert.program
 from fluxvae.artifact.record import PREFIX, make_record, read_record
 from fluxvae.artifact.save import save_artifact
 from fluxvae.errors import ArtifactError, ConvertError, OutputError, ValidationError
@@ -17,11 +16,12 @@ from fluxvae.mil.package import read_package
 from fluxvae.networks.catalog import CATALOG
 from fluxvae.networks.source import Weights
 from fluxvae.networks.weights import load_weights
+from fluxvae.recipes.plan import plan_of
 from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write
+from tests.conversion_folder import FOLDER
 from tests.packages import WEIGHTS, change_one_weight, copy_of, edited, tree
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 SMALL = recipe("flux2", "64")
 
 
@@ -81,7 +81,7 @@ def test_failed_overwrite_keeps_the_old_and_a_good_one_replaces_it(
 
 
 def test_single_file_is_replaced_too(weights: Weights, tmp_path: Path) -> None:
-    network = recipe("flux2", "64", format="neuralnetwork", precision="float32")
+    network = recipe("flux2", "64x96", format="neuralnetwork", precision="float32")
     path = tmp_path / "x.mlmodel"
     path.write_bytes(b"old")
     save_artifact(weights, network, path, overwrite=True)
@@ -107,13 +107,13 @@ def test_damage_done_while_saving_is_found_on_second_reading(
 def test_model_of_another_shape_than_asked_for_is_refused(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = fluxvae.artifact.save.write_model
+    real = fluxvae.artifact.save.write_packages
 
-    def write_other(decoder, made, channels, path, *, keep, verbose) -> None:
-        real(decoder, recipe("flux2", "72"), channels, path, verbose=verbose)
+    def write_other(decoder, plan, path, **options) -> None:
+        real(decoder, plan_of(recipe("flux2", "64x96"), plan.own), path, **options)
 
-    monkeypatch.setattr(fluxvae.artifact.save, "write_model", write_other)
-    with pytest.raises(ConvertError, match=r"takes the shapes \[\(1, 32, 9, 9\)\]; expected"):
+    monkeypatch.setattr(fluxvae.artifact.save, "write_packages", write_other)
+    with pytest.raises(ConvertError, match=r"takes the shapes \[\(1, 32, 8, 12\)\]; expected"):
         save_artifact(weights, SMALL, tmp_path / "x.mlpackage")
     assert tree(tmp_path) == {}
 
@@ -123,7 +123,7 @@ def test_temporary_packages_of_coremltools_do_not_stay(
 ) -> None:
     place = tmp_path / "temporary"
     place.mkdir()
-    monkeypatch.setattr(fluxvae.artifact.save, "write_model", fluxvae.convert.program.write_model)
+    monkeypatch.delenv(FOLDER)
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "torch"))
     save_artifact(

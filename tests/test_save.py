@@ -9,6 +9,7 @@ from fluxvae.artifact.open import open_artifact
 from fluxvae.artifact.save import save_artifact
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
+from tests.conversion_folder import FOLDER
 
 # FLUX.1's tokens through two halves: both packages are of another kind than a whole decoder's.
 TOKENS = Recipe("flux1", sizes=(Size(64, 64),), chunks=2, latents="packed")
@@ -22,8 +23,10 @@ def files(folder: Path) -> dict[str, bytes]:
 def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two folders with the artifact of ``TOKENS``, each converted on its own."""
     first, second = (tmp_path_factory.mktemp("save") for _ in range(2))
-    for folder in (first, second):
-        save_artifact(load_weights("flux1", "demo"), TOKENS, folder / "x.mlpackage")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv(FOLDER)  # no copies
+        for folder in (first, second):
+            save_artifact(load_weights("flux1", "demo"), TOKENS, folder / "x.mlpackage")
     return first, second
 
 
