@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fluxvae.artifact.backends import make_runner
-from fluxvae.artifact.save import Record, read_record
+from fluxvae.artifact.record import Record, read_record
 from fluxvae.data.calibration import encode, read_folder
 from fluxvae.data.photos import EVALUATION_PHOTOS, crop_image, photo_image
 from fluxvae.errors import OutputError, UsageError
@@ -24,7 +24,7 @@ from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.validation.evidence import Evidence
 from fluxvae.validation.inspect import quantization_evidence
-from fluxvae.validation.metrics import compare
+from fluxvae.validation.metrics import compare, ssim
 
 PLAIN = "float16"  # how a table names the recipe without compression
 PLAIN_NAMES = ("fp16", PLAIN)
@@ -156,10 +156,7 @@ def weight_bytes(package: Path) -> int:
 
 def similarity(candidate: np.ndarray, reference: np.ndarray) -> float:
     """Mean SSIM of two images (1, 3, H, W) clamped to [0, 1] (scikit-image's, 7 x 7 windows)."""
-    from skimage.metrics import structural_similarity
-
-    a, b = (np.clip(x[0], 0, 1).astype(np.float64) for x in (candidate, reference))
-    return float(structural_similarity(a, b, data_range=1.0, channel_axis=0))
+    return ssim(*(np.clip(x[0], 0, 1).transpose(1, 2, 0) for x in (candidate, reference)))
 
 
 def _row(
@@ -193,8 +190,8 @@ def _measure(program: Program, recipe: Recipe, views: Sequence[View]) -> Iterabl
     for view in views:
         image = runner(view.latent)
         metrics = compare(image, view.reference)
-        ssim = math.nan if metrics.nan or metrics.inf else similarity(image, view.reference)
-        yield ViewResult(view.name, metrics.psnr_db, metrics.max_abs, ssim)
+        alike = math.nan if metrics.nan or metrics.inf else similarity(image, view.reference)
+        yield ViewResult(view.name, metrics.psnr_db, metrics.max_abs, alike)
 
 
 def is_kept(

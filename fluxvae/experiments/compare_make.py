@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fluxvae import __version__
-from fluxvae.artifact.save import Record, save_artifact
+from fluxvae.artifact.record import Record
+from fluxvae.artifact.save import save_artifact
 from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
@@ -37,7 +38,7 @@ class Maker:
     def save(self, recipe: Recipe, path: Path) -> Path:
         """The artifact of ``recipe`` at ``path``. Raises as compression and saving do."""
         compressed = None if recipe.compression is None else self._compress(recipe)
-        return save_artifact(
+        (saved,) = save_artifact(
             self.weights,
             recipe,
             path,
@@ -46,6 +47,7 @@ class Maker:
             check=lambda _: self.check(),
             verbose=self.verbose,
         )
+        return saved
 
     def made_alike(self, record: Record) -> bool:
         """Whether an artifact was made by this version, from the same latents or checkpoint."""

@@ -77,7 +77,7 @@ def convert_step(place: Place, task: Task) -> dict[str, Any]:
     weights, recipe, compressed = place.weights, place.recipe, None
     if recipe.compression is not None:
         compressed = compress(build_decoder(weights), recipe, None)
-    path = save_artifact(weights, recipe, place.package, compressed=compressed, overwrite=True)
+    (path,) = save_artifact(weights, recipe, place.package, compressed=compressed, overwrite=True)
     files = (f for f in path.rglob("*") if f.is_file())
     return {"bytes": sum(f.stat().st_size for f in files)}
 

@@ -9,19 +9,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from fluxvae.artifact.backends import choose_backend, make_runner
 from fluxvae.artifact.open import Artifact, open_artifact
-from fluxvae.artifact.save_parts import save_any
+from fluxvae.artifact.save import save_artifact
 from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.convert.laps import timed
+from fluxvae.convert.coremltools import step_timings
 from fluxvae.convert.program import write_model
 from fluxvae.data.calibration import calibration_of
-from fluxvae.data.spaces import passage
 from fluxvae.errors import ToolError
 from fluxvae.experiments.compare import similarity
 from fluxvae.experiments.inputs import sha256_of
@@ -37,8 +33,7 @@ from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, artifact_name
 from fluxvae.records.experiment import ErrorFigures, Result
 from fluxvae.schema import json_text, parse_json
-from fluxvae.validation.metrics import Metrics, compare
-from fluxvae.validation.validate import Case, Watch, limit_for
+from fluxvae.validation.validate import Measured, judge, measure, torch_reference
 
 
 def check_tools(job: Job) -> None:
@@ -71,16 +66,16 @@ def solve(job: Job, out: Path) -> None:
 def stage(job: Job, out: Path) -> None:
     """PSNR in dB of a plain program on every input; null where it is not a finite number."""
     weights, recipe = load_supply(job), Recipe.from_dict(job.recipe)
-    decoder = build_decoder(weights)
     path = out / f"stage{recipe.suffix}"
-    write_model(decoder, recipe, weights.contract.channels, path)
+    write_model(build_decoder(weights), recipe, weights.contract.channels, path)
     runner = make_runner(read_package(path), None, recipe.layout, choose_backend("auto"))
-    found: dict[str, float | None] = {}
-    for case in cases(job, recipe.sizes[0]):
-        with torch.no_grad():
-            reference = decoder(torch.from_numpy(case.latent)).numpy()
-        metrics = compare(runner(case.latent), reference, peak=weights.contract.peak)
-        found[case.name] = _finite(metrics.psnr_db)
+    judged = measure(
+        runner,
+        cases(job, recipe.sizes[0]),
+        torch_reference(recipe, weights),
+        peak=weights.contract.peak,
+    )
+    found = {one.case.name: _finite(one.metrics.psnr_db) for one in judged}
     write_text(out / STAGE, json_text(found), overwrite=True)
 
 
@@ -90,8 +85,8 @@ def make(job: Job, out: Path) -> Result:
     path = out / artifact_name(recipe, weights.source.kind)
     compressed, solving = _solved(job, weights, recipe)
     began = time.monotonic()
-    with timed() as laps:
-        save_any(weights, recipe, path, compressed=compressed, report=print)
+    with step_timings() as timings:
+        save_artifact(weights, recipe, path, compressed=compressed, report=print)
     saved = time.monotonic() - began
     began = time.monotonic()
     artifact = open_artifact(path)
@@ -108,10 +103,10 @@ def make(job: Job, out: Path) -> Result:
         versions=job.versions,
         host=host_here(job.versions["python"]),
         seconds={
-            "capture": laps.get("capture", 0.0),
-            "convert": laps.get("convert", 0.0),
+            "capture": timings.get("capture", 0.0),
+            "convert": timings.get("convert", 0.0),
             "compress": solving,
-            "save": saved - laps.get("capture", 0.0) - laps.get("convert", 0.0),
+            "save": saved - timings.get("capture", 0.0) - timings.get("convert", 0.0),
             "validate": time.monotonic() - began,
         },
         bytes=sum(f.stat().st_size for f in files),
@@ -137,36 +132,30 @@ def _solved(job: Job, weights: Weights, recipe: Recipe) -> tuple[CompressedDecod
 
 def _errors(job: Job, artifact: Artifact, weights: Weights) -> Iterator[ErrorFigures]:
     """Every input on every function and size, as ``fluxvae.validation.validate`` judges them."""
-    record = artifact.record
-    decoder, way, watch = build_decoder(weights), passage(record.recipe, weights), Watch()
-    backend = choose_backend("auto")
-    several = len(record.recipe.sizes) > 1
-    for function, size in artifact.functions_and_sizes():
-        runner = artifact.runner(function, backend, job.cell.compute_unit, on_op=watch)
-        for case in cases(job, size):
-            with torch.no_grad():
-                reference = decoder(torch.from_numpy(way.inwards(case.latent))).numpy()
-            image = runner(case.latent)
-            metrics = compare(image, reference, peak=record.contract.peak)
-            limit = limit_for(record, case.kind)
-            finite = watch.take() is None and not (metrics.nan or metrics.inf)
-            yield ErrorFigures(
-                input=f"{case.name}@{size}" if several else case.name,
-                kind=case.kind,
-                psnr_db=_finite(metrics.psnr_db),
-                max_abs=_finite(metrics.max_abs),
-                ssim=_ssim(image, reference, record.contract, case, metrics),
-                limit=str(limit),
-                passed=finite and limit.holds(metrics),
-            )
+    several = len(artifact.record.recipe.sizes) > 1
+    judged = judge(
+        artifact,
+        weights,
+        lambda size: cases(job, size),
+        backend=choose_backend("auto"),
+        compute_units=job.cell.compute_unit,
+    )
+    for result, measured in judged:
+        yield ErrorFigures(
+            input=f"{result.case}@{result.size}" if several else result.case,
+            kind=result.kind,
+            psnr_db=_finite(result.metrics.psnr_db),
+            max_abs=_finite(result.metrics.max_abs),
+            ssim=_ssim(measured, artifact.record.contract),
+            limit=str(result.limit),
+            passed=result.passed and not (result.metrics.nan or result.metrics.inf),
+        )
 
 
-def _ssim(
-    image: np.ndarray, reference: np.ndarray, contract: LatentContract, case: Case, m: Metrics
-) -> float | None:
-    if case.kind != "photo" or m.nan or m.inf:
+def _ssim(measured: Measured, contract: LatentContract) -> float | None:
+    if measured.case.kind != "photo" or measured.metrics.nan or measured.metrics.inf:
         return None
-    a, b = ((x - contract.low) / contract.peak for x in (image, reference))
+    a, b = ((x - contract.low) / contract.peak for x in (measured.image, measured.reference))
     return similarity(a, b)
 
 

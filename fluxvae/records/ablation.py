@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fluxvae.recipes import Recipe
+from fluxvae.records.statistics import decibels
 
 CONVERTED = "fp32 program"  # the reference: what conversion alone changes
 ALL = "all"  # every part together
@@ -55,4 +56,4 @@ def combined_psnr(psnrs: Iterable[float | None]) -> float | None:
     The mean square errors, ``10 ** (-psnr / 10)``, of independent errors add.
     """
     total = math.fsum(10 ** (-psnr / 10) for psnr in psnrs if psnr is not None)
-    return -10 * math.log10(total) if total else None
+    return decibels(total) if total else None

@@ -1,5 +1,6 @@
 """Figures over repeated measurements. Everything is computed in float64."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,14 @@ import numpy as np
 Z_LIMIT = 3.5
 _Z_SCALE = 0.6745  # the MAD of a normal distribution, in standard deviations
 LEAST_FOR_OUTLIERS = 3
+
+
+def decibels(squared_error: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error, in units of the peak squared.
+
+    Infinite where there is no error.
+    """
+    return -10 * math.log10(squared_error) if squared_error > 0 else math.inf
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from fluxvae.records.experiment import (
     Row,
     Summary,
 )
-from fluxvae.records.statistics import outliers
+from fluxvae.records.statistics import decibels, outliers
 from fluxvae.schema import json_text
 
 AXES = tuple(field.name for field in fields(Cell))
@@ -183,7 +183,7 @@ def _sum_psnr(changes: Iterable[float | None]) -> float | None:
     if any(v is None for v in known):
         return None
     total = 1 + math.fsum(10 ** (-v / 10) - 1 for v in known if v is not None)
-    return -10 * math.log10(total) if total > 0 else None
+    return decibels(total) if total > 0 else None
 
 
 def _provenance(results: Sequence[Result]) -> Provenance:
