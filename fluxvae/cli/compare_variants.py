@@ -159,8 +159,7 @@ def _compare(
     verbose: bool,
 ) -> Comparison:
     from fluxvae.data.calibration import load_calibration
-    from fluxvae.experiments.compare import compare_variants
-    from fluxvae.experiments.compare_make import Maker
+    from fluxvae.experiments.compare import Maker, compare_variants
 
     variant = recipes[0].variant
     say(f"loading {spec or 'pinned'} weights of {variant}")
@@ -181,7 +180,7 @@ def _compare(
         views,
         out,
         save=maker.save,
-        reusable=maker.made_alike,
+        reusable=maker.is_reusable,
         overwrite=overwrite,
         tell=say,
     )

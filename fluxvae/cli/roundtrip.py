@@ -29,7 +29,7 @@ from fluxvae.recipes import Recipe, Size, parse_sizes
 from fluxvae.schema import plain
 
 if TYPE_CHECKING:
-    from fluxvae.experiments.compare_make import Maker
+    from fluxvae.experiments.compare import Maker
     from fluxvae.experiments.roundtrip.candidates import Wanted
     from fluxvae.experiments.roundtrip.measure import Run
     from fluxvae.experiments.roundtrip.run import Job
@@ -247,7 +247,7 @@ def _maker(
     ctrl_c: CtrlC,
 ) -> Maker:
     from fluxvae.data.calibration import load_calibration
-    from fluxvae.experiments.compare_make import Maker
+    from fluxvae.experiments.compare import Maker
 
     asked = [w.recipe.compression for w in wanted if w.recipe and w.recipe.compression]
     allowed = None

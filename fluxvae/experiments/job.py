@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal
 
 from fluxvae.device.host import chip, os_build, this_host
 from fluxvae.errors import MatrixError
-from fluxvae.experiments.file import Settings, Thresholds
+from fluxvae.experiments.file import Settings
 from fluxvae.experiments.inputs import Tensor
 from fluxvae.experiments.plan import folder_name
-from fluxvae.records.experiment import Cell, Host, Result
+from fluxvae.records.experiment import Cell, Host, Result, Status, Thresholds
 from fluxvae.schema import Header, Record
 
 Kind = Literal["solve", "stage", "cell", "measure"]
@@ -52,33 +52,18 @@ class Job(Record):
         return f"{self.kind}-{self.key[:16]}"
 
 
-def failed(job: Job, reason: str) -> Result:
-    """The result of a cell that could not be done to its end."""
-    return empty_result(job, "failed", reason)
-
-
-def empty_result(job: Job, status: Literal["failed", "n/a"], reason: str) -> Result:
-    """A result without figures, from this machine."""
+def result_of(job: Job, status: Status, reason: str | None = None, **figures: Any) -> Result:
+    """A result of ``job`` from this machine; a figure that is not given is not there."""
     return Result(
         key=job.key,
         cell=job.cell,
         status=status,
-        reason=" ".join(reason.split()),
-        verdict=None,
+        reason=reason and " ".join(reason.split()),
         weights_digest=job.weights_digest,
         inputs_digest=job.inputs_digest,
         versions=job.versions,
         host=host_here(job.versions["python"]),
-        seconds={},
-        bytes=None,
-        artifact=None,
-        artifact_sha256={},
-        errors=(),
-        budget={},
-        runs=(),
-        placement={},
-        energy=None,
-        flags=(),
+        **figures,
     )
 
 

@@ -4,27 +4,25 @@ Nothing here asks whether this is a Mac: the steps run on whatever Core ML the h
 Linux that is the reference executor; ``mac_report`` labels what it gave.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from fluxvae.artifact.save import save_artifact
-from fluxvae.compress.pipeline import compress_decoder
-from fluxvae.device.bench import Settings as BenchSettings
 from fluxvae.device.bench import bench, start_swift
 from fluxvae.device.bundle import NORMAL, Request, export_bundle
 from fluxvae.device.compile import NOT_SHOWN, compile_model, compiled_path
 from fluxvae.device.harness import Harness, run_harness
 from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
-from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.experiments.steps import bench_settings, compress, plan
+from fluxvae.files import size_of
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
-from fluxvae.records.harness import UNITS, HarnessReport, Units
+from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import EACH, Task
-from fluxvae.schema import plain
+from fluxvae.schema import finite, plain
 from fluxvae.validation.validate import validate
 
 PHOTO = "chelsea"
@@ -74,12 +72,10 @@ def convert_step(place: Place, task: Task) -> dict[str, Any]:
 
     A compression is one that looks at no latents (``plain``).
     """
-    weights, recipe, compressed = place.weights, place.recipe, None
-    if recipe.compression is not None:
-        compressed = compress_decoder(build_tiny_decoder(weights), recipe, None)
+    weights, recipe = place.weights, place.recipe
+    compressed = None if recipe.compression is None else compress(weights, recipe, None)
     path = save_artifact(weights, recipe, place.package, compressed=compressed, overwrite=True)
-    files = (f for f in path.rglob("*") if f.is_file())
-    return {"bytes": sum(f.stat().st_size for f in files)}
+    return {"bytes": size_of(path)}
 
 
 def compile_step(place: Place, task: Task) -> dict[str, Any]:
@@ -96,7 +92,7 @@ def executor_step(place: Place, task: Task) -> dict[str, Any]:
     psnr: dict[str, float | None] = {}
     for kind in dict.fromkeys(case.kind for case in report.cases):
         worst = min(c.metrics.psnr_db for c in report.cases if c.kind == kind)
-        psnr[kind] = worst if math.isfinite(worst) else None
+        psnr[kind] = finite(worst)
     return {"verdict": "pass" if report.passed else "fail", "worst_psnr_db": psnr}
 
 
@@ -112,28 +108,17 @@ def validate_step(place: Place, task: Task) -> dict[str, Any]:
 
 def bench_step(place: Place, task: Task) -> dict[str, Any]:
     """Fresh processes on one set of compute units: the whole record, every sample in it."""
-    size, units = _size(task), cast(Units, task.units)
-    settings = BenchSettings(
-        iterations=place.settings.iterations,
-        warmup=place.settings.warmup,
-        runs=place.settings.runs,
-        cooldown_s=place.settings.cooldown_s,
-        compute_units=(units,),
-        function=place.function(size),
-        size=str(size),
-    )
+    size = _size(task)
+    settings = bench_settings(place.settings, "swift", _units(task), size, place.function(size))
     model = str(place.compiled)
-    record = bench(lambda _, u: start_swift(place.harness, model, settings, u), settings)
-    return plain(record)
+    return plain(bench(lambda _, u: start_swift(place.harness, model, settings, u), settings))
 
 
 def plan_step(place: Place, task: Task) -> dict[str, Any]:
     """What Core ML plans for each operation on one set of compute units."""
-    report = _ask(place, task, "plan")
-    if report.plan is None or not report.plan.available:
-        reason = report.plan.reason if report.plan else None
-        raise ArtifactError(reason or "there is no compute plan on this system")
-    return asdict(report.plan)
+    function = place.function(_size(task))
+    options = [] if function is None else ["--function", function]
+    return asdict(plan(place.harness, place.compiled, _units(task), *options))
 
 
 def drift_step(place: Place, task: Task) -> dict[str, Any]:
@@ -141,7 +126,12 @@ def drift_step(place: Place, task: Task) -> dict[str, Any]:
 
     The harness compares with cpuOnly only what it ran beside cpuOnly, hence ``EACH``.
     """
-    report = _ask(place, task, "drift", "--repeats", str(place.settings.repeats))
+    size = _size(task)
+    function = place.function(size)
+    chosen = ["--size", str(size)] if function is None else ["--function", function]
+    arguments = ["drift", str(place.compiled), "--compute-units", _units(task)]
+    arguments += ["--repeats", str(place.settings.repeats), *chosen]
+    report = run_harness(place.harness, arguments)
     if report.drift is None:
         raise ArtifactError("the harness gave no drift")
     failed = {f.compute_units for f in report.failures}
@@ -162,16 +152,6 @@ STEPS: dict[str, Step] = {
     "plan": plan_step,
     "drift": drift_step,
 }
-
-
-def _ask(place: Place, task: Task, command: str, *more: str) -> HarnessReport:
-    arguments = [command, str(place.compiled), "--compute-units", _units(task), *more]
-    function = place.function(_size(task))
-    if function is not None:
-        arguments += ["--function", function]
-    elif command != "plan":
-        arguments += ["--size", str(_size(task))]
-    return run_harness(place.harness, arguments)
 
 
 def _bundle(place: Place, size: Size, case: str) -> Path:

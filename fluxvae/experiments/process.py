@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fluxvae.errors import OutputError
 from fluxvae.experiments.cell import STOPPED
-from fluxvae.experiments.job import OUT, Job, cell_toml, failed
+from fluxvae.experiments.job import OUT, Job, cell_toml, result_of
 from fluxvae.files import disk_trouble, read_text
 from fluxvae.records.experiment import RESULT
 from fluxvae.schema import save
@@ -118,7 +118,7 @@ def _finish(job: Job, folder: Path, reason: str | None) -> None:
             _remove(path)
     (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
     (out / RESULT).unlink(missing_ok=True)
-    save(failed(job, reason), out / RESULT)
+    save(result_of(job, "failed", reason), out / RESULT)
 
 
 def _remove(path: Path) -> None:

@@ -21,8 +21,7 @@ from fluxvae.experiments.job import (
     STAGE,
     Job,
     cell_toml,
-    empty_result,
-    failed,
+    result_of,
 )
 from fluxvae.experiments.plan import (
     decoder_name,
@@ -109,7 +108,7 @@ class Queue:
                 self._enlist(item, pool.splits)
             else:
                 job = self._job(item)
-                self._settle(job, self._write(job, empty_result(job, "n/a", item.reason)))
+                self._settle(job, self._write(job, result_of(job, "n/a", item.reason)))
         while self.waiting:
             self.check()
             ready = [n for n, needs in self.waiting.items() if not needs and n not in self.started]
@@ -210,7 +209,7 @@ class Queue:
             for name in [n for n, needs in self.waiting.items() if job.name in needs]:
                 del self.waiting[name]
                 reader = self.jobs[name]
-                self._settle(reader, self._write(reader, failed(reader, reason)))
+                self._settle(reader, self._write(reader, result_of(reader, "failed", reason)))
             return
         source = out / (SOLVED if job.kind == "solve" else STAGE)
         target = self.folder / SHARED / f"{job.key}{source.suffix}"

@@ -24,9 +24,9 @@ from fluxvae.experiments.folder import (
 from fluxvae.experiments.plan import Abilities, cell_key, decoder_name, reason_not, tool_versions
 from fluxvae.experiments.queue import Planned, Pool, Queue, Say, Serial
 from fluxvae.experiments.sources import Sources, find_sources
-from fluxvae.experiments.verdict import flags_of
 from fluxvae.files import write_text
 from fluxvae.records.experiment import RESULT, Cell, Result
+from fluxvae.records.summary import flags_of
 from fluxvae.schema import save
 
 MakePool = Callable[[Path], AbstractContextManager[Pool]]

@@ -19,7 +19,7 @@ from fluxvae.validation.validate import Case
 _INFO = "fluxvae"  # the one entry of a supply's metadata
 
 
-def save_supply(weights: Weights, path: Path) -> None:
+def save_weights_file(weights: Weights, path: Path) -> None:
     """Weights as one file that any worker can read, wherever they came from."""
     from safetensors.torch import save
 
@@ -35,7 +35,7 @@ def save_supply(weights: Weights, path: Path) -> None:
     path.write_bytes(save(tensors, {_INFO: json.dumps(about)}))  # an OSError for a full disk
 
 
-def load_supply(job: Job) -> Weights:
+def load_weights_file(job: Job) -> Weights:
     """The inverse, checked against the job's digest. Raises MatrixError."""
     from safetensors import safe_open
 

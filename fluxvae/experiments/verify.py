@@ -15,10 +15,9 @@ from fluxvae.experiments.inputs import Inputs, WeightsRecord, read_inputs, read_
 from fluxvae.experiments.job import cell_toml
 from fluxvae.experiments.plan import cell_key, decoder_name, folder_name
 from fluxvae.experiments.status import require_folder
-from fluxvae.experiments.verdict import flags_of, verdict_of
 from fluxvae.files import read_text
 from fluxvae.records.experiment import RESULT, Cell, Result
-from fluxvae.records.summary import summarize, summary_json
+from fluxvae.records.summary import flags_of, summarize, summary_json, verdict_of
 from fluxvae.schema import load
 
 

@@ -3,7 +3,7 @@
 docs/matrix.schema.json describes a ``result.json``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -112,6 +112,14 @@ class Energy:
 
 
 @dataclass(frozen=True)
+class Thresholds:
+    """What counts as equivalent, where something is asked for; crossing one flags a cell."""
+
+    psnr_db: float | None = None  # the worst input's, at least
+    latency_ms: float | None = None  # at most
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result(Record):
     """What came of one cell: a ``result.json``, written last.
 
@@ -134,22 +142,22 @@ class Result(Record):
     key: str
     cell: Cell
     status: Status
-    reason: str | None
-    verdict: str | None
+    reason: str | None = None
+    verdict: str | None = None
     weights_digest: str
     inputs_digest: str
     versions: dict[str, str]
     host: Host
-    seconds: dict[str, float]
-    bytes: int | None
-    artifact: str | None
-    artifact_sha256: dict[str, str]
-    errors: tuple[ErrorFigures, ...]
-    budget: dict[str, float]
-    runs: tuple[Latency, ...]
-    placement: dict[str, int]
-    energy: Energy | None
-    flags: tuple[str, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes: int | None = None
+    artifact: str | None = None
+    artifact_sha256: dict[str, str] = field(default_factory=dict)
+    errors: tuple[ErrorFigures, ...] = ()
+    budget: dict[str, float] = field(default_factory=dict)
+    runs: tuple[Latency, ...] = ()
+    placement: dict[str, int] = field(default_factory=dict)
+    energy: Energy | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,23 @@
 """Figures over repeated measurements. Everything is computed in float64."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 Z_LIMIT = 3.5
 _Z_SCALE = 0.6745  # the MAD of a normal distribution, in standard deviations
 LEAST_FOR_OUTLIERS = 3
+
+
+def percentile(values: Iterable[float | None], percent: float) -> float | None:
+    """Of the values that are known, linear between neighbours (numpy's default); None of none."""
+    known = [v for v in values if v is not None]
+    return float(np.percentile(known, percent)) if known else None
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """Of the values that are known; None of none."""
+    return percentile(values, 50)
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:

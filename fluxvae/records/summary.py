@@ -21,8 +21,9 @@ from fluxvae.records.experiment import (
     Result,
     Row,
     Summary,
+    Thresholds,
 )
-from fluxvae.records.statistics import outliers
+from fluxvae.records.statistics import median, outliers, percentile
 from fluxvae.schema import json_text
 
 AXES = tuple(field.name for field in fields(Cell))
@@ -61,6 +62,26 @@ def judged(result: Result) -> tuple[ErrorFigures, ...]:
     return tuple(e for e in result.errors if e.kind == "photo") or result.errors
 
 
+def verdict_of(errors: Sequence[ErrorFigures]) -> str:
+    """``pass`` when every input is within its limit, ``fail`` also where none was judged."""
+    return "pass" if errors and all(e.passed for e in errors) else "fail"
+
+
+def flags_of(result: Result, limits: Thresholds) -> tuple[str, ...]:
+    """Thresholds crossed by the worst PSNR and the median of the runs' medians, in words.
+
+    A figure that is not there crosses none.
+    """
+    flags = []
+    psnr_db, latency_ms = worst_psnr(result), median(run_medians(result))
+    floor, most = limits.psnr_db, limits.latency_ms
+    if floor is not None and psnr_db is not None and psnr_db < floor:
+        flags.append(f"worst PSNR {psnr_db:.2f} dB is below {floor:g} dB")
+    if most is not None and latency_ms is not None and latency_ms > most:
+        flags.append(f"latency {latency_ms:.3f} ms is above {most:g} ms")
+    return tuple(flags)
+
+
 def run_medians(result: Result) -> tuple[float, ...]:
     """Milliseconds: the median of each run that has samples."""
     return tuple(float(np.median(run.samples_ms)) for run in result.runs if run.samples_ms)
@@ -68,7 +89,6 @@ def run_medians(result: Result) -> tuple[float, ...]:
 
 def _row(result: Result, results: Sequence[Result]) -> Row:
     medians = run_medians(result)
-    p10, median, p90 = np.percentile(medians, [10, 50, 90]).tolist() if medians else [None] * 3
     peaks = [r.peak_memory_bytes for r in result.runs if r.peak_memory_bytes is not None]
     plain = _plain_bytes(result.cell, results)
     return Row(
@@ -77,13 +97,13 @@ def _row(result: Result, results: Sequence[Result]) -> Row:
         status=result.status,
         verdict=result.verdict,
         reason=result.reason,
-        latency_ms=median,
-        latency_p10_ms=p10,
-        latency_p90_ms=p90,
+        latency_ms=median(medians),
+        latency_p10_ms=percentile(medians, 10),
+        latency_p90_ms=percentile(medians, 90),
         runs_ms=medians,
         outliers=tuple(i + 1 for i in outliers(medians)),
-        first_load_s=_median(run.first_load_s for run in result.runs),
-        later_load_s=_median(run.later_load_s for run in result.runs),
+        first_load_s=median(run.first_load_s for run in result.runs),
+        later_load_s=median(run.later_load_s for run in result.runs),
         bytes=result.bytes,
         fraction=result.bytes / plain if result.bytes is not None and plain else None,
         psnr_db=worst_psnr(result),
@@ -91,11 +111,6 @@ def _row(result: Result, results: Sequence[Result]) -> Row:
         peak_memory_bytes=max(peaks, default=None),
         flags=result.flags,
     )
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.median(known)) if known else None
 
 
 def _plain_bytes(cell: Cell, results: Sequence[Result]) -> int | None:

@@ -52,3 +52,11 @@ def compare(candidate: np.ndarray, reference: np.ndarray, *, peak: float = 1.0) 
         inf=0,
         worst=tuple(int(i) for i in where),
     )
+
+
+def similarity(candidate: np.ndarray, reference: np.ndarray) -> float:
+    """Mean SSIM of two images (1, 3, H, W) clamped to [0, 1] (scikit-image's, 7 x 7 windows)."""
+    from skimage.metrics import structural_similarity
+
+    a, b = (np.clip(x[0], 0, 1).astype(np.float64) for x in (candidate, reference))
+    return float(structural_similarity(a, b, data_range=1.0, channel_axis=0))
