@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fluxvae.artifact.save import save_artifact
-from fluxvae.compress.pipeline import compress_decoder
+from fluxvae.compress import compress
 from fluxvae.data.calibration import Calibration, photo_calibration
-from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.networks.build import build_decoder
 from fluxvae.networks.source import Weights
 from fluxvae.networks.weights import find_encoder, load_weights
 from fluxvae.recipes import PRECISIONS, Recipe, parse_label, parse_sizes
@@ -30,7 +30,7 @@ def measure(
     """Convert, validate, and throw the artifact away."""
     compressed = None
     if recipe.compression is not None:
-        compressed = compress_decoder(build_tiny_decoder(weights), recipe, calibration)
+        compressed = compress(build_decoder(weights), recipe, calibration)
     with tempfile.TemporaryDirectory() as folder:
         path = save_artifact(
             weights, recipe, Path(folder) / "model.mlpackage", compressed=compressed

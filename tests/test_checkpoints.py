@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fluxvae.cli.encoders import load_decoder
+from fluxvae.cli.sources import Sources
 from fluxvae.errors import WeightsError
 from fluxvae.networks.catalog import find_decoder
 from fluxvae.networks.keys import entry_shapes
@@ -244,7 +244,7 @@ def test_a_command_says_on_stderr_what_was_passed_over(
 ) -> None:
     tensors = {**under("vae.", in_style("diffusers", *tiny)), **OTHERS}
     path = write(tmp_path / "aio.safetensors", tensors)
-    load_decoder("flux1", str(path), offline=True)
+    Sources("flux1", str(path), None, offline=True).load()
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == (

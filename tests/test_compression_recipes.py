@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from fluxvae.artifact.save import save_artifact
+from fluxvae.compress.forms import Scheme
 from fluxvae.compress.plain import plain_decoder
-from fluxvae.compress.schemes import Scheme
-from fluxvae.compress.sites import conv_sites
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.networks.build import build_decoder
+from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Compression, Recipe, Size, parse_sizes
 from fluxvae.recipes.compression import GROUP_SIZES, Budget, parse_budget
@@ -155,7 +155,7 @@ def test_what_cannot_be_made(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize("variant", ["flux1", "flux2"])
 def test_groups_and_blocks_are_of_the_size_that_the_name_says(variant: str) -> None:
     """But in layers of fewer channels: one block of all, and the last one's 3 are single."""
-    sites = conv_sites(build_tiny_decoder(load_weights(variant, "demo")))
+    sites = conv_sites(build_decoder(load_weights(variant, "demo")))
     for size, (channels, inputs, _, _) in itertools.product(GROUP_SIZES, {s.shape for s in sites}):
         grouped, blocks = (
             Scheme("palette", 4, f"grouped:{size}"),
@@ -180,7 +180,7 @@ def test_artifact_is_not_saved_under_the_name_of_another_granularity(
 ) -> None:
     weights = load_weights("flux2", "demo")
     asked = Compression("palette", bits=1, granularity=said, method="plain")
-    decoder = build_tiny_decoder(weights)
+    decoder = build_decoder(weights)
     scheme = Scheme("palette", 1, made)
     other = plain_decoder(decoder, {s.name: scheme for s in conv_sites(decoder)}, "float16")
     named = Recipe("flux2", sizes=(Size(64, 64),), compression=asked)

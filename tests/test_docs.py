@@ -41,15 +41,14 @@ def test_command_line_page_has_every_command() -> None:
         assert f"\n## fluxvae {name}\n" in written
 
 
-def test_pages_name_only_files_that_exist() -> None:
+def test_the_page_on_the_layout_names_what_exists_and_every_room() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     tree = page.split("```text\n")[2].split("```")[0]
-    folder = Path()
-    listed = []
+    folder, listed = Path(), set()
     for line in tree.splitlines():
-        name = line.split("  ")[0].strip() if not line.startswith(" ") else line.split()[0]
         depth = (len(line) - len(line.lstrip())) // 2
-        folder = Path(*folder.parts[:depth]) / name
-        listed.append(folder)
-    assert len(listed) > 20
-    assert [str(path) for path in listed if not (ROOT / path).exists()] == []
+        folder = Path(*folder.parts[:depth]) / line.split()[0]
+        listed.add(folder)
+    assert sorted(str(path) for path in listed if not (ROOT / path).exists()) == []
+    package = {p for p in (ROOT / "fluxvae").iterdir() if not p.name.startswith("__")}
+    assert {p.relative_to(ROOT) for p in package} <= listed

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from fluxvae.compress.forms import Activation, CompressedDecoder
-from fluxvae.compress.sites import conv_sites
 from fluxvae.compress.write import write_compressed
 from fluxvae.device.compile import compile_model
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
+from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import load_weights
 from fluxvae.validation.inspect import inspect_model, quantization_evidence
 from tests.cli.run import run

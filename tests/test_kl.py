@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fluxvae.convert.rewrite.attention import with_attention
+from fluxvae.networks.attention import Attention
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.kl import Attention
 from tests.kl import KINDS, autoencoder, latent, narrow_entry, narrow_weights
 
 # The project's bar; measured: 0, bit for bit.

@@ -8,7 +8,7 @@ from torch import nn
 from fluxvae.convert.program import write_model
 from fluxvae.convert.rewrite.attention import with_attention
 from fluxvae.mil.program import Function, Op, Ref, TensorType, Variable
-from fluxvae.networks.kl import Attention
+from fluxvae.networks.attention import Attention
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.validation.inspect import FunctionReport, inspect_model
 from fluxvae.validation.live_memory import peak_live

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from fluxvae.convert.rewrite.layouts import (
+    ChannelsLast,
     NHWCInterface,
     NHWCLatentInterface,
     PixelOutput,
     PlanarOutput,
+    nhwc_inside,
 )
-from fluxvae.convert.rewrite.nhwc import ChannelsLast, nhwc_inside
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import load_weights
 from tests.artifacts import VARIANTS

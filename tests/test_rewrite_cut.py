@@ -12,12 +12,12 @@ from fluxvae.convert.rewrite.split import (
     count_norms,
     front_and_up,
     halves,
-    reach,
 )
 from fluxvae.errors import ConvertError
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import KL_CATALOG, find_decoder
 from fluxvae.networks.kl import KLDecoder
+from fluxvae.networks.structure import receptive_field
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import HALO
 from tests.artifacts import VARIANTS
@@ -76,7 +76,7 @@ def test_what_is_no_row_of_modules_is_refused() -> None:
 @pytest.mark.parametrize("kind", ["tiny", "full"])
 def test_halo_of_the_recipes_is_the_graphs_reach(kind: str) -> None:
     decoder = tiny("flux2") if kind == "tiny" else kl_decoder("flux1")
-    assert reach(front_and_up(decoder)[1]) == HALO[kind]
+    assert receptive_field(front_and_up(decoder)[1]) == HALO[kind]
 
 
 @pytest.mark.parametrize("kind", ["tiny", "full"])

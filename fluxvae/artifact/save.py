@@ -14,10 +14,9 @@ from typing import Any
 from torch import nn
 
 from fluxvae import __version__
-from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.forms import CompressedDecoder, require_granularity
 from fluxvae.compress.guard import check_weights
 from fluxvae.compress.guard_full import check_layers
-from fluxvae.compress.schemes import require_granularity
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert.fp16_safety import Safety, make_safe, mixed_cost
 from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, interface, write_model

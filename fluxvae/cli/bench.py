@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.cli.harness import (
+    HarnessOptions,
     check_bundle,
     cooldown_option,
-    find_harness,
-    function_option,
     harness_environment,
-    harness_option,
     number,
-    units_option,
 )
 from fluxvae.cli.options import (
     ARTIFACT,
     FiniteRange,
     artifact_argument,
     json_option,
+    option_group,
     overwrite_option,
     print_json,
     say,
@@ -80,19 +78,17 @@ def command() -> None:
 @click.option("--runs", type=click.IntRange(min=1), default=7, show_default=True,
               help="Fresh processes for each set of compute units.")  # fmt: skip
 @cooldown_option(0.0)
-@units_option
 @click.option("--driver", type=click.Choice(tuple(DRIVERS)), default="swift", show_default=True,
               help="Swift's harness, Python (coremltools on a Mac, our executor elsewhere), "
               "or both in turn.")  # fmt: skip
 @click.option("--io", "bundle", type=click.Path(path_type=Path),
               help="A bundle of export-io for the input. [default: seeded noise]")  # fmt: skip
-@function_option
 @click.option("--size", help="Image size, where the model has several: 768 or 768x1344.")
 @click.option("--strict-host", is_flag=True, help="Refuse a noisy, hot or throttled host.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the whole record, every sample in it, as JSON.")  # fmt: skip
 @overwrite_option
-@harness_option
+@option_group("on", HarnessOptions)
 @json_option
 def run(
     model: Path,
@@ -101,15 +97,13 @@ def run(
     idle: float | None,
     runs: int,
     cooldown: float,
-    units: str,
     driver: str,
     bundle: Path | None,
-    function: str | None,
     size: str | None,
     strict_host: bool,
     out: Path | None,
     overwrite: bool,
-    program: Path | None,
+    on: HarnessOptions,
     as_json: bool,
 ) -> int:
     """Load and time MODEL (.mlmodelc) in fresh processes.
@@ -137,13 +131,13 @@ def run(
         runs=runs,
         cooldown_s=cooldown,
         drivers=DRIVERS[driver],  # type: ignore[arg-type]
-        compute_units=expand_units(units),
-        function=function,
+        compute_units=expand_units(on.units),
+        function=on.function,
         size=size,
         io=None if bundle is None else str(bundle),
         strict_host=strict_host,
     )
-    record = bench(_starter(model, settings, program), settings, say=say)
+    record = bench(_starter(model, settings, on), settings, say=say)
     if out is not None:
         save(record, out, overwrite=overwrite)
     if as_json:
@@ -155,11 +149,11 @@ def run(
     return 1 if record.failures else 0
 
 
-def _starter(model: Path, settings: Settings, program: Path | None) -> Start:
+def _starter(model: Path, settings: Settings, on: HarnessOptions) -> Start:
     from fluxvae.device.bench import start_swift
     from fluxvae.device.bench_python import Request, start_python
 
-    harness = find_harness(program) if "swift" in settings.drivers else None
+    harness = on.harness() if "swift" in settings.drivers else None
     environment = harness_environment()
 
     def start(driver: str, units: Any) -> Any:

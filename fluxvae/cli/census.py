@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder, load_decoder
-from fluxvae.cli.full import decoder_option, latent_form_option
-from fluxvae.cli.options import (
-    LATENT_FILES,
-    json_option,
-    offline_option,
-    one_size,
-    print_json,
-    say,
-    strict_option,
-    variant_option,
-    weights_option,
-)
+from fluxvae.cli.options import json_option, one_size, option_group, print_json, say
+from fluxvae.cli.recipe_options import latent_form_option
+from fluxvae.cli.sources import AnySources, UserLatents
 from fluxvae.recipes import Recipe, Size
+from fluxvae.recipes.latents import artifact_contract
 
 if TYPE_CHECKING:
     from fluxvae.convert.census import Census, Tap
-    from fluxvae.data.latents import Latent, LatentFile
+    from fluxvae.data.latents import Latent
     from fluxvae.networks.source import Weights
 
 _ROWS = 20  # of the table, unless --all
 
 
 @click.command("census")
-@variant_option
-@decoder_option
-@weights_option
-@click.option("--encoder", metavar="PATH", help="Encoder that makes the photo latents.")
-@click.option(
-    "--latents",
-    type=click.Path(path_type=Path),
-    help=f"Your own latents ({LATENT_FILES}) instead of the photos'.",
-)
-@strict_option
+@option_group("sources", AnySources)
+@option_group("user", UserLatents)
 @latent_form_option
 @click.option(
     "--size",
@@ -50,19 +32,13 @@ _ROWS = 20  # of the table, unless --all
     "file the latents of this size are taken.",
 )
 @click.option("--all", "every", is_flag=True, help="Every operation, not the largest 20.")
-@offline_option
 @json_option
 def command(
-    variant: str,
-    decoder: str,
-    weights: str | None,
-    encoder: str | None,
-    latents: Path | None,
-    strict: bool,
+    sources: AnySources,
+    user: UserLatents,
     latent_form: str | None,
     size: str,
     every: bool,
-    offline: bool,
     as_json: bool,
 ) -> None:
     """Say how far the activations of the float32 program go, and how near float16's limit.
@@ -76,25 +52,23 @@ def command(
       fluxvae census --variant flux1 --decoder full --latents latents.safetensors --size 512
     """
     sizes = one_size(size, "a census")
-    recipe = Recipe(variant, precision="float32", sizes=sizes, decoder=decoder, latents=latent_form)
+    recipe = Recipe(
+        sources.variant,
+        precision="float32",
+        sizes=sizes,
+        decoder=sources.decoder,
+        latents=latent_form,
+    )
     from fluxvae.convert.census import take_census
     from fluxvae.networks.build import build_decoder
 
-    say(f"loading {weights or 'pinned'} weights of {variant}")
-    loaded = load_decoder(variant, weights, kind=decoder, offline=offline)
-    notes: tuple[str, ...] = ()
-    if latents is None:
-        found = choose_encoder(variant, weights, encoder, offline=offline, kind=decoder)
-        chosen = _measured(recipe, loaded, found)
-    else:
-        given = _from_file(latents, recipe, loaded, strict)
-        chosen, notes = given.latents, given.notes
-        for note in notes:
-            say(f"note: {note}")
+    loaded = sources.load()
+    given = user.read(recipe, artifact_contract(recipe, loaded.contract))
+    chosen = given.latents if given else _measured(recipe, loaded, sources.find_encoder())
     say(f"running the float32 program on {', '.join(x.name for x in chosen)} at {sizes[0]}")
     census = take_census(build_decoder(loaded), recipe, loaded.contract.channels, chosen)
     if as_json:
-        print_json(_json(census, recipe, loaded, notes))
+        print_json(_json(census, recipe, loaded, () if given is None else given.notes))
     else:
         _print(census, every)
 
@@ -110,15 +84,6 @@ def _measured(recipe: Recipe, weights: Weights, encoder: Weights | None) -> tupl
     way = passage(recipe, weights)
     own = probe_latents(weights, encoder, recipe.sizes[0], recipe)
     return tuple(Latent(x.name, way.outwards(x.values)) for x in own)
-
-
-def _from_file(path: Path, recipe: Recipe, weights: Weights, strict: bool) -> LatentFile:
-    from fluxvae.data.latents import read_latents
-    from fluxvae.recipes.axes import latent_input
-    from fluxvae.recipes.latents import artifact_contract
-
-    contract = artifact_contract(recipe, weights.contract)
-    return read_latents(path, latent_input(recipe, contract, recipe.sizes), strict=strict)
 
 
 def _print(census: Census, every: bool) -> None:

@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     OUT,
     calibration_option,
     json_option,
-    offline_option,
     one_size,
+    option_group,
     overwrite_option,
     print_json,
     say,
-    variant_option,
     verbose_option,
-    weights_option,
 )
+from fluxvae.cli.sources import Sources
 from fluxvae.cli.text import hanging
 from fluxvae.errors import UsageError
 from fluxvae.recipes import TARGETS, Recipe
@@ -41,9 +39,7 @@ MEASURE = (
 
 
 @click.command("compare-variants")
-@variant_option
-@weights_option
-@click.option("--encoder", metavar="PATH", help="Encoder that makes the pictures' latents.")
+@option_group("sources", Sources)
 @click.option(
     "--recipes",
     default=RECIPES,
@@ -83,13 +79,10 @@ MEASURE = (
 )
 @click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
 @overwrite_option
-@offline_option
 @json_option
 @verbose_option
 def command(
-    variant: str,
-    weights: str | None,
-    encoder: str | None,
+    sources: Sources,
     recipes: str,
     size: str,
     target: str | None,
@@ -99,7 +92,6 @@ def command(
     out: Path,
     markdown: bool,
     overwrite: bool,
-    offline: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -123,12 +115,10 @@ def command(
         )
     from fluxvae.experiments.compare import parse_recipes
 
-    base = Recipe(variant, sizes=one_size(size, "a comparison"), target=target)
+    base = Recipe(sources.variant, sizes=one_size(size, "a comparison"), target=target)
     wanted = parse_recipes(recipes, base)
     _check_trained(wanted, checkpoint)
-    compared = _compare(
-        wanted, weights, encoder, images, calibration, checkpoint, out, overwrite, offline, verbose
-    )
+    compared = _compare(wanted, sources, images, calibration, checkpoint, out, overwrite, verbose)
     if as_json:
         print_json(comparison_json(compared, calibration))
     elif markdown:
@@ -148,28 +138,22 @@ def _check_trained(recipes: tuple[Recipe, ...], checkpoint: Path | None) -> None
 
 def _compare(
     recipes: tuple[Recipe, ...],
-    spec: str | None,
-    encoder: str | None,
+    sources: Sources,
     images: str,
     calibration: str,
     checkpoint: Path | None,
     out: Path,
     overwrite: bool,
-    offline: bool,
     verbose: bool,
 ) -> Comparison:
     from fluxvae.data.calibration import load_calibration
     from fluxvae.experiments.compare import Maker, compare_variants
 
-    variant = recipes[0].variant
-    say(f"loading {spec or 'pinned'} weights of {variant}")
-    weights, network = load_pair(
-        variant, spec, encoder, offline=offline, purpose="pictures are measured as its latents"
-    )
+    weights, network = sources.load_pair("pictures are measured as its latents")
     views = _views(weights, network, recipes[0], images)
     allowed = None
     if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
-        allowed = load_calibration(calibration, variant, network, contract=weights.contract)
+        allowed = load_calibration(calibration, weights.variant, network, contract=weights.contract)
         for note in allowed.notes:
             say(f"note: {note}")
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()

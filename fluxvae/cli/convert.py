@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder, load_decoder
-from fluxvae.cli.full import FullRequest, full_options, say_choices
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     OUT,
     compiler_option,
     json_option,
-    offline_option,
+    option,
+    option_group,
     overwrite_option,
     print_json,
     say,
     say_path_note,
-    variant_option,
     verbose_option,
-    weights_option,
 )
 from fluxvae.cli.recipe_options import (
+    CompressionOptions,
     CompressionRequest,
+    FormOptions,
     compress,
-    compression_options,
     save_allocation,
+    say_choices,
 )
+from fluxvae.cli.sources import AnySources
 from fluxvae.errors import UsageError
 from fluxvae.recipes import (
     FORMATS,
@@ -38,7 +39,10 @@ from fluxvae.recipes import (
     PRECISIONS,
     SHAPES,
     TARGETS,
+    Compression,
     Recipe,
+    artifact_name,
+    artifact_paths,
     parse_sizes,
 )
 from fluxvae.recipes.known_trouble import form_troubles
@@ -53,52 +57,91 @@ ENUMERATED_NOTE = (
 )
 
 
+@dataclass(frozen=True)
+class ModelOptions:
+    """What kind of model is made."""
+
+    precision: str | None = option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        help="Compute precision. [default: float16; float32 for neuralnetwork]",
+    )
+    io_precision: str = option(
+        "--io-precision",
+        type=click.Choice(("auto", *PRECISIONS)),
+        default="auto",
+        show_default=True,
+        help="Dtype of input and output; auto follows --precision.",
+    )
+    layout: str | None = option(
+        "--layout",
+        type=click.Choice(LAYOUTS),
+        help="Axis order of input and output. [default: nchw; nhwc with --nhwc-model]",
+    )
+    nhwc_model: bool = option(
+        "--nhwc-model", is_flag=True, help="Make the graph NHWC inside as well."
+    )
+    sizes: str = option(
+        "--size",
+        default="1024",
+        show_default=True,
+        metavar="SIZES",
+        help="Image size in pixels: 768, 768,1024 or 768x1344 (height x width).",
+    )
+    shapes: str | None = option(
+        "--shapes",
+        type=click.Choice(SHAPES),
+        help="How several sizes share a model. [default: fixed; multifunction for several sizes]",
+    )
+    output: str = option(
+        "--output",
+        type=click.Choice(OUTPUTS),
+        default="tensor",
+        show_default=True,
+        help="A tensor in the decoder's own range, or an 8-bit RGB image.",
+    )
+    model_format: str = option(
+        "--format",
+        type=click.Choice(FORMATS),
+        default="mlprogram",
+        show_default=True,
+        help="Kind of Core ML model.",
+    )
+    target: str | None = option(
+        "--target",
+        type=click.Choice((*TARGETS, *MAC_TARGETS), case_sensitive=False),
+        help="Oldest system to run on. [default: the oldest that can]",
+    )
+
+    def recipe(
+        self, sources: AnySources, form: FormOptions, compression: Compression | None
+    ) -> Recipe:
+        """The recipe that all options together ask for. Raises UsageError for what cannot be."""
+        sizes = parse_sizes(self.sizes)
+        network = self.model_format == "neuralnetwork"
+        several = "enumerated" if network else "multifunction"
+        return Recipe(
+            sources.variant,
+            decoder=sources.decoder,
+            precision=self.precision or ("float32" if network else "float16"),
+            io_precision=self.io_precision,
+            layout=self.layout or ("nhwc" if self.nhwc_model else "nchw"),
+            nhwc_model=self.nhwc_model,
+            sizes=sizes,
+            shapes=self.shapes or ("fixed" if len(sizes) == 1 else several),
+            output=self.output,
+            format=self.model_format,
+            target=_target(self.target),
+            compression=compression,
+            **form.recipe_fields(),
+        )
+
+
 @click.command("convert")
-@variant_option
-@weights_option
-@click.option("--encoder", metavar="PATH", help="Encoder for --validate's photo latents.")
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Compute precision. [default: float16; float32 for neuralnetwork]",
-)
-@click.option(
-    "--io-precision",
-    type=click.Choice(("auto", *PRECISIONS)),
-    default="auto",
-    show_default=True,
-    help="Dtype of input and output; auto follows --precision.",
-)
-@click.option(
-    "--layout",
-    type=click.Choice(LAYOUTS),
-    help="Axis order of input and output. [default: nchw; nhwc with --nhwc-model]",
-)
-@click.option("--nhwc-model", is_flag=True, help="Make the graph NHWC inside as well.")
-@click.option(
-    "--size",
-    "sizes",
-    default="1024",
-    show_default=True,
-    metavar="SIZES",
-    help="Image size in pixels: 768, 768,1024 or 768x1344 (height x width).",
-)
-@click.option(
-    "--shapes",
-    type=click.Choice(SHAPES),
-    help="How several sizes share a model. [default: fixed; multifunction for several sizes]",
-)
-@click.option("--output", type=click.Choice(OUTPUTS), default="tensor", show_default=True,
-              help="A tensor in the decoder's own range, or an 8-bit RGB image.")  # fmt: skip
-@click.option("--format", "model_format", type=click.Choice(FORMATS), default="mlprogram",
-              show_default=True, help="Kind of Core ML model.")  # fmt: skip
-@click.option(
-    "--target",
-    type=click.Choice((*TARGETS, *MAC_TARGETS), case_sensitive=False),
-    help="Oldest system to run on. [default: the oldest that can]",
-)
-@full_options
-@compression_options
+@option_group("sources", AnySources)
+@option_group("model", ModelOptions)
+@option_group("form", FormOptions)
+@option_group("compression", CompressionOptions)
 @click.option("--compile", "compile_too", is_flag=True, help="Also compile to .mlmodelc.")
 @compiler_option
 @click.option("--validate", "validate_too", is_flag=True, help="Save only if validation passes.")
@@ -110,31 +153,19 @@ ENUMERATED_NOTE = (
     "[default: coreml_out]",
 )
 @overwrite_option
-@offline_option
 @json_option
 @verbose_option
 def command(
-    variant: str,
-    weights: str | None,
-    encoder: str | None,
-    precision: str | None,
-    io_precision: str,
-    layout: str | None,
-    nhwc_model: bool,
-    sizes: str,
-    shapes: str | None,
-    output: str,
-    model_format: str,
-    target: str | None,
-    full: FullRequest,
-    request: CompressionRequest,
+    sources: AnySources,
+    model: ModelOptions,
+    form: FormOptions,
+    compression: CompressionOptions,
     compile_too: bool,
     compiler: str,
     validate_too: bool,
     dry_run: bool,
     out: Path | None,
     overwrite: bool,
-    offline: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -151,34 +182,19 @@ def command(
       fluxvae convert --variant flux1 --decoder full --chunks 2
       fluxvae convert --variant flux2 --tile 512
     """
-    parsed = parse_sizes(sizes)
-    network = model_format == "neuralnetwork"
-    several = "enumerated" if network else "multifunction"
-    recipe = Recipe(
-        variant=variant,
-        precision=precision or ("float32" if network else "float16"),
-        io_precision=io_precision,
-        layout=layout or ("nhwc" if nhwc_model else "nchw"),
-        nhwc_model=nhwc_model,
-        sizes=parsed,
-        shapes=shapes or ("fixed" if len(parsed) == 1 else several),
-        output=output,
-        format=model_format,
-        target=_target(target),
-        compression=request.recipe_compression(),
-        **full.recipe_fields(),
-    )
+    request = compression.request()
+    recipe = model.recipe(sources, form, request.recipe_compression())
     say_choices(recipe)
     if recipe.shapes == "enumerated":
         say(ENUMERATED_NOTE)
-    _say_reports(recipe, _place(recipe, weights, out))
-    if compile_too and not dry_run:
-        _check_compiler(recipe, compiler, weights, out, overwrite)
-    paths = _make(
-        recipe, request, weights, encoder, out, overwrite, offline, validate_too, dry_run, verbose
-    )
-    compiled = []
-    if compile_too and not dry_run:
+    path = _path(recipe, sources.label, out)
+    _say_reports(recipe, path)
+    paths, compiled = artifact_paths(path, recipe.chunks), []
+    compile_now = compile_too and not dry_run
+    _refuse_early(recipe, paths, overwrite or dry_run, compiler if compile_now else None)
+    if not dry_run:
+        _make(recipe, request, sources, path, overwrite, validate_too, verbose)
+    if compile_now:
         from fluxvae.device.compile import compile_model
 
         compiled = [
@@ -220,18 +236,16 @@ def _result(
     return result
 
 
-def _probe_encoder(
-    recipe: Recipe, spec: str | None, encoder: str | None, offline: bool
-) -> Weights | None:
-    """Who makes the photo latents that fp16 safety measures on; None where noise does.
+def _probe_encoder(recipe: Recipe, sources: AnySources) -> Weights | None:
+    """The encoder of the photo latents that fp16 safety measures on; None where noise does.
 
     The tiny decoders clamp what they take, and random encoders know nothing of photos.
     """
-    random = encoder is None and (spec or "").partition(":")[0] == "random"
+    random = sources.encoder is None and sources.label == "random"
     tiny = recipe.decoder == "tiny" and recipe.fp16_safety == "report"
     if recipe.precision != "float16" or recipe.fp16_safety == "off" or tiny or random:
         return None
-    return choose_encoder(recipe.variant, spec, encoder, offline=offline, kind=recipe.decoder)
+    return sources.find_encoder()
 
 
 def _target(name: str | None) -> str | None:
@@ -239,62 +253,52 @@ def _target(name: str | None) -> str | None:
     return None if name is None else known[name.lower()]
 
 
-def _check_compiler(
-    recipe: Recipe, compiler: str, spec: str | None, out: Path | None, overwrite: bool
-) -> None:
-    """Better to hear of a missing compiler, or of a place taken, now than after a conversion."""
-    from fluxvae.device.compile import choose_compiler, compiled_path, find_compilers
-    from fluxvae.files import refuse_existing
-    from fluxvae.recipes import artifact_paths
-
-    if compiler == "portable" and recipe.format == "neuralnetwork":
-        raise UsageError("--compiler portable takes ML Programs only; expected --format mlprogram")
-    for path in artifact_paths(_place(recipe, spec, out), recipe.chunks):
-        choose_compiler(compiler, path, [] if compiler == "portable" else find_compilers())
-        refuse_existing(compiled_path(path), overwrite)
-
-
-def _place(recipe: Recipe, spec: str | None, out: Path | None) -> Path:
-    """Where the artifact goes. Raises UsageError when ``out`` names another kind of file."""
-    from fluxvae.recipes import artifact_name
-
+def _path(recipe: Recipe, label: str, out: Path | None) -> Path:
+    """Of the artifact. Raises UsageError when ``out`` names another kind of file."""
     if out is not None and out.suffix in (".mlpackage", ".mlmodel"):
         if out.suffix != recipe.suffix:
             raise UsageError(
                 f"a {recipe.format} is saved as {recipe.suffix}: expected such a name, got {out}"
             )
         return out
-    return (out or OUT) / artifact_name(recipe, (spec or "").partition(":")[0])
+    return (out or OUT) / artifact_name(recipe, label)
+
+
+def _refuse_early(
+    recipe: Recipe, paths: tuple[Path, ...], overwrite: bool, compiler: str | None
+) -> None:
+    """Better to hear of what exists, or of a missing compiler, now than after a conversion.
+
+    ``compiler``: None when nothing is compiled.
+    """
+    from fluxvae.files import refuse_existing
+
+    for path in paths:
+        refuse_existing(path, overwrite)
+    if compiler is None:
+        return
+    from fluxvae.device.compile import choose_compiler, compiled_path, find_compilers
+
+    if compiler == "portable" and recipe.format == "neuralnetwork":
+        raise UsageError("--compiler portable takes ML Programs only; expected --format mlprogram")
+    for path in paths:
+        choose_compiler(compiler, path, [] if compiler == "portable" else find_compilers())
+        refuse_existing(compiled_path(path), overwrite)
 
 
 def _make(
     recipe: Recipe,
     request: CompressionRequest,
-    spec: str | None,
-    encoder: str | None,
-    out: Path | None,
+    sources: AnySources,
+    path: Path,
     overwrite: bool,
-    offline: bool,
     validate_too: bool,
-    dry_run: bool,
     verbose: bool,
-) -> tuple[Path, ...]:
-    # Cheap refusals before torch is loaded and weights are fetched.
-    from fluxvae.files import refuse_existing
-    from fluxvae.recipes import artifact_paths
-
-    path = _place(recipe, spec, out)
-    paths = artifact_paths(path, recipe.chunks)
-    for place in paths:
-        refuse_existing(place, overwrite or dry_run)
-    if dry_run:
-        return paths
-
+) -> None:
     from fluxvae.artifact.save_parts import save_any
 
-    say(f"loading {spec or 'pinned'} weights of {recipe.variant}")
-    weights = load_decoder(recipe.variant, spec, kind=recipe.decoder, offline=offline)
-    compressed = compress(request, recipe, weights, spec, encoder, offline)
+    weights = sources.load()
+    compressed = compress(request, recipe, weights, sources)
     say(f"converting {path.name}")
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
 
@@ -302,7 +306,7 @@ def _make(
         if validate_too:
             from fluxvae.cli.validate import check_draft
 
-            check_draft(draft, weights, spec, encoder, offline)
+            check_draft(draft, weights, sources)
         ctrl_c.check()
 
     save_any(
@@ -310,7 +314,7 @@ def _make(
         recipe,
         path,
         compressed=compressed,
-        encoder=_probe_encoder(recipe, spec, encoder, offline),
+        encoder=_probe_encoder(recipe, sources),
         overwrite=overwrite,
         check=check,
         report=say,
@@ -318,4 +322,3 @@ def _make(
     )
     if compressed is not None:
         save_allocation(compressed, path)
-    return paths

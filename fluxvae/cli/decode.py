@@ -8,15 +8,13 @@ import click
 
 from fluxvae.cli.options import (
     ARTIFACT,
-    backend_option,
-    compute_units_option,
     json_option,
-    offline_option,
+    option_group,
     overwrite_option,
     print_json,
     say,
-    strict_option,
 )
+from fluxvae.cli.sources import STRICT, OwnSources, Runner, offline_option
 from fluxvae.errors import WeightsError
 
 
@@ -38,9 +36,8 @@ from fluxvae.errors import WeightsError
     metavar="PX",
     help="Expect an artifact of tiles of this size (convert --tile); says what they cost.",
 )
-@strict_option
-@backend_option
-@compute_units_option
+@click.option("--strict", is_flag=True, help=STRICT)
+@option_group("runner", Runner)
 @overwrite_option
 @offline_option
 @json_option
@@ -52,8 +49,7 @@ def command(
     size: str | None,
     tile: int | None,
     strict: bool,
-    backend: str,
-    compute_units: str,
+    runner: Runner,
     overwrite: bool,
     offline: bool,
     as_json: bool,
@@ -97,8 +93,8 @@ def command(
         function=function,
         size=size,
         tile=tile,
-        backend=backend,
-        compute_units=compute_units,
+        backend=runner.backend,
+        compute_units=runner.compute_units,
         overwrite=overwrite,
         strict=strict,
         on_note=note,
@@ -131,11 +127,10 @@ def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -
     from safetensors.numpy import save_file
 
     from fluxvae.artifact.open import open_artifact
-    from fluxvae.cli.encoders import choose_encoder
     from fluxvae.data.latents import space_metadata
     from fluxvae.data.spaces import passage
     from fluxvae.recipes import parse_sizes
-    from fluxvae.validation.validate import build_cases, resolve_weights
+    from fluxvae.validation.validate import build_cases
 
     record = open_artifact(artifact).record
     if record.source.kind == "file":
@@ -143,9 +138,8 @@ def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -
             f"{artifact.name} was converted from the file {record.source.name!r}, and what encoder "
             "belongs to that is not known here: pass LATENTS"
         )
-    weights, spec = resolve_weights(record, None, offline=offline)
-    kind = record.recipe.decoder
-    encoder = choose_encoder(record.recipe.variant, spec, None, offline=offline, kind=kind)
+    weights, own = OwnSources(None, None, offline).resolve(record)
+    encoder = own.find_encoder()
     if encoder is None:
         raise WeightsError(f"no encoder belongs to the weights of {artifact.name}: pass LATENTS")
     sizes = parse_sizes(size) if size else record.recipe.sizes

@@ -7,34 +7,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder, load_decoder
-from fluxvae.cli.full import decoder_option, latent_form_option
 from fluxvae.cli.options import (
-    LATENT_FILES,
     json_option,
-    offline_option,
     one_size,
+    option_group,
     overwrite_option,
     print_json,
     say,
-    strict_option,
-    variant_option,
-    weights_option,
 )
+from fluxvae.cli.recipe_options import latent_form_option
+from fluxvae.cli.sources import AnySources, UserLatents
 from fluxvae.errors import LatentError, UsageError
 from fluxvae.recipes import LAYOUTS, PRECISIONS, Recipe, Size
+from fluxvae.recipes.latents import artifact_contract
 
 if TYPE_CHECKING:
     from fluxvae.data.latents import Latent, LatentFile
-    from fluxvae.networks.source import Weights
 
 
 @click.command("export-io")
-@variant_option
-@decoder_option
-@weights_option
+@option_group("sources", AnySources)
 @latent_form_option
-@click.option("--encoder", metavar="PATH", help="Encoder that makes a photo's latent.")
 @click.option("--layout", type=click.Choice(LAYOUTS), default="nchw", show_default=True,
               help="Axis order of both files.")  # fmt: skip
 @click.option("--size", default="1024", show_default=True,
@@ -46,12 +39,7 @@ if TYPE_CHECKING:
     "one of the file's. [default: normal]",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of the noise. [default: 0]")
-@click.option(
-    "--latents",
-    type=click.Path(path_type=Path),
-    help=f"A file of your own latents to take the latent from ({LATENT_FILES}).",
-)
-@strict_option
+@option_group("user", UserLatents)
 @click.option(
     "--io-precision",
     type=click.Choice(PRECISIONS),
@@ -61,24 +49,18 @@ if TYPE_CHECKING:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @overwrite_option
-@offline_option
 @json_option
 def command(
-    variant: str,
-    decoder: str,
-    weights: str | None,
+    sources: AnySources,
     latent_form: str | None,
-    encoder: str | None,
     layout: str,
     size: str,
     case: str | None,
     seed: int | None,
-    latents: Path | None,
-    strict: bool,
+    user: UserLatents,
     io_precision: str,
     out: Path,
     overwrite: bool,
-    offline: bool,
     as_json: bool,
 ) -> None:
     """Write one latent and the image PyTorch decodes it to, for programs in any language.
@@ -96,25 +78,22 @@ def command(
     from fluxvae.device.bundle import NORMAL, Request, check_target, export_bundle
     from fluxvae.files import file_sha256
 
-    noise = latents is None and case in (None, NORMAL)
+    noise = user.latents is None and case in (None, NORMAL)
     if seed is not None and not noise:
         raise UsageError("--seed is of the noise: leave it out for a photo or your own latents")
-    if encoder is not None and (noise or latents is not None):
+    if sources.encoder is not None and (noise or user.latents is not None):
         raise UsageError("--encoder makes a photo's latent: add --case chelsea, or leave it out")
     check_target(out, overwrite)
-    notes: tuple[str, ...] = ()
-    recipe = Recipe(variant, layout=layout, sizes=parsed, decoder=decoder, latents=latent_form)
-    loaded = load_decoder(variant, weights, kind=decoder, offline=offline)
-    if latents is not None:
-        given = _read(latents, loaded, recipe, strict)
-        notes = given.notes
-        for note in notes:
-            say(f"note: {note}")
+    recipe = Recipe(
+        sources.variant, layout=layout, sizes=parsed, decoder=sources.decoder, latents=latent_form
+    )
+    loaded, photo = sources.load(), None
+    given = user.read(recipe, artifact_contract(recipe, loaded.contract))
+    if given is not None:
         latent, digest = _chosen(given, parsed[0], case), file_sha256(given.path)
         request = Request(
             parsed[0], layout, latent.name, 0, io_precision, latent, digest, recipe.latents
         )
-        photo = None
         beyond = beyond_float16(latent.values)
         if beyond is not None:
             say(f"note: {latent.name} {beyond}, in a float16 model")
@@ -122,29 +101,16 @@ def command(
         request = Request(
             parsed[0], layout, case or NORMAL, seed or 0, io_precision, latents=recipe.latents
         )
-        photo = (
-            choose_encoder(variant, weights, encoder, offline=offline, kind=decoder)
-            if request.kind == "photo"
-            else None
-        )
+        photo = sources.find_encoder() if request.kind == "photo" else None
     from fluxvae.schema import plain
 
     say(f"computing {request.case} at {parsed[0]} in float64")
     bundle = export_bundle(loaded, request, out, encoder=photo, overwrite=overwrite)
     if as_json:
-        manifest = plain(bundle.manifest)
-        print_json({"path": str(bundle.path), "manifest": manifest, "notes": list(notes)})
+        notes = list(given.notes if given else ())
+        print_json({"path": str(bundle.path), "manifest": plain(bundle.manifest), "notes": notes})
     else:
         click.echo(str(bundle.path))
-
-
-def _read(path: Path, weights: Weights, recipe: Recipe, strict: bool) -> LatentFile:
-    from fluxvae.data.latents import read_latents
-    from fluxvae.recipes.axes import latent_input
-    from fluxvae.recipes.latents import artifact_contract
-
-    contract = artifact_contract(recipe, weights.contract)
-    return read_latents(path, latent_input(recipe, contract, recipe.sizes), strict=strict)
 
 
 def _chosen(given: LatentFile, size: Size, case: str | None) -> Latent:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder, load_decoder
-from fluxvae.cli.harness import cooldown_option, find_harness, harness_option
-from fluxvae.cli.options import json_option, offline_option, print_json, say, weights_option
+from fluxvae.cli.harness import HarnessProgram, cooldown_option
+from fluxvae.cli.options import json_option, option_group, print_json, say
+from fluxvae.cli.sources import Sources, offline_option, weights_option
 from fluxvae.errors import OutputError, ToolError
 from fluxvae.networks.catalog import CATALOG
 from fluxvae.recipes import Size, parse_sizes
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @cooldown_option(10.0)
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True,
               help="Predictions that are bit-compared.")  # fmt: skip
-@harness_option
+@option_group("on", HarnessProgram)
 @offline_option
 @json_option
 def command(
@@ -54,7 +54,7 @@ def command(
     runs: int,
     cooldown: float,
     repeats: int,
-    program: Path | None,
+    on: HarnessProgram,
     offline: bool,
     as_json: bool,
 ) -> int:
@@ -84,11 +84,13 @@ def command(
     require_writable(out / "record.json")
     parsed = parse_sizes(sizes)
     settings = Settings(iterations, warmup, runs, cooldown, repeats)
-    harness = find_harness(program)
+    harness = on.harness()
     places = [
         place
         for variant in variants or sorted(CATALOG)
-        for place in _places(variant, weights, offline, parsed, harness, out, settings)
+        for place in _places(
+            Sources(variant, weights, None, offline), parsed, harness, out, settings
+        )
     ]
     record = run_report(places, _machine(), rehearsal=rehearse, say=say)
     save(record, out / "record.json")
@@ -104,9 +106,7 @@ def command(
 
 
 def _places(
-    variant: str,
-    spec: str | None,
-    offline: bool,
+    sources: Sources,
     sizes: tuple[Size, ...],
     harness: Harness,
     out: Path,
@@ -115,12 +115,10 @@ def _places(
     from fluxvae.experiments.mac import stated_list
     from fluxvae.experiments.mac_steps import Place
 
-    say(f"loading {spec or 'pinned'} weights of {variant}")
-    weights = load_decoder(variant, spec, offline=offline)
-    encoder = choose_encoder(variant, spec, None, offline=offline)
+    weights, encoder = sources.load(), sources.find_encoder()
     return [
         Place(recipe, weights, encoder, harness, out, settings)
-        for recipe in stated_list([variant], sizes)
+        for recipe in stated_list([sources.variant], sizes)
     ]
 
 

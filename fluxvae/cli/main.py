@@ -10,7 +10,8 @@ from fluxvae import __version__
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.errors import FluxVAEError
 
-# command -> (module, one-line help). The module is imported only when its command runs.
+# command -> (module, one-line help); the module's `command`, or what a colon names. It is
+# imported only when its command runs.
 COMMANDS = {
     "convert": ("fluxvae.cli.convert", "Turn a decoder into a Core ML model."),
     "qat": ("fluxvae.cli.qat", "Train a decoder for int8 or small tables: a checkpoint."),
@@ -30,8 +31,8 @@ COMMANDS = {
     "export-io": ("fluxvae.cli.export_io", "Write a latent and its image as plain files."),
     "validate-swift": ("fluxvae.cli.validate_swift", "Validate a compiled model through Swift."),
     "bench": ("fluxvae.cli.bench", "Time a compiled model, and compare two such records."),
-    "plan": ("fluxvae.cli.plan", "Say which operation runs where (macOS)."),
-    "drift": ("fluxvae.cli.drift", "Say whether a model gives the same bits every time."),
+    "plan": ("fluxvae.cli.harness:plan", "Say which operation runs where (macOS)."),
+    "drift": ("fluxvae.cli.harness:drift", "Say whether a model gives the same bits every time."),
     "mac-report": ("fluxvae.cli.mac_report", "On a Mac: all of this for a list of models."),
     "matrix": ("fluxvae.cli.matrix", "Measure a matrix of artifacts: resumable, verifiable."),
     "publish": ("fluxvae.cli.publish", "Publish measured models on the Hugging Face Hub."),
@@ -49,8 +50,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[name][0])
-        command: click.Command = module.command
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        found = importlib.import_module(module)
+        command: click.Command = getattr(found, attribute or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -88,7 +90,7 @@ def _run(arguments: list[str] | None, ctrl_c: CtrlC) -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        if ctrl_c.pressed:  # a library swallowed the interrupt and fell over what was left undone
+        if ctrl_c.pressed:  # a library swallowed the interrupt and failed because of it
             _end("interrupted; nothing half-written was kept")
         _report(error)
     sys.exit(result if isinstance(result, int) else 0)

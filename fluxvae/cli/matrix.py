@@ -11,7 +11,8 @@ import click
 
 from fluxvae.cli.harness import number
 from fluxvae.cli.interrupt import CtrlC
-from fluxvae.cli.options import json_option, offline_option, overwrite_option, print_json, say
+from fluxvae.cli.options import json_option, overwrite_option, print_json, say
+from fluxvae.cli.sources import offline_option
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:

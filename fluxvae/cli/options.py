@@ -3,23 +3,20 @@
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fluxvae.errors import UsageError
-from fluxvae.networks.catalog import CATALOG
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.recipes.known_trouble import path_note
 from fluxvae.schema import finite, json_text
 
 ARTIFACT = click.Path(path_type=Path)
 OUT = Path("coreml_out")  # where artifacts go that are given no other path
-# The units are the keys of fluxvae.artifact.backends.COMPUTE_UNITS; help must not wait for its
-# numpy.
-BACKENDS = ("auto", "reference", "coreml")
-UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
+LATENT_FILES = ".safetensors, .latent, .npy, .bin; FILE:KEY takes one tensor"
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 verbose_option = click.option(
@@ -27,38 +24,6 @@ verbose_option = click.option(
 )
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an output that exists already."
-)
-offline_option = click.option(
-    "--offline", is_flag=True, help="Never use the network; take weights from the cache only."
-)
-variant_option = click.option(
-    "--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder."
-)
-weights_option = click.option(
-    "--weights",
-    metavar="SOURCE",
-    help="A .safetensors or .pth file, the index of several, or a folder; 'demo' (shipped, not "
-    "FLUX's latent space); or 'random[:SEED]'. Default: the pinned file of the Hugging Face Hub.",
-)
-strict_option = click.option(
-    "--strict",
-    is_flag=True,
-    help="Refuse latents that look like those of another space or order, instead of noting it.",
-)
-LATENT_FILES = ".safetensors, .latent, .npy, .bin; FILE:KEY takes one tensor"
-backend_option = click.option(
-    "--backend",
-    type=click.Choice(BACKENDS),
-    default="auto",
-    show_default=True,
-    help="Who runs the artifact: Core ML on a Mac, our executor anywhere.",
-)
-compute_units_option = click.option(
-    "--compute-units",
-    type=click.Choice(UNITS),
-    default="all",
-    show_default=True,
-    help="For Core ML on a Mac.",
 )
 compiler_option = click.option(
     "--compiler",
@@ -68,6 +33,32 @@ compiler_option = click.option(
     help="Xcode's compiler; or ours, for any OS, whose output has not been shown to load on a "
     "real Mac. auto prefers Xcode's.",
 )
+
+
+def option(*declarations: str, **attributes: Any) -> Any:
+    """A field of an option group, declared as for ``click.option``; see ``option_group``."""
+    return field(metadata={"option": (declarations, attributes)})
+
+
+def option_group(name: str, group: type) -> Callable[[Any], Any]:
+    """Adds every option of the dataclass ``group``; the command gets them as one argument ``name``.
+
+    The dataclass's fields are made by ``option``, in the order of the help; those of the classes
+    it inherits from come first, as in any dataclass.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Any:
+        @functools.wraps(command)
+        def with_group(**values: Any) -> Any:
+            own = {f.name: values.pop(f.name) for f in fields(group)}
+            return command(**{name: group(**own)}, **values)
+
+        for f in reversed(fields(group)):
+            declarations, attributes = f.metadata["option"]
+            with_group = click.option(f.name, *declarations, **attributes)(with_group)
+        return with_group
+
+    return decorate
 
 
 def artifact_argument(name: str, *, compiled: bool = False) -> Callable[[Any], Any]:

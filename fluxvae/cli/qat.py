@@ -11,23 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     OUT,
     FiniteRange,
     json_option,
-    offline_option,
+    option_group,
     overwrite_option,
     print_json,
     say,
-    variant_option,
-    weights_option,
 )
+from fluxvae.cli.sources import Sources
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
-    from fluxvae.compress.qat.team import Team
+    from fluxvae.compress.qat.state import Team
     from fluxvae.compress.qat.train import Progress, Trained
     from fluxvae.recipes import Compression
 
@@ -35,9 +33,7 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
 
 
 @click.command("qat")
-@variant_option
-@weights_option
-@click.option("--encoder", metavar="PATH", help="Encoder that makes latents of the photos.")
+@option_group("sources", Sources)
 @click.option(
     "--from",
     "start",
@@ -78,12 +74,9 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
 @click.option("--out", type=click.Path(path_type=Path),
               help="The checkpoint. [default: coreml_out/qat/NAME.safetensors]")  # fmt: skip
 @overwrite_option
-@offline_option
 @json_option
 def command(
-    variant: str,
-    weights: str | None,
-    encoder: str | None,
+    sources: Sources,
     start: str,
     minutes: float | None,
     steps: int | None,
@@ -101,7 +94,6 @@ def command(
     device: str,
     out: Path | None,
     overwrite: bool,
-    offline: bool,
     as_json: bool,
 ) -> None:
     """Train a decoder for int8: fewer bits, the same pictures.
@@ -121,7 +113,7 @@ def command(
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps contradict each other: give one of them")
     begin = _start(start)
-    place = out or _place(variant, weights, begin)
+    place = out or _place(sources, begin)
     refuse_existing(place, overwrite)
     if place.suffix != ".safetensors":
         raise UsageError(f"a checkpoint is a .safetensors file: expected such a name, got {place}")
@@ -142,9 +134,7 @@ def command(
     )
     with _team(device) as team:
         first = team.rank == 0
-        decoder, network = load_pair(
-            variant, weights, encoder, offline=offline, purpose="training needs latents of photos"
-        )
+        decoder, network = sources.load_pair("training needs latents of photos")
         job = Job(decoder, network, begin, calibration, images, settings, place, overwrite,
                   save_every)  # fmt: skip
         trained = run_job(job, team=team, say=say if first else _quiet, watch=_watcher(first))
@@ -161,10 +151,10 @@ def _start(text: str) -> Compression | Path:
     return parse_label(text)
 
 
-def _place(variant: str, spec: str | None, start: Compression | Path) -> Path:
-    kind = (spec or "").partition(":")[0]
-    label = f"_{kind}" if kind in ("demo", "random") else ""
-    name = start.stem + "_more" if isinstance(start, Path) else f"{variant}{label}_{start.label()}"
+def _place(sources: Sources, start: Compression | Path) -> Path:
+    label = f"_{sources.label}" if sources.label in ("demo", "random") else ""
+    own = f"{sources.variant}{label}"
+    name = f"{start.stem}_more" if isinstance(start, Path) else f"{own}_{start.label()}"
     return OUT / "qat" / f"{name}.safetensors"
 
 
@@ -176,7 +166,7 @@ def _team(device: str) -> Iterator[Team]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from fluxvae.compress.qat.team import Team
+    from fluxvae.compress.qat.state import Team
 
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:

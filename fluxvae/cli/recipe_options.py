@@ -1,20 +1,26 @@
-"""``convert``'s options for compression, and what they ask for as data."""
+"""How a recipe is asked for: ``convert``'s option groups, and what they ask for as data."""
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder
-from fluxvae.cli.options import FiniteRange, say
+from fluxvae.cli.options import FiniteRange, option, say
+from fluxvae.cli.sources import Sources, say_notes
 from fluxvae.errors import UsageError
-from fluxvae.recipes import ACTIVATIONS, PALETTE_BITS, Compression, Recipe
+from fluxvae.recipes import (
+    ACTIVATIONS,
+    FP16_SAFETY,
+    LATENTS,
+    PALETTE_BITS,
+    TILE_STATISTICS,
+    Compression,
+    Recipe,
+)
 
 METHODS = ("compensated", "plain")
 
@@ -23,60 +29,141 @@ if TYPE_CHECKING:
     from fluxvae.compress.mixed import Allocation
     from fluxvae.networks.source import Weights
 
-_OPTIONS = (
-    click.option(
+latent_form_option = click.option(
+    "--latent-form",
+    type=click.Choice(LATENTS),
+    help="Which latent it is: the VAE's own, the sampler's, or the transformer's packed one. "
+    "[default: sampler for tiny, vae for full and small]",
+)
+
+
+@dataclass(frozen=True)
+class FormOptions:
+    """Fields of the recipe: what the artifact takes, and how the decoder is rewritten or cut."""
+
+    attention: str = option(
+        "--attention",
+        metavar="FORM",
+        default="auto",
+        show_default=True,
+        help="Form of a KL decoder's attention: auto, plain, channels-first, chunked:N (N queries "
+        "at a time), split-einsum or sdpa (iOS18).",
+    )
+    latents: str | None = option(
+        "--latents",
+        type=click.Choice(LATENTS),
+        help="Which latent the artifact takes: the VAE's own, the sampler's, or the transformer's "
+        "packed one; the rest happens inside. [default: sampler for tiny, vae for full and small]",
+    )
+    fp16_safety: str = option(
+        "--fp16-safety",
+        type=click.Choice(FP16_SAFETY),
+        default="report",
+        show_default=True,
+        help="Against values that float16 cannot hold: warn; rescale groups of channels (KL "
+        "decoders, exact); keep what makes and reads them in float32 (mixed); or nothing.",
+    )
+    chunks: int = option(
+        "--chunks",
+        type=click.IntRange(1, 2),
+        default=1,
+        show_default=True,
+        help="2: two packages of even weights, run one after the other.",
+    )
+    tile: int | None = option(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="One package that makes any large image in tiles of this size, such as 512; a KL "
+        "decoder's for images of --size.",
+    )
+    tile_statistics: str = option(
+        "--tile-statistics",
+        type=click.Choice(TILE_STATISTICS),
+        default=TILE_STATISTICS[0],
+        show_default=True,
+        help="GroupNorm statistics of a KL decoder's tiles: from passes over every second block of "
+        "rows and columns (about 45 dB), or from a whole pass (exact; all its memory).",
+    )
+
+    def recipe_fields(self) -> dict[str, Any]:
+        """Keyword arguments of ``Recipe``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CompressionOptions:
+    """The options for compression, as they were given."""
+
+    palettize: str | None = option(
         "--palettize",
         type=click.Choice([str(b) for b in PALETTE_BITS]),
         metavar="BITS",
         help="Weights from tables of 2^BITS values; BITS is 1, 2, 3, 4, 6 or 8.",
-    ),
-    click.option(
+    )
+    quantize_weights: str | None = option(
         "--quantize-weights", type=click.Choice(("int8", "int4")), help="Weights as integers."
-    ),
-    click.option(
+    )
+    w8a8: bool = option(
         "--w8a8", is_flag=True, help="int8 weights and 8-bit inputs of convolutions (iOS17)."
-    ),
-    click.option(
+    )
+    mixed_bits: str | None = option(
         "--mixed-bits",
         metavar="BUDGET",
         help="Tables with bits chosen by layer, within a size (900KB) or a PSNR (40dB).",
-    ),
-    click.option(
+    )
+    granularity: str | None = option(
         "--granularity",
         metavar="G",
         help="One table or scale for what: tensor, grouped:16, channel-scale; channel; block:32. "
         "[default: the finest the target allows at the same size]",
-    ),
-    click.option(
+    )
+    recipe_name: str | None = option(
         "--recipe",
-        "recipe_name",
         metavar="NAME",
         help="How values are found: compensated (default), plain (coremltools' arithmetic), or "
         "the .json of an allocation that --mixed-bits saved.",
-    ),
-    click.option(
+    )
+    calibration: str | None = option(
         "--calibration",
         metavar="SOURCE",
         help="Images or latents to calibrate with: a folder, or 'photos'. [default: photos]",
-    ),
-    click.option(
+    )
+    activations: str | None = option(
         "--activations",
         type=click.Choice(ACTIVATIONS),
         help="--w8a8: ranges with a zero point, or symmetric. [default: zero-point]",
-    ),
-    click.option(
+    )
+    int8_share: float | None = option(
         "--int8-share",
         type=FiniteRange(0, 1, min_open=True),
         metavar="SHARE",
         help="--w8a8: least share of multiply-accumulates in int8. [default: 0.95]",
-    ),
-    click.option(
+    )
+    qat: Path | None = option(
         "--qat",
         type=click.Path(path_type=Path),
         metavar="CHECKPOINT",
         help="--w8a8 or --palettize: a checkpoint of `fluxvae qat` instead of calibrating.",
-    ),
-)
+    )
+
+    def request(self) -> CompressionRequest:
+        """What they ask for. Raises UsageError for options that contradict each other."""
+        return _request(
+            {
+                "--palettize": self.palettize,
+                "--quantize-weights": self.quantize_weights,
+                "--w8a8": self.w8a8 or None,
+                "--mixed-bits": self.mixed_bits,
+            },
+            {
+                "--granularity": self.granularity,
+                "--recipe": self.recipe_name,
+                "--calibration": self.calibration,
+                "--qat": self.qat,
+            },
+            {"--activations": self.activations, "--int8-share": self.int8_share},
+        )
 
 
 @dataclass(frozen=True)
@@ -100,45 +187,6 @@ class CompressionRequest:
         if (found.kind, found.bits) != (self.compression.kind, self.compression.bits):
             return self.compression  # refused when it is loaded
         return replace(found, method="trained")
-
-
-def compression_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options; the command gets one argument ``request`` in their place."""
-
-    @functools.wraps(command)
-    def with_request(
-        palettize: str | None,
-        quantize_weights: str | None,
-        w8a8: bool,
-        mixed_bits: str | None,
-        granularity: str | None,
-        recipe_name: str | None,
-        calibration: str | None,
-        activations: str | None,
-        int8_share: float | None,
-        qat: Path | None,
-        **others: Any,
-    ) -> Any:
-        request = _request(
-            {
-                "--palettize": palettize,
-                "--quantize-weights": quantize_weights,
-                "--w8a8": w8a8 or None,
-                "--mixed-bits": mixed_bits,
-            },
-            {
-                "--granularity": granularity,
-                "--recipe": recipe_name,
-                "--calibration": calibration,
-                "--qat": qat,
-            },
-            {"--activations": activations, "--int8-share": int8_share},
-        )
-        return command(request=request, **others)
-
-    for option in reversed(_OPTIONS):
-        with_request = option(with_request)
-    return with_request
 
 
 def _request(
@@ -201,12 +249,7 @@ def _compression(
 
 
 def compress(
-    request: CompressionRequest,
-    recipe: Recipe,
-    weights: Weights,
-    spec: str | None,
-    encoder: str | None,
-    offline: bool,
+    request: CompressionRequest, recipe: Recipe, weights: Weights, sources: Sources
 ) -> CompressedDecoder | None:
     """The recipe's compression of these weights, with progress and advice; None without any."""
     if recipe.compression is None:
@@ -219,27 +262,23 @@ def compress(
 
         return load_checkpoint(request.checkpoint, weights, recipe.compression)
 
-    from fluxvae.compress.pipeline import compress_decoder
+    from fluxvae.compress import compress
     from fluxvae.data.calibration import load_calibration
-    from fluxvae.networks.build import build_tiny_decoder
+    from fluxvae.networks.build import build_decoder
 
     calibration = None
     if recipe.compression.needs_calibration:
-        found = choose_encoder(weights.variant, spec, encoder, offline=offline)
         calibration = load_calibration(
             request.calibration or "photos",
             weights.variant,
-            found,
+            sources.find_encoder(),
             contract=weights.contract,
             layout=recipe.layout,
         )
-        for note in calibration.notes:
-            say(f"note: {note}")
+        say_notes(calibration.notes)
     say(f"compressing: {recipe.compression.label()}")
     allocation = None if request.allocation is None else _read_allocation(request.allocation)
-    return compress_decoder(
-        build_tiny_decoder(weights), recipe, calibration, allocation=allocation, log=say
-    )
+    return compress(build_decoder(weights), recipe, calibration, allocation=allocation, log=say)
 
 
 def save_allocation(compressed: CompressedDecoder, artifact: Path) -> None:
@@ -267,3 +306,10 @@ def _read_allocation(path: Path) -> Allocation:
         ) from error
     except ValueError as error:
         raise UsageError(f"{path} is not an allocation of --mixed-bits: {error}") from error
+
+
+def say_choices(recipe: Recipe) -> None:
+    """What ``auto`` stands for in a recipe, and why, to stderr."""
+    if recipe.decoder != "tiny" and recipe.attention == "auto":
+        form, why = recipe.auto_attention()
+        say(f"attention: {form}: {why}")

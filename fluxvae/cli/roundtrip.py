@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import load_pair
 from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     OUT,
     calibration_option,
     json_option,
-    offline_option,
     one_size,
     overwrite_option,
     print_json,
     say,
     verbose_option,
-    weights_option,
 )
+from fluxvae.cli.sources import Sources, offline_option, weights_option
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.networks.catalog import CATALOG
 from fluxvae.recipes import Recipe, Size, parse_sizes
@@ -126,8 +124,8 @@ def command(
         base = Recipe(variant, sizes=sizes or parse_sizes(SIZE))
         wanted = parse_variants(variants, base)
     record, pages = _run(
-        base, wanted, weights, encoder, images, calibration, ablate, out,
-        workers or min(2, _cores()), overwrite, offline, verbose,
+        base, wanted, Sources(base.variant, weights, encoder, offline), images, calibration, ablate,
+        out, workers or min(2, _cores()), overwrite, verbose,
     )  # fmt: skip
     if as_json:
         files = {"record": str(out / RECORD), "pages": [str(page) for page in pages]}
@@ -171,28 +169,24 @@ def _of_newest(
 def _run(
     base: Recipe,
     wanted: tuple[Wanted, ...],
-    spec: str | None,
-    encoder: str | None,
+    sources: Sources,
     images: str,
     calibration: str,
     ablate: bool,
     out: Path,
     workers: int,
     overwrite: bool,
-    offline: bool,
     verbose: bool,
 ) -> tuple[Roundtrip, tuple[Path, ...]]:
     from fluxvae.experiments.roundtrip.run import run_roundtrip
     from fluxvae.experiments.roundtrip.sources import open_source
+    from fluxvae.report import write_report
     from fluxvae.schema import save
     from fluxvae.validation.image_metrics import make_meter
 
     meter = make_meter()
     source = open_source(images, cache_folder())
-    say(f"loading {spec or 'pinned'} weights of {base.variant}")
-    weights, network = load_pair(
-        base.variant, spec, encoder, offline=offline, purpose="a round trip begins with one"
-    )
+    weights, network = sources.load_pair("a round trip begins with one")
     _refuse_foreign(out, weights, base.sizes[0], overwrite)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     maker = _maker(wanted, weights, network, calibration, overwrite, verbose, ctrl_c)
@@ -202,7 +196,7 @@ def _run(
         run = _measuring(stack, workers)
         record = run_roundtrip(job, source, tell=tell, check=ctrl_c.check, run=run)
     save(record, out / RECORD)
-    return record, _pages(out / RECORD)
+    return record, write_report(out / RECORD)
 
 
 def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) -> None:
@@ -339,9 +333,3 @@ def _progress(stack: ExitStack) -> Any:
         bar.update(done - bar.pos, text)
 
     return tell
-
-
-def _pages(record: Path) -> tuple[Path, ...]:
-    from fluxvae.report import write_report
-
-    return write_report(record)

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder, say_notes
-from fluxvae.cli.options import (
-    LATENT_FILES,
-    artifact_argument,
-    backend_option,
-    compute_units_option,
-    json_option,
-    offline_option,
-    print_json,
-    say,
-    strict_option,
-)
+from fluxvae.cli.options import artifact_argument, json_option, option_group, print_json, say
+from fluxvae.cli.sources import OwnSources, Runner, Sources, UserLatents
 
 if TYPE_CHECKING:
     from fluxvae.data.latents import Latent
@@ -33,18 +23,8 @@ if TYPE_CHECKING:
 
 @click.command("validate")
 @artifact_argument("artifact")
-@click.option(
-    "--weights",
-    metavar="SOURCE",
-    help="The weights the artifact was made from; needed when they came from a file.",
-)
-@click.option("--encoder", metavar="PATH", help="Encoder that makes the photo latents.")
-@click.option(
-    "--latents",
-    type=click.Path(path_type=Path),
-    help=f"Your own latents ({LATENT_FILES}) instead of the photos'.",
-)
-@strict_option
+@option_group("sources", OwnSources)
+@option_group("user", UserLatents)
 @click.option(
     "--intermediates",
     is_flag=True,
@@ -55,21 +35,15 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Say how much error conversion, precision and compression add (converts two twins).",
 )
-@backend_option
-@compute_units_option
-@offline_option
+@option_group("runner", Runner)
 @json_option
 def command(
     artifact: Path,
-    weights: str | None,
-    encoder: str | None,
-    latents: Path | None,
-    strict: bool,
+    sources: OwnSources,
+    user: UserLatents,
     intermediates: bool,
     budget: bool,
-    backend: str,
-    compute_units: str,
-    offline: bool,
+    runner: Runner,
     as_json: bool,
 ) -> int:
     """Compare a saved model with the float32 PyTorch decoder.
@@ -84,7 +58,6 @@ def command(
       fluxvae validate model.mlpackage --weights taef2_decoder.pth --intermediates
     """
     from fluxvae.artifact.open import open_artifact, refuse_parts
-    from fluxvae.validation.validate import resolve_weights
 
     record = open_artifact(artifact).record
     if budget:
@@ -94,25 +67,15 @@ def command(
 
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
-    loaded, spec = resolve_weights(record, weights, offline=offline)
-    say_notes(loaded)
-    user: tuple[Latent, ...] = ()
-    notes: tuple[str, ...] = ()
-    if latents is not None:
-        from fluxvae.data.latents import read_latents
-        from fluxvae.recipes.axes import latent_input
-
-        wanted = latent_input(record.recipe, record.contract, record.recipe.sizes)
-        given = read_latents(latents, wanted, strict=strict)
-        user, notes = given.latents, given.notes
-        for note in notes:
-            say(f"note: {note}")
-    variant, kind = record.recipe.variant, record.recipe.decoder
-    found = None if user else choose_encoder(variant, spec, encoder, offline=offline, kind=kind)
-    report = _run(artifact, loaded, found, user, backend, compute_units)
+    loaded, own = sources.resolve(record)
+    given = user.read(record.recipe, record.contract)
+    latents, notes = ((), ()) if given is None else (given.latents, given.notes)
+    found = None if latents else own.find_encoder()
+    inputs = Inputs(loaded, found, latents, runner)
+    report = _run(artifact, inputs)
     report = replace(report, notes=(*notes, *report.notes))
-    departures = _intermediates(report, loaded, found, user) if intermediates else None
-    stages = _budget(report, loaded, found, user) if budget else None
+    departures = _intermediates(report, inputs) if intermediates else None
+    stages = _budget(report, inputs) if budget else None
     if as_json:
         from fluxvae.cli.validate_json import report_json
 
@@ -122,17 +85,15 @@ def command(
     return 0 if report.passed else 3
 
 
-def check_draft(
-    draft: Path, weights: Weights, spec: str | None, encoder: str | None, offline: bool
-) -> None:
+def check_draft(draft: Path, weights: Weights, sources: Sources) -> None:
     """What ``convert --validate`` runs before an artifact gets its name.
 
     Raises ValidationError, naming the cases, when one is outside its limit.
     """
     from fluxvae.errors import ValidationError
 
-    found = choose_encoder(weights.variant, spec, encoder, offline=offline, kind=weights.kind)
-    report = _run(draft, weights, found, (), "auto", "all")
+    inputs = Inputs(weights, sources.find_encoder(), (), Runner("auto", "all"))
+    report = _run(draft, inputs)
     _print_report(report, to_stderr=True)
     if not report.passed:
         failed = dict.fromkeys(f"{c.case} at {c.size}" for c in report.cases if not c.passed)
@@ -141,54 +102,53 @@ def check_draft(
         )
 
 
-def _run(
-    path: Path,
-    weights: Weights,
-    encoder: Weights | None,
-    latents: tuple[Latent, ...],
-    backend: str,
-    units: str,
-) -> Report:
+@dataclass(frozen=True)
+class Inputs:
+    """What an artifact is judged with: its own weights, an encoder or the user's latents."""
+
+    weights: Weights
+    encoder: Weights | None
+    latents: tuple[Latent, ...]
+    runner: Runner
+
+
+def _run(path: Path, inputs: Inputs) -> Report:
     from fluxvae.validation.validate import validate
 
     say(f"validating {path.name} against the float32 PyTorch decoder")
     return validate(
         path,
-        weights,
-        encoder=encoder,
-        latents=latents,
-        backend=backend,
-        compute_units=units,
+        inputs.weights,
+        encoder=inputs.encoder,
+        latents=inputs.latents,
+        backend=inputs.runner.backend,
+        compute_units=inputs.runner.compute_units,
         on_case=lambda c: say(f"  {c.case} at {c.size}: {'ok' if c.passed else 'FAILED'}"),
     )
 
 
-def _intermediates(
-    report: Report, weights: Weights, encoder: Weights | None, latents: tuple[Latent, ...]
-) -> Intermediates:
+def _intermediates(report: Report, inputs: Inputs) -> Intermediates:
     from fluxvae.data.spaces import passage
     from fluxvae.validation.intermediates import compare_intermediates
     from fluxvae.validation.validate import build_cases
 
-    recipe = report.record.recipe
-    size = min(recipe.sizes)
-    case = next(build_cases(report.record, size, encoder, latents, passage(recipe, weights)))
+    recipe, weights = report.record.recipe, inputs.weights
+    size, way = min(recipe.sizes), passage(recipe, weights)
+    case = next(build_cases(report.record, size, inputs.encoder, inputs.latents, way))
     say(f"comparing every operation on {case.name} at {size}")
     return compare_intermediates(report.path, report.record, weights, case.latent, size)
 
 
-def _budget(
-    report: Report, weights: Weights, encoder: Weights | None, latents: tuple[Latent, ...]
-) -> Budget:
+def _budget(report: Report, inputs: Inputs) -> Budget:
     from fluxvae.validation.budget import error_budget
 
     say("converting the same decoder without compression, and at float32")
     return error_budget(
         report.path,
         report.record,
-        weights,
-        encoder=encoder,
-        latents=latents,
+        inputs.weights,
+        encoder=inputs.encoder,
+        latents=inputs.latents,
         backend=report.backend,
         compute_units=report.compute_units or "all",
     )

@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.encoders import choose_encoder, say_notes
-from fluxvae.cli.harness import (
-    find_harness,
-    function_option,
-    harness_option,
-    number,
-    units_option,
-)
-from fluxvae.cli.options import artifact_argument, json_option, offline_option, print_json, say
+from fluxvae.cli.harness import HarnessOptions, number
+from fluxvae.cli.options import artifact_argument, json_option, option_group, print_json, say
+from fluxvae.cli.sources import OwnSources
 from fluxvae.errors import UsageError
 from fluxvae.schema import plain
 
@@ -44,29 +38,17 @@ CASES = (NORMAL, "chelsea", "coffee")
     help="What to export without --io; may be given again. [default: chelsea, where an encoder "
     "belongs to the weights, and normal]",
 )
-@function_option
 @click.option("--size", metavar="SIZES", help="Only these image sizes, such as 768 or 768,1024.")
-@click.option(
-    "--weights",
-    metavar="SOURCE",
-    help="The weights the artifact was made from; needed when they came from a file.",
-)
-@click.option("--encoder", metavar="PATH", help="Encoder that makes a photo's latent.")
-@units_option
-@harness_option
-@offline_option
+@option_group("sources", OwnSources)
+@option_group("on", HarnessOptions)
 @json_option
 def command(
     model: Path,
     bundle: Path | None,
     cases: tuple[str, ...],
-    function: str | None,
     size: str | None,
-    weights: str | None,
-    encoder: str | None,
-    units: str,
-    program: Path | None,
-    offline: bool,
+    sources: OwnSources,
+    on: HarnessOptions,
     as_json: bool,
 ) -> int:
     """Compare a compiled model (.mlmodelc) with the PyTorch decoder, through Core ML's Swift API.
@@ -85,20 +67,17 @@ def command(
     from fluxvae.device.validate import require_compiled
     from fluxvae.files import scratch
 
-    if bundle is not None and (cases or weights or encoder or size):
+    if bundle is not None and (cases or sources.weights or sources.encoder or size):
         raise UsageError(
             "--io brings latent and image: leave --case, --size, --weights and --encoder out"
         )
     require_compiled(model)
-    harness = find_harness(program)
+    harness = on.harness()
     if bundle is not None:
-        results = [_given(harness, model, bundle, function, units)]
+        results = [_given(harness, model, bundle, on)]
     else:
         with scratch(Path(tempfile.gettempdir())) as folder:
-            results = _exported(
-                harness, model, folder, cases, function, size, weights, encoder, units,
-                offline,
-            )  # fmt: skip
+            results = _exported(harness, model, folder, cases, size, sources, on)
     if as_json:
         print_json(results_json(model, results))
     else:
@@ -108,9 +87,7 @@ def command(
     return 1 if any(r.report.failures for r in results) else 0
 
 
-def _given(
-    harness: Harness, model: Path, bundle: Path, function: str | None, units: str
-) -> JobResult:
+def _given(harness: Harness, model: Path, bundle: Path, on: HarnessOptions) -> JobResult:
     from fluxvae.artifact.save import read_record
     from fluxvae.device.validate import job_for_bundle, run_job
     from fluxvae.mil.package import read_package
@@ -122,8 +99,8 @@ def _given(
             f"note: {bundle} has the limits of a decoder without compression: leave --io out to "
             f"judge {model.name} by those of its own kind"
         )
-    job = job_for_bundle(program, record, bundle, function)
-    return run_job(harness, model, job, units)
+    job = job_for_bundle(program, record, bundle, on.function)
+    return run_job(harness, model, job, on.units)
 
 
 def _exported(
@@ -131,29 +108,23 @@ def _exported(
     model: Path,
     folder: Path,
     cases: tuple[str, ...],
-    function: str | None,
     size: str | None,
-    spec: str | None,
-    encoder: str | None,
-    units: str,
-    offline: bool,
+    sources: OwnSources,
+    on: HarnessOptions,
 ) -> list[JobResult]:
     from fluxvae.artifact.open import open_artifact
     from fluxvae.device.validate import plan_jobs, validate_swift
-    from fluxvae.validation.validate import resolve_weights
 
     opened = open_artifact(model)
     program, record = opened.programs[0], opened.record
-    weights, chosen = resolve_weights(record, spec, offline=offline)
-    say_notes(weights)
+    weights, own = sources.resolve(record)
     photo = None
-    if encoder is not None or set(cases) != {NORMAL}:
-        photo = choose_encoder(
-            record.recipe.variant, chosen, encoder, offline=offline, kind=record.recipe.decoder
-        )
+    if sources.encoder is not None or set(cases) != {NORMAL}:
+        photo = own.find_encoder()
     wanted = cases or ((NORMAL,) if photo is None else ("chelsea", NORMAL))
-    jobs = list(plan_jobs(program, record, folder, function=function, sizes=size, cases=wanted))
-    return list(validate_swift(harness, model, weights, photo, iter(jobs), units, say=say))
+    jobs = plan_jobs(program, record, folder, function=on.function, sizes=size, cases=wanted)
+    planned = iter(list(jobs))  # errors before anything is computed
+    return list(validate_swift(harness, model, weights, photo, planned, on.units, say=say))
 
 
 def results_json(model: Path, results: list[JobResult]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.full import decoder_option
-from fluxvae.cli.options import ARTIFACT, json_option, offline_option, print_json
+from fluxvae.cli.options import ARTIFACT, json_option, print_json
+from fluxvae.cli.sources import decoder_option, offline_option
 from fluxvae.cli.text import rows, size_text
 from fluxvae.networks.catalog import CATALOG, Decoder, all_decoders, demo_contract, find_decoder
 

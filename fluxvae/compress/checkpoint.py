@@ -41,7 +41,7 @@ from fluxvae.compress.forms import (
 )
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.files import write_file
-from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.networks.build import build_decoder
 from fluxvae.networks.source import Weights
 from fluxvae.recipes.compression import Compression
 
@@ -230,7 +230,7 @@ def from_arrays(arrays: Arrays, data: Mapping[str, Any], weights: Weights) -> Co
 
     Raises CompressionError when an array is missing or does not fit.
     """
-    decoder = build_tiny_decoder(weights)
+    decoder = build_decoder(weights)
     try:
         forms = {name: _form(name, entry, arrays) for name, entry in data["forms"].items()}
         activations = {name: Activation(**entry) for name, entry in data["activations"].items()}
@@ -253,7 +253,7 @@ def _form(name: str, entry: Mapping[str, Any], arrays: Arrays) -> CompressedWeig
     )
 
 
-def _fill(decoder: nn.Sequential, arrays: Arrays, forms: Mapping[str, CompressedWeight]) -> None:
+def _fill(decoder: nn.Module, arrays: Arrays, forms: Mapping[str, CompressedWeight]) -> None:
     """All of the state dict; a compressed weight is what its form expands to in float32."""
     state = {
         name.removeprefix("decoder."): torch.from_numpy(array.copy())

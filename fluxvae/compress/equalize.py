@@ -13,13 +13,12 @@ of the picture when inputs have 8 bits per tensor and weights 8 bits per output 
 
 import copy
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fluxvae.compress.noise import SiteNoise
-from fluxvae.networks.tiny import Block
+from fluxvae.networks.structure import Stream, convolution, streams
 
 # Values are held against the last level as if they were this much larger: photos that were not
 # seen reach further than those that were (measured: 0.6 dB on held-out photos).
@@ -30,46 +29,12 @@ RATE = 0.05  # of Adam, on logarithms
 FLOOR = 0.05  # of the largest channel: for channels that were silent in calibration
 
 
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Channels that must share one vector of scales.
-
-    ``writers``: convolutions (rows and bias are divided) and GroupNorms (affine is divided);
-    ``readers``: convolutions whose input channels are multiplied. All are module names.
-    """
-
-    name: str
-    writers: tuple[str, ...]
-    readers: tuple[str, ...]
+def channel_groups(decoder: nn.Module) -> tuple[Stream, ...]:
+    """The streams whose channels can be scaled: of each stage and inside each block."""
+    return tuple(s for s in streams(decoder) if s.writers and s.readers and not s.norms)
 
 
-def channel_groups(decoder: nn.Sequential) -> tuple[ChannelGroup, ...]:
-    """Every group of a tiny decoder: the stream of each stage and the inside of each block."""
-    groups: list[ChannelGroup] = []
-    writers: list[str] = []
-    readers: list[str] = []
-    for name, layer in decoder.named_children():
-        if isinstance(layer, nn.Conv2d):
-            if writers:
-                groups.append(
-                    ChannelGroup(f"stream-{writers[0]}", tuple(writers), (*readers, name))
-                )
-            writers, readers = [name], []
-        elif isinstance(layer, Block):
-            writers.append(f"{name}.conv.4")
-            readers.append(f"{name}.conv.0")
-            for index in (0, 2):
-                inside = f"{name}.conv.{index}"
-                groups.append(ChannelGroup(inside, (inside,), (f"{name}.conv.{index + 2}",)))
-            if layer.pool is not None:
-                norm = f"{name}.pool.1"
-                groups.append(ChannelGroup(norm, (norm,), (f"{name}.pool.3",)))
-                writers.append(f"{name}.pool.3")
-                readers.append(f"{name}.pool.0")
-    return tuple(groups)
-
-
-def apply_scales(decoder: nn.Sequential, scales: Mapping[str, Tensor]) -> nn.Sequential:
+def apply_scales(decoder: nn.Module, scales: Mapping[str, Tensor]) -> nn.Module:
     """A copy of ``decoder`` with each group's channels divided by its scales (C,), all positive.
 
     Groups not named keep theirs. Computed in float64 and rounded to the decoder's own dtype.
@@ -97,7 +62,7 @@ def _scale_(parameter: object, scale: Tensor, axis: int) -> None:
 
 
 def scaled_noise(
-    decoder: nn.Sequential, noise: Mapping[str, SiteNoise], scales: Mapping[str, Tensor]
+    decoder: nn.Module, noise: Mapping[str, SiteNoise], scales: Mapping[str, Tensor]
 ) -> dict[str, SiteNoise]:
     """What ``measure_noise`` gives for ``apply_scales(decoder, scales)``, without measuring."""
     ones = {name: torch.ones(()) for name in noise}
@@ -124,7 +89,7 @@ def scaled_noise(
 
 
 def choose_scales(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     noise: Mapping[str, SiteNoise],
     *,
     quantized: Collection[str],
@@ -147,7 +112,7 @@ def choose_scales(
 
 
 def predicted_error(
-    decoder: nn.Sequential, name: str, noise: SiteNoise, kind: str, *, steps: int = 60
+    decoder: nn.Module, name: str, noise: SiteNoise, kind: str, *, steps: int = 60
 ) -> float:
     """Mean squared error of the picture with this convolution alone in int8, at its best steps."""
     weight = _weight(decoder, name)
@@ -253,7 +218,5 @@ def _summary(noise: SiteNoise, *, groups: int = 96, tails: int = 32) -> tuple[Te
     return torch.cat(parts[0] + means), torch.cat(parts[1] + sums)
 
 
-def _weight(decoder: nn.Sequential, name: str) -> Tensor:
-    conv = decoder.get_submodule(name)
-    assert isinstance(conv, nn.Conv2d)
-    return conv.weight.detach().float()
+def _weight(decoder: nn.Module, name: str) -> Tensor:
+    return convolution(decoder, name).weight.detach().float()

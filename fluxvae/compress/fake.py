@@ -22,7 +22,7 @@ from fluxvae.compress.forms import (
 from fluxvae.errors import CompressionError
 
 
-def simulate(compressed: CompressedDecoder, precision: str) -> nn.Sequential:
+def simulate(compressed: CompressedDecoder, precision: str) -> nn.Module:
     """A fresh decoder that computes what the written package computes, in float32.
 
     Module names are those of ``compressed.decoder``. ``precision`` ``float16`` rounds weights and
@@ -168,7 +168,7 @@ class FakeQuantConv2d(nn.Conv2d):
         return self._conv_forward(x, weight, self.bias)
 
 
-def forms_of(decoder: nn.Sequential) -> tuple[dict[str, Quantized], dict[str, Activation]]:
+def forms_of(decoder: nn.Module) -> tuple[dict[str, Quantized], dict[str, Activation]]:
     """The forms of every FakeQuantConv2d of a decoder, by module name."""
     found = {
         name: module.forms()

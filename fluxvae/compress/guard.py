@@ -13,11 +13,11 @@ import numpy as np
 from torch import nn
 
 from fluxvae.compress.forms import Activation, CompressedDecoder, as_stored, dense
-from fluxvae.compress.sites import conv_sites
 from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature, Function, Op, Program, Ref, Signature
+from fluxvae.networks.structure import conv_sites
 
 # coremltools 9.0 makes values that fp16 would flush to zero the smallest number it has, in tensors
 # below 400 elements (_check_underflow_to_zero): so a bias can be.
@@ -38,7 +38,7 @@ class _Asked:
     activation: Activation | None
 
 
-def check_weights(package: Path, asked: CompressedDecoder | nn.Sequential, precision: str) -> None:
+def check_weights(package: Path, asked: CompressedDecoder | nn.Module, precision: str) -> None:
     """Read a saved ``.mlpackage`` back and compare every convolution with what was asked.
 
     ``asked``: the compressed decoder, or a plain one whose weights were to be kept as they are;

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluxvae.compress.forms import CompressedWeight
-from fluxvae.compress.sites import Site, conv_sites
 from fluxvae.errors import CompressionError
-from fluxvae.networks.tiny import Block, LatentClamp
+from fluxvae.networks.structure import Residual, Site, Step, conv_sites, steps
 
 DAMPING = 0.01  # of the Gram matrix's mean diagonal
 
@@ -72,10 +71,10 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Walked:
+class Fitted:
     """``decoder`` with each solution's weight and bias; ``weights``: forms by module name."""
 
-    decoder: nn.Sequential
+    decoder: nn.Module
     weights: Mapping[str, CompressedWeight] = field(default_factory=dict)
 
 
@@ -84,7 +83,7 @@ Pair = tuple[Tensor, Tensor]  # a map (1, C, h, w) of the reference and of the c
 
 @torch.no_grad()
 def compress_layerwise(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     latents: Iterable[np.ndarray],
     solve: Callable[[Problem], Solution],
     *,
@@ -92,7 +91,7 @@ def compress_layerwise(
     positions: int = 40_000,
     window: int = 128,
     damping: float = DAMPING,
-) -> Walked:
+) -> Fitted:
     """Solve every convolution of a tiny decoder in execution order.
 
     ``latents``: float32 (1, C, h, w), sizes may differ. ``quantize_input`` rounds each
@@ -107,59 +106,57 @@ def compress_layerwise(
             "error-compensated compression needs calibration latents, got none: give some, or use "
             "the plain method"
         )
-    walk = _Walk(
-        copy.deepcopy(decoder),
-        {site.name: site for site in conv_sites(decoder)},
+    made = copy.deepcopy(decoder)
+    run = _LayerwisePass(
+        {site.name: site for site in conv_sites(made)},
         solve,
         quantize_input or (lambda _site, x: x),
         positions,
+        window,
         damping,
     )
-    for name, layer in walk.decoder.named_children():
-        if isinstance(layer, nn.Conv2d):
-            pairs = walk.conv(name, layer, pairs)
-        elif isinstance(layer, Block):
-            pairs = walk.block(name, layer, pairs)
-        elif isinstance(layer, nn.Upsample):
-            pairs = _cut(_both(layer, pairs), window)
-        elif isinstance(layer, nn.ReLU | LatentClamp):
-            pairs = _both(layer, pairs)
-        else:
-            raise CompressionError(f"layer {name}: no rule for a {type(layer).__name__}")
-    return Walked(walk.decoder, walk.forms)
+    run.row(steps(made), pairs)
+    return Fitted(made, run.forms)
 
 
 @dataclass
-class _Walk:
-    """The decoder being changed in place, and what the steps share."""
+class _LayerwisePass:
+    """What the steps share. The decoder's weights are changed in place."""
 
-    decoder: nn.Sequential
     sites: Mapping[str, Site]
     solve: Callable[[Problem], Solution]
     quantize_input: Callable[[Site, Tensor], Tensor]
     positions: int
+    window: int
     damping: float
     forms: dict[str, CompressedWeight] = field(default_factory=dict)
 
-    def block(self, name: str, block: Block, pairs: list[Pair]) -> list[Pair]:
-        if block.pool is not None:
-            pairs = self._branch(f"{name}.pool", block.pool, pairs)
-        return _both(block.fuse, self._branch(f"{name}.conv", block.conv, pairs))
-
-    def _branch(self, name: str, layers: nn.Sequential, skip: list[Pair]) -> list[Pair]:
-        """The branch's output plus its input, for both runs."""
-        pairs = skip
-        last = len(layers) - 1
-        for index, layer in enumerate(layers):
-            if isinstance(layer, nn.Conv2d):
-                added = skip if index == last else None
-                pairs = self.conv(f"{name}.{index}", layer, pairs, added)
+    def row(
+        self, row: Sequence[Step], pairs: list[Pair], skip: Sequence[Pair] | None = None
+    ) -> list[Pair]:
+        """The outputs of both runs; the last step's are to be added to ``skip``."""
+        for step in row:
+            if isinstance(step, Residual):
+                pairs = self._residual(step, pairs)
+            elif isinstance(step.run, nn.Conv2d):
+                added = skip if step is row[-1] else None
+                pairs = self._conv(step.name, step.run, pairs, added)
+            elif step.parts or (step.name and isinstance(step.run, nn.Linear)):
+                raise CompressionError(f"layer {step.name}: no rule for layers without a kernel")
             else:
-                pairs = _both(layer, pairs)
-        return [(a + s, b + t) for (a, b), (s, t) in zip(pairs, skip, strict=True)]
+                pairs = [(step.run(a), step.run(b)) for a, b in pairs]
+                if isinstance(step.run, nn.Upsample):
+                    pairs = _cut(pairs, self.window)
+        return pairs
 
-    def conv(
-        self, name: str, conv: nn.Conv2d, pairs: list[Pair], skip: Sequence[Pair] | None = None
+    def _residual(self, step: Residual, pairs: list[Pair]) -> list[Pair]:
+        """The branch's output plus its input, for both runs."""
+        skip = pairs if step.shortcut is None else self.row((step.shortcut,), pairs)
+        branch = self.row(step.branch, pairs, skip)
+        return [(a + s, b + t) for (a, b), (s, t) in zip(branch, skip, strict=True)]
+
+    def _conv(
+        self, name: str, conv: nn.Conv2d, pairs: list[Pair], skip: Sequence[Pair] | None
     ) -> list[Pair]:
         """Solve one convolution, leave the solution in the decoder; the outputs of both runs."""
         site = self.sites[name]
@@ -265,10 +262,6 @@ def _problem(site: Site, conv: nn.Conv2d, moments: _Moments, damping: float) -> 
         inputs_mean=inputs,
         target_mean=errors + rows @ inputs + bias,
     )
-
-
-def _both(layer: nn.Module, pairs: Sequence[Pair]) -> list[Pair]:
-    return [(layer(a), layer(b)) for a, b in pairs]
 
 
 def _cut(pairs: Sequence[Pair], window: int) -> list[Pair]:

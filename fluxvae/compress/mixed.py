@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.forms import CompressedDecoder, Scheme
 from fluxvae.compress.plain import compensated_decoder, plain_decoder
-from fluxvae.compress.schemes import Scheme
 from fluxvae.compress.sensitivity import (
     Option,
     best_within,
@@ -24,9 +23,9 @@ from fluxvae.compress.sensitivity import (
     middle,
     other_bytes,
 )
-from fluxvae.compress.sites import conv_sites
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
+from fluxvae.networks.structure import conv_sites
 from fluxvae.recipes.compression import Compression, parse_budget
 
 Log = Callable[[str], None]
@@ -80,7 +79,7 @@ class Allocation:
             raise ValueError(f"expected bits of {list(known)} for granularity {granularity}")
         return cls(compression, granularity, dict(bits), dict(measured))
 
-    def schemes(self, decoder: nn.Sequential) -> dict[str, Scheme]:
+    def schemes(self, decoder: nn.Module) -> dict[str, Scheme]:
         """By module name. Raises CompressionError where the decoder has other convolutions."""
         names = [site.name for site in conv_sites(decoder)]
         if set(names) != set(self.bits):
@@ -93,7 +92,7 @@ class Allocation:
 
 
 def compress_mixed(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     compression: Compression,
     granularity: str,
     precision: str,
@@ -113,7 +112,7 @@ def compress_mixed(
 
 
 def compress_allocation(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     allocation: Allocation,
     precision: str,
     calibration: Calibration,
@@ -138,7 +137,7 @@ def compress_allocation(
 
 
 def allocate(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     compression: Compression,
     granularity: str,
     precision: str,
@@ -246,7 +245,7 @@ class _Trials:
 
     def __init__(
         self,
-        decoder: nn.Sequential,
+        decoder: nn.Module,
         method: str,
         precision: str,
         latents: Sequence[np.ndarray],
@@ -279,13 +278,13 @@ class _Trials:
         return _psnr(sum(errors) / len(errors))
 
     @torch.no_grad()
-    def _error(self, decoder: nn.Sequential, place: int) -> float:
+    def _error(self, decoder: nn.Module, place: int) -> float:
         picture = decoder(torch.from_numpy(self._latents[place]))
         return float((picture - self._pictures[place]).double().square().mean())
 
 
 def _compressed(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     schemes: Mapping[str, Scheme],
     method: str,
     precision: str,

@@ -6,9 +6,8 @@ tables see ``kmeans``, which finds the error that its k-means finds or less.
 
 import numpy as np
 
-from fluxvae.compress.forms import CompressedWeight, Palettized, Quantized, to_float16
+from fluxvae.compress.forms import CompressedWeight, Palettized, Quantized, Scheme, to_float16
 from fluxvae.compress.kmeans import kmeans
-from fluxvae.compress.schemes import Scheme
 from fluxvae.errors import CompressionError
 
 # coremltools' default weight_threshold: it leaves constants of fewer elements as they are.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fluxvae.compress.sites import Site, conv_sites
+from fluxvae.networks.structure import Site, conv_sites, convolution
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SiteNoise:
 
 
 def measure_noise(
-    decoder: nn.Sequential, latents: Sequence[np.ndarray], *, positions: int = 4096, seed: int = 0
+    decoder: nn.Module, latents: Sequence[np.ndarray], *, positions: int = 4096, seed: int = 0
 ) -> dict[str, SiteNoise]:
     """Gains of every convolution of ``decoder``, by site name.
 
@@ -68,7 +68,7 @@ def _collect(parts: Sequence[tuple[Tensor, ...]]) -> SiteNoise:
 
 
 def _probe(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     sites: Sequence[Site],
     latent: Tensor,
     each: int,
@@ -78,7 +78,7 @@ def _probe(
     with torch.enable_grad(), _tapped(decoder, sites) as taps:
         picture = decoder(latent)
         signs = torch.randint(0, 2, picture.shape, generator=generator).float() * 2 - 1
-        weights = [_conv(decoder, site).weight for site in sites]
+        weights = [convolution(decoder, site.name).weight for site in sites]
         slopes = torch.autograd.grad(
             picture, [taps[site.name] for site in sites] + weights, grad_outputs=signs
         )
@@ -96,7 +96,7 @@ def _probe(
 
 
 @contextmanager
-def _tapped(decoder: nn.Sequential, sites: Sequence[Site]) -> Iterator[Mapping[str, Tensor]]:
+def _tapped(decoder: nn.Module, sites: Sequence[Site]) -> Iterator[Mapping[str, Tensor]]:
     """Give each convolution a copy of its input that collects the gradient of this path alone."""
     taps: dict[str, Tensor] = {}
 
@@ -110,8 +110,8 @@ def _tapped(decoder: nn.Sequential, sites: Sequence[Site]) -> Iterator[Mapping[s
 
         return hook
 
-    handles = [_conv(decoder, s).register_forward_pre_hook(tap(s.name)) for s in sites]
-    convs = [_conv(decoder, site) for site in sites]
+    handles = [convolution(decoder, s.name).register_forward_pre_hook(tap(s.name)) for s in sites]
+    convs = [convolution(decoder, site.name) for site in sites]
     before = [conv.weight.requires_grad for conv in convs]
     try:
         for conv in convs:
@@ -122,9 +122,3 @@ def _tapped(decoder: nn.Sequential, sites: Sequence[Site]) -> Iterator[Mapping[s
             handle.remove()
         for conv, flag in zip(convs, before, strict=True):
             conv.weight.requires_grad_(flag)
-
-
-def _conv(decoder: nn.Sequential, site: Site) -> nn.Conv2d:
-    conv = decoder.get_submodule(site.name)
-    assert isinstance(conv, nn.Conv2d)
-    return conv

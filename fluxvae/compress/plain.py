@@ -10,21 +10,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from fluxvae.compress.compensate import compensated
-from fluxvae.compress.forms import CompressedDecoder, dense
+from fluxvae.compress.forms import INTEGER_BITS, CompressedDecoder, Scheme, dense
+from fluxvae.compress.gptq import compensated
 from fluxvae.compress.layerwise import Problem, Solution, compress_layerwise
 from fluxvae.compress.nearest import SMALLEST, plain_form
-from fluxvae.compress.schemes import INTEGER_BITS, Scheme
-from fluxvae.compress.sites import conv_sites
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
+from fluxvae.networks.structure import conv_sites, convolution
 from fluxvae.recipes.compression import Compression
 
 Log = Callable[[str], None]
 
 
 def compress_weights(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     compression: Compression,
     granularity: str,
     precision: str,
@@ -62,25 +61,24 @@ def compress_weights(
 
 
 def plain_decoder(
-    decoder: nn.Sequential, schemes: Mapping[str, Scheme], precision: str
+    decoder: nn.Module, schemes: Mapping[str, Scheme], precision: str
 ) -> CompressedDecoder:
     """Each convolution by its scheme (by module name); few weights stay float, as coremltools'."""
     made = copy.deepcopy(decoder)
     forms = {}
     for site in conv_sites(made):
-        convolution = made.get_submodule(site.name)
-        assert isinstance(convolution, nn.Conv2d)
-        if convolution.weight.numel() < SMALLEST:
+        weight = convolution(made, site.name).weight
+        if weight.numel() < SMALLEST:
             continue
-        form = plain_form(convolution.weight.detach().numpy(), schemes[site.name])
+        form = plain_form(weight.detach().numpy(), schemes[site.name])
         forms[site.name] = form
         with torch.no_grad():
-            convolution.weight.copy_(torch.from_numpy(dense(form, precision)))
+            weight.copy_(torch.from_numpy(dense(form, precision)))
     return CompressedDecoder(made, forms, notes={"method": "plain"})
 
 
 def compensated_decoder(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     schemes: Mapping[str, Scheme],
     precision: str,
     latents: Sequence[np.ndarray],
@@ -90,10 +88,10 @@ def compensated_decoder(
     order = [site.name for site in conv_sites(decoder)]
 
     def solve(problem: Problem) -> Solution:
-        place = order.index(problem.site.name) + 1
-        if place % 10 == 0 or place == len(order):
-            log(f"fitting weights: convolution {place} of {len(order)}")
+        number = order.index(problem.site.name) + 1
+        if number % 10 == 0 or number == len(order):
+            log(f"fitting weights: convolution {number} of {len(order)}")
         return compensated(problem, schemes[problem.site.name], precision)
 
-    walked = compress_layerwise(decoder, latents, solve)
-    return CompressedDecoder(walked.decoder, walked.weights)
+    fitted = compress_layerwise(decoder, latents, solve)
+    return CompressedDecoder(fitted.decoder, fitted.weights)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from fluxvae.compress.forms import Scheme
 from fluxvae.compress.kmeans import kmeans
 from fluxvae.compress.noise import measure_noise
-from fluxvae.compress.schemes import Scheme
-from fluxvae.compress.sites import Site, conv_sites
+from fluxvae.networks.structure import Site, conv_sites, convolution
 
 WINDOW = 16  # of latent pixels a side: gains are measured on this middle of each latent
 BLOB = 64  # bytes: blobs of a weight file start at multiples of it, each after a record of its size
@@ -29,7 +29,7 @@ class Option:
 
 
 def measure_options(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     granularity: str,
     choices: Sequence[int],
     precision: str,
@@ -42,9 +42,13 @@ def measure_options(
     gains = measure_noise(decoder, [middle(latent, WINDOW) for latent in latents])
     found: dict[str, tuple[Option, ...]] = {}
     for site in conv_sites(decoder):
-        convolution = decoder.get_submodule(site.name)
-        assert isinstance(convolution, nn.Conv2d)
-        rows = convolution.weight.detach().double().numpy().reshape(site.shape[0], -1)
+        rows = (
+            convolution(decoder, site.name)
+            .weight.detach()
+            .double()
+            .numpy()
+            .reshape(site.shape[0], -1)
+        )
         gain = gains[site.name].weight_gains.double().numpy().reshape(rows.shape)
         schemes = [Scheme("palette", bits, granularity) for bits in choices]
         found[site.name] = tuple(
@@ -54,7 +58,7 @@ def measure_options(
     return found
 
 
-def other_bytes(decoder: nn.Sequential, precision: str) -> int:
+def other_bytes(decoder: nn.Module, precision: str) -> int:
     """Bytes of a weight file beside the convolutions' weights, as an upper bound.
 
     Biases and affine parameters of norms, for each of which coremltools also stores a mean and a

@@ -5,15 +5,20 @@ arithmetic stay float within the share that the recipe leaves, ranges are those 
 each convolution is then refitted to the inputs that the ones before it really give.
 ``plain``: what coremltools does with all statistics at hand: ranges that just hold the extremes,
 weights rounded to nearest, every convolution.
+
+Ranges are of kinds: ``symmetric`` (int8, zero at 0, as coremltools' ``linear_symmetric``) and
+``zero-point`` (uint8, 255 steps over the range, which after a ReLU starts at 0; the type that
+coremltools' torch quantizer writes after a ReLU). ``minmax`` is coremltools' arithmetic;
+``least_error`` gives up rare extremes for finer steps where that shows less in the picture.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from fluxvae.compress.compensate import compensated
 from fluxvae.compress.equalize import (
     MARGIN,
     apply_scales,
@@ -22,21 +27,23 @@ from fluxvae.compress.equalize import (
     scaled_noise,
 )
 from fluxvae.compress.fake import rounded
-from fluxvae.compress.forms import Activation, CompressedDecoder
+from fluxvae.compress.forms import Activation, CompressedDecoder, Scheme, to_float16
+from fluxvae.compress.gptq import compensated
 from fluxvae.compress.layerwise import Problem, Solution, compress_layerwise
 from fluxvae.compress.nearest import plain_form
 from fluxvae.compress.noise import SiteNoise, measure_noise
-from fluxvae.compress.ranges import input_extremes, least_error_ranges, minmax
-from fluxvae.compress.schemes import Scheme
-from fluxvae.compress.sites import Site, conv_sites
+from fluxvae.compress.sensitivity import WINDOW, middle
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
+from fluxvae.networks.structure import Site, conv_sites, convolution
 from fluxvae.recipes.compression import Compression
 
 Log = Callable[[str], object]
 
 INT8 = Scheme("int8", 8, "channel")
-WINDOW = 16  # of latent pixels a side: errors are probed on this middle of each latent
+LEAST_STEP = float(np.finfo(np.float16).tiny)
+# Of the extremes. Photos that were not seen reach past those that were; see ``least_error``.
+FRACTIONS = tuple(float(f) for f in np.geomspace(0.3, 1.3, 23))
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Effort:
 
 
 def quantize_w8a8(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     compression: Compression,
     precision: str,
     calibration: Calibration,
@@ -92,20 +99,21 @@ def int8_share(sites: Sequence[Site], quantized: Mapping[str, object]) -> float:
 
 
 def _plain(
-    decoder: nn.Sequential, compression: Compression, latents: Sequence[np.ndarray]
+    decoder: nn.Module, compression: Compression, latents: Sequence[np.ndarray]
 ) -> CompressedDecoder:
     activations = {
         name: minmax(low, high, compression.activations)
         for name, (low, high) in input_extremes(decoder, latents).items()
     }
     weights = {
-        name: plain_form(_conv(decoder, name).weight.detach().numpy(), INT8) for name in activations
+        name: plain_form(convolution(decoder, name).weight.detach().numpy(), INT8)
+        for name in activations
     }
     return CompressedDecoder(decoder, weights, activations)
 
 
 def _compensated(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     compression: Compression,
     precision: str,
     latents: Sequence[np.ndarray],
@@ -116,7 +124,7 @@ def _compensated(
     sites = conv_sites(decoder)
     log(f"W8A8: measuring what rounding shows, on {len(latents)} latents")
     noise = measure_noise(
-        decoder, [_middle(latent) for latent in latents], positions=effort.samples
+        decoder, [middle(latent, WINDOW) for latent in latents], positions=effort.samples
     )
     log("W8A8: choosing what stays float")
     every = [site.name for site in sites]
@@ -127,9 +135,9 @@ def _compensated(
     scales = choose_scales(decoder, noise, quantized=chosen, kind=kind, steps=effort.steps)
     equal = apply_scales(decoder, scales)
     noise = scaled_noise(decoder, noise, scales)
-    activations = least_error_ranges(noise, chosen, kind, margin=MARGIN)
+    activations = {name: least_error(noise[name], kind, margin=MARGIN) for name in chosen}
     log("W8A8: fitting weights layer by layer")
-    return _walked(equal, activations, precision, latents, effort)
+    return _fitted(equal, activations, precision, latents, effort)
 
 
 def choose_int8(
@@ -152,7 +160,7 @@ def choose_int8(
 
 
 def _errors(
-    decoder: nn.Sequential,
+    decoder: nn.Module,
     noise: Mapping[str, SiteNoise],
     scales: Mapping[str, Tensor],
     kind: str,
@@ -162,8 +170,8 @@ def _errors(
     return {name: predicted_error(equal, name, one, kind) for name, one in scaled.items()}
 
 
-def _walked(
-    decoder: nn.Sequential,
+def _fitted(
+    decoder: nn.Module,
     activations: Mapping[str, Activation],
     precision: str,
     latents: Sequence[np.ndarray],
@@ -178,18 +186,85 @@ def _walked(
         activation = activations.get(site.name)
         return x if activation is None else rounded(x, activation)
 
-    walked = compress_layerwise(
+    fitted = compress_layerwise(
         decoder, latents, solve, quantize_input=quantize_input, positions=effort.positions
     )
-    return CompressedDecoder(walked.decoder, walked.weights, activations)
+    return CompressedDecoder(fitted.decoder, fitted.weights, activations)
 
 
-def _middle(latent: np.ndarray) -> np.ndarray:
-    top, left = (max(0, side - WINDOW) // 2 for side in latent.shape[2:])
-    return np.ascontiguousarray(latent[:, :, top : top + WINDOW, left : left + WINDOW])
+def input_extremes(
+    decoder: nn.Module, latents: Sequence[np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Least and largest value of each convolution's input over all latents, by site name.
+
+    ``latents`` float32 (1, C, h, w). All samples count; coremltools 9.0's own calibration
+    (``_update_tensor_range``) forgets all but the last.
+    """
+    found: dict[str, tuple[float, float]] = {}
+
+    def watch(name: str):  # type: ignore[no-untyped-def]
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            low, high = found.get(name, (float("inf"), float("-inf")))
+            least, largest = torch.aminmax(args[0])
+            found[name] = (min(low, float(least)), max(high, float(largest)))
+
+        return hook
+
+    handles = [
+        decoder.get_submodule(site.name).register_forward_pre_hook(watch(site.name))
+        for site in conv_sites(decoder)
+    ]
+    try:
+        with torch.no_grad():
+            for latent in latents:
+                decoder(torch.from_numpy(latent))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
-def _conv(decoder: nn.Sequential, name: str) -> nn.Conv2d:
-    conv = decoder.get_submodule(name)
-    assert isinstance(conv, nn.Conv2d)
-    return conv
+def minmax(low: float, high: float, kind: str) -> Activation:
+    """The Activation that just holds ``low`` to ``high`` (and 0, which padding needs exactly)."""
+    if kind == "symmetric":
+        return Activation(_step(max(-low, high) / 127))
+    low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        return Activation(LEAST_STEP, 0, "uint8")
+    zero_point = round(-255 * low / (high - low))  # with the step as it is before rounding
+    return Activation(_step((high - low) / 255), min(255, max(0, zero_point)), "uint8")
+
+
+def least_error(noise: SiteNoise, kind: str, *, margin: float = 1.0) -> Activation:
+    """The Activation whose rounding shows least in the picture (squared errors times gains).
+
+    Ranges between 0.3 and 1.3 times the extremes are tried, both ends apart where there is a zero
+    point. ``margin`` above 1: values are held against the range's ends as if they were that much
+    larger, for photos that reach further than calibration did.
+    """
+    values, gains = noise.values, noise.gains.mean(0)
+    low, high = min(0.0, float(noise.low.min())), max(0.0, float(noise.high.max()))
+    lows = FRACTIONS if kind == "zero-point" and low < 0 else (1.0,)
+    tried = {
+        minmax(low * f, high * g, kind) if len(lows) > 1 else minmax(low * g, high * g, kind): None
+        for f in lows
+        for g in FRACTIONS
+    }
+    return min(tried, key=lambda a: _shown(values, gains, a, margin))
+
+
+def _shown(values: Tensor, gains: Tensor, activation: Activation, margin: float) -> float:
+    inside = rounded(values, activation)
+    if margin == 1:
+        return float((inside - values).square().mean(0) @ gains)
+    ends = rounded(torch.tensor([-1e30, 1e30]), activation)
+    step = activation.scale
+    wide = values * margin
+    beyond = (wide - wide.clamp(float(ends[0]) - step / 2, float(ends[1]) + step / 2)).square()
+    held = values.clamp(float(ends[0]), float(ends[1]))
+    return float(((inside - held).square() + beyond).mean(0) @ gains)
+
+
+def _step(value: float) -> float:
+    """Exact in float16 and never less than its least normal number."""
+    return max(LEAST_STEP, float(to_float16(np.array([value]))[0]))

@@ -22,7 +22,6 @@ from fluxvae.data.photos import CALIBRATION_PHOTOS, photo_image
 from fluxvae.data.spaces import passage
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_encoder
-from fluxvae.networks.kl import KLDecoder
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import SCALE, Recipe, Size, parse_attention, parse_sizes
 
@@ -63,7 +62,6 @@ def make_safe(
     latents = probe_latents(weights, encoder, Size(SIDE, SIDE), recipe, count=count)
     tensors = [torch.from_numpy(latent.values) for latent in latents]
     if mode == "rescale":
-        assert isinstance(decoder, KLDecoder)
         exponents = choose_exponents(decoder, tensors)
         decoder = rescaled(decoder, exponents)
         notes: dict[str, Any] = {
@@ -80,7 +78,6 @@ def as_recorded(decoder: nn.Module, notes: Mapping[str, Any]) -> nn.Module:
     exponents = notes.get("exponents")
     if not exponents:
         return decoder
-    assert isinstance(decoder, KLDecoder)
     return rescaled(decoder, {name: tuple(powers) for name, powers in exponents.items()})
 
 

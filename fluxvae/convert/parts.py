@@ -25,10 +25,10 @@ from fluxvae.convert.rewrite.split import (
     count_norms,
     front_and_up,
     halves,
-    reach,
 )
 from fluxvae.errors import ConvertError
 from fluxvae.files import scratch
+from fluxvae.networks.structure import receptive_field
 from fluxvae.recipes import Recipe, Size, latent_shape
 
 FEATURES = "features"  # what one part hands to the next, NCHW
@@ -110,8 +110,9 @@ def write_tiled(
     iOS 18 / macOS 15, is what the Swift library needs anyway.
     """
     front, up = front_and_up(prepared(decoder, recipe, recipe.sizes[0]))
-    if reach(up) != recipe.halo:
-        raise ConvertError(f"a tile's halo would be {reach(up)} latent pixels, not {recipe.halo}")
+    halo = receptive_field(up)
+    if halo != recipe.halo:
+        raise ConvertError(f"a tile's halo would be {halo} latent pixels, not {recipe.halo}")
     seam = seam_dtype(recipe)
     norms, groups = count_norms(up)
     functions = []

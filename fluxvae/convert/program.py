@@ -28,8 +28,8 @@ from fluxvae.convert.rewrite.layouts import (
     NHWCOutput,
     PixelOutput,
     PlanarOutput,
+    nhwc_inside,
 )
-from fluxvae.convert.rewrite.nhwc import nhwc_inside
 from fluxvae.errors import ConvertError
 from fluxvae.files import scratch
 from fluxvae.networks.catalog import find_decoder

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from fluxvae.errors import WeightsError
-from fluxvae.networks.kl import NO_STATISTICS, STATISTICS_EPS
+from fluxvae.networks.kl_keys import NO_STATISTICS, STATISTICS_EPS
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.axes import FIRST, LatentInput

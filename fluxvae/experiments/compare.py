@@ -20,7 +20,7 @@ from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.data.calibration import Calibration, encode, read_folder
 from fluxvae.data.photos import EVALUATION_PHOTOS, crop_image, photo_image
 from fluxvae.errors import OutputError, UsageError
-from fluxvae.experiments.steps import compress
+from fluxvae.experiments.steps import compressed_for
 from fluxvae.files import file_sha256, size_of
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
@@ -131,7 +131,7 @@ class Maker:
                 assert self.checkpoint is not None
                 found = load_checkpoint(self.checkpoint, self.weights, compression)
             else:
-                found = compress(self.weights, recipe, self.calibration, self.log)
+                found = compressed_for(self.weights, recipe, self.calibration, self.log)
             self.solved[key] = replace(found, notes={**found.notes, **self._source(recipe)})
         return self.solved[key]
 

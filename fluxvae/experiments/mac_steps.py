@@ -16,7 +16,7 @@ from fluxvae.device.compile import NOT_SHOWN, compile_model, compiled_path
 from fluxvae.device.harness import Harness, run_harness
 from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
-from fluxvae.experiments.steps import bench_settings, compress, plan
+from fluxvae.experiments.steps import bench_settings, compressed_for, plan
 from fluxvae.files import size_of
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
@@ -73,7 +73,7 @@ def convert_step(place: Place, task: Task) -> dict[str, Any]:
     A compression is one that looks at no latents (``plain``).
     """
     weights, recipe = place.weights, place.recipe
-    compressed = None if recipe.compression is None else compress(weights, recipe, None)
+    compressed = None if recipe.compression is None else compressed_for(weights, recipe, None)
     path = save_artifact(weights, recipe, place.package, compressed=compressed, overwrite=True)
     return {"bytes": size_of(path)}
 

@@ -1,7 +1,7 @@
 """What is done for a cell, one function a step: solve, stage, make (convert and judge), measure.
 
-Everything is done with the threads that the job says, so that equal jobs give equal bits. What a
-Mac report does of it, it does by the same functions: ``compress``, ``bench_settings``, ``plan``.
+Everything is done with the threads that the job says, so that equal jobs give equal bits. A Mac
+report uses ``compressed_for``, ``bench_settings`` and ``plan`` too.
 """
 
 import sys
@@ -17,9 +17,9 @@ import torch
 from fluxvae.artifact.backends import choose_backend, make_runner
 from fluxvae.artifact.open import Artifact, open_artifact
 from fluxvae.artifact.save_parts import save_any
+from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.compress.pipeline import compress_decoder
 from fluxvae.convert.laps import timed
 from fluxvae.convert.program import write_model
 from fluxvae.data.calibration import Calibration, calibration_of
@@ -39,7 +39,7 @@ from fluxvae.experiments.plan import last_stage, tool_versions
 from fluxvae.experiments.supply import cases, latents, load_weights_file
 from fluxvae.files import files_of, read_text, size_of, write_text
 from fluxvae.mil.package import read_package
-from fluxvae.networks.build import build_decoder, build_tiny_decoder
+from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
@@ -64,7 +64,7 @@ def check_tools(job: Job) -> None:
         raise ToolError(f"this worker has {', '.join(wrong)}: install the same versions everywhere")
 
 
-def compress(
+def compressed_for(
     weights: Weights,
     recipe: Recipe,
     calibration: Calibration | None,
@@ -73,7 +73,7 @@ def compress(
     """The compressed decoder of ``recipe``; a calibration that it looked at is in its notes."""
     assert recipe.compression is not None
     seen = calibration if recipe.compression.needs_calibration else None
-    found = compress_decoder(build_tiny_decoder(weights), recipe, seen, log=log)
+    found = compress(build_decoder(weights), recipe, seen, log=log)
     if seen is None:
         return found
     source = {"calibration": {"name": seen.name, "digest": seen.digest}}
@@ -88,7 +88,7 @@ def solve(job: Job, out: Path) -> None:
     if recipe.compression.needs_calibration:
         seen = calibration_of("photos", list(latents(job, calibration=True).values()))
     began = time.monotonic()
-    found = compress(weights, recipe, seen, print)
+    found = compressed_for(weights, recipe, seen, print)
     took = {"seconds": time.monotonic() - began}
     save_checkpoint(out / SOLVED, found, weights, recipe.compression, took)
 

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,27 @@ def ml_program(
         functions={name: function for name, (function, _) in both.items()},
         signatures={name: both[name][1] for name in signatures},
         default_function=default,
-        metadata=read_metadata(description),
+        metadata=_metadata(description),
         path=path,
     )
 
 
-def read_metadata(description: Any) -> Metadata:
+def single_program(
+    kind: str, model: Any, function: Function, signature: Signature, path: Path
+) -> Program:
+    """A Program of one function from a Model message that is not an ML Program."""
+    return Program(
+        kind=kind,
+        specification=model.specificationVersion,
+        functions={function.name: function},
+        signatures={function.name: signature},
+        default_function=function.name,
+        metadata=_metadata(model.description),
+        path=path,
+    )
+
+
+def _metadata(description: Any) -> Metadata:
     """Author, licence, version, text and user-defined entries."""
     m = description.metadata
     return Metadata(m.author, m.license, m.versionString, m.shortDescription, dict(m.userDefined))
@@ -174,22 +189,14 @@ def _array(feature: Any) -> Feature:
     array = feature.type.multiArrayType
     if array.dataType not in _ARRAY_DTYPES:
         raise ArtifactError(f"feature {feature.name!r} has the unknown data type {array.dataType}")
-    flexibility = array.WhichOneof("ShapeFlexibility")
-    shapes: tuple[tuple[int, ...], ...] = ()
-    ranges: tuple[tuple[int, int], ...] = ()
-    if flexibility == "enumeratedShapes":
-        shapes = tuple(tuple(s.shape) for s in array.enumeratedShapes.shapes)
-    elif flexibility == "shapeRange":
-        ranges = tuple((r.lowerBound, r.upperBound) for r in array.shapeRange.sizeRanges)
     return Feature(
-        feature.name,
-        "tensor",
-        _ARRAY_DTYPES[array.dataType],
-        tuple(array.shape),
-        shapes,
-        ranges,
-        None,
-        feature.shortDescription,
+        name=feature.name,
+        kind="tensor",
+        dtype=_ARRAY_DTYPES[array.dataType],
+        shape=tuple(array.shape),
+        shapes=tuple(tuple(s.shape) for s in array.enumeratedShapes.shapes),
+        ranges=_bounds(array.shapeRange.sizeRanges),
+        description=feature.shortDescription,
     )
 
 
@@ -197,21 +204,19 @@ def _image(feature: Any) -> Feature:
     image = feature.type.imageType
     if image.colorSpace not in _COLORS:
         raise ArtifactError(f"image {feature.name!r} has the unknown colour {image.colorSpace}")
-    flexibility = image.WhichOneof("SizeFlexibility")
-    shapes: tuple[tuple[int, ...], ...] = ()
-    ranges: tuple[tuple[int, int], ...] = ()
-    if flexibility == "enumeratedSizes":
-        shapes = tuple((s.height, s.width) for s in image.enumeratedSizes.sizes)
-    elif flexibility == "imageSizeRange":
-        span = image.imageSizeRange
-        ranges = tuple((r.lowerBound, r.upperBound) for r in (span.heightRange, span.widthRange))
+    span = image.imageSizeRange
+    sides = (span.heightRange, span.widthRange) if image.HasField("imageSizeRange") else ()
     return Feature(
-        feature.name,
-        "image",
-        "uint8",
-        (image.height, image.width),
-        shapes,
-        ranges,
-        _COLORS[image.colorSpace],
-        feature.shortDescription,
+        name=feature.name,
+        kind="image",
+        dtype="uint8",
+        shape=(image.height, image.width),
+        shapes=tuple((s.height, s.width) for s in image.enumeratedSizes.sizes),
+        ranges=_bounds(sides),
+        color=_COLORS[image.colorSpace],
+        description=feature.shortDescription,
     )
+
+
+def _bounds(ranges: Iterable[Any]) -> tuple[tuple[int, int], ...]:
+    return tuple((r.lowerBound, r.upperBound) for r in ranges)

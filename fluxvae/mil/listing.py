@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fluxvae.mil.features import read_metadata, read_signature
+from fluxvae.mil.features import read_signature, single_program
 from fluxvae.mil.program import (
     OPSETS,
     Constant,
@@ -84,13 +84,6 @@ def _program(model: Any, path: Path, kind: str, ops: tuple[Op, ...], why: Unsupp
     signature = read_signature(model.description)
     outputs = tuple(f.name for f in signature.outputs)
     inputs = tuple(Variable(f.name, TensorType(f.dtype, f.shape)) for f in signature.inputs)
-    return Program(
-        kind=kind,
-        specification=model.specificationVersion,
-        # the first opset: what runs of these formats is translated to it
-        functions={"main": Function("main", OPSETS[0], inputs, ops, outputs, why)},
-        signatures={"main": signature},
-        default_function="main",
-        metadata=read_metadata(model.description),
-        path=path,
-    )
+    # the first opset: what runs of these formats is translated to it
+    function = Function("main", OPSETS[0], inputs, ops, outputs, why)
+    return single_program(kind, model, function, signature, path)

@@ -14,9 +14,9 @@ import numpy as np
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.classifier import CLASSIFY, computed, labels_constant
-from fluxvae.mil.features import read_metadata, read_signature
+from fluxvae.mil.features import read_signature, single_program
 from fluxvae.mil.layers import TRANSLATORS, Graph, Layer
-from fluxvae.mil.layers.graph import Shape, argument, product
+from fluxvae.mil.layers.graph import Shape, product
 from fluxvae.mil.layers.rank5 import AXES, rank_5
 from fluxvae.mil.layers.weights import sized
 from fluxvae.mil.listing import layer_kind, listed_network
@@ -80,15 +80,7 @@ def _translated(model: Any, network: Any, path: Path) -> Program:
     reason = signature.unsupported()
     if reason:
         raise UnsupportedOpError(reason)
-    return Program(
-        kind="neuralnetwork",
-        specification=model.specificationVersion,
-        functions={"main": function},
-        signatures={"main": signature},
-        default_function="main",
-        metadata=read_metadata(model.description),
-        path=path,
-    )
+    return single_program("neuralnetwork", model, function, signature, path)
 
 
 def _classify(graph: Graph, description: Any, network: Any, aliases: Mapping[str, str]) -> None:
@@ -170,29 +162,20 @@ def _to_rank_5(
                 f"input {feature.name!r} of {path.name} is mapped to rank 5: {error}"
             ) from error
         axes = (0, 1, 3, 4) if len(shape) == 1 else (0,) if feature.kind == "image" else (0, 1)
-        name = f"{feature.name}:rank 5"
-        aliases[feature.name] = _moved(graph, "expand_dims", feature.name, name, out, axes=axes)
+        aliases[feature.name] = name = f"{feature.name}:rank 5"
+        graph.write("expand_dims", name, ((name, out),), x=Ref(feature.name), axes=axes)
     return aliases
 
 
 def _from_rank_5(graph: Graph, value: str, feature: Feature) -> None:
     """An output as described, where that has as many elements; otherwise as it is computed."""
-    shape = graph.shape(value)
+    shape = out = graph.shape(value)
+    op, how = "identity", dict[str, Shape]()
     if feature.kind == "image" and len(shape) == len(AXES):
-        _moved(graph, "squeeze", value, feature.name, shape[1:], axes=(0,))
+        op, out, how = "squeeze", shape[1:], {"axes": (0,)}
     elif feature.shape and product(shape) == product(feature.shape):
-        _moved(graph, "reshape", value, feature.name, feature.shape, shape=feature.shape)
-    else:
-        _moved(graph, "identity", value, feature.name, shape)
-
-
-def _moved(
-    graph: Graph, op: str, value: str, name: str, out: Shape, /, **arguments: tuple[int, ...]
-) -> str:
-    graph.define(name, out)
-    inputs = {"x": (Ref(value),)} | {k: argument(v) for k, v in arguments.items()}
-    graph.ops.append(Op(op, name, inputs, (Variable(name, TensorType("fp32", out)),)))
-    return name
+        op, out, how = "reshape", feature.shape, {"shape": feature.shape}
+    graph.write(op, feature.name, ((feature.name, out),), x=Ref(value), **how)
 
 
 def _varying(feature: Feature) -> Shape:
@@ -226,7 +209,9 @@ def _preprocess(
             scale, bias = 1.0, _mean_image(graph.shape(name), step.meanImage.meanImage, name)
         value = aliases.get(name, name)
         for op, operand in (("mul", np.float32(scale)), ("add", bias)):
-            value = _apply(graph, op, value, operand)
+            result, shape = graph.fresh(value), graph.shape(value)
+            graph.write(op, result, ((result, shape),), x=Ref(value), y=operand)
+            value = result
         aliases[name] = value
     return aliases
 
@@ -246,11 +231,3 @@ def _mean_image(shape: Shape, values: Any, name: str) -> np.ndarray:
     dims = tuple(d for d in shape[1:] if d is not None)
     mean = np.fromiter(values, np.float32, len(values))
     return -sized(mean, int(np.prod(dims)), f"the mean image of {name!r}").reshape(dims)
-
-
-def _apply(graph: Graph, op: str, value: str, operand: Any) -> str:
-    name, shape = graph.fresh(value), graph.shape(value)
-    graph.define(name, shape)
-    inputs = {"x": (Ref(value),), "y": argument(operand)}
-    graph.ops.append(Op(op, name, inputs, (Variable(name, TensorType("fp32", shape)),)))
-    return name

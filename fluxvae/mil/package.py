@@ -242,11 +242,16 @@ def _tensor_type(value_type: Any) -> TensorType:
     kind = value_type.WhichOneof("type")
     if kind != "tensorType":  # of an operation that the executor does not know
         return TensorType((kind or "unknown").removesuffix("Type"), ())
-    tensor = value_type.tensorType
-    if tensor.dataType not in MIL_DTYPES:
-        raise ArtifactError(f"a tensor has the unknown element type {tensor.dataType}")
-    dims = tuple(
-        d.constant.size if d.WhichOneof("dimension") == "constant" else None
-        for d in tensor.dimensions
-    )
-    return TensorType(MIL_DTYPES[tensor.dataType], dims)
+    return tensor_type(value_type.tensorType)
+
+
+def tensor_type(message: Any) -> TensorType:
+    """A TensorType message as frozen data. Raises ArtifactError for an unknown element type."""
+    if message.dataType not in MIL_DTYPES:
+        raise ArtifactError(f"a tensor has the unknown element type {message.dataType}")
+    return TensorType(MIL_DTYPES[message.dataType], tuple(map(dimension, message.dimensions)))
+
+
+def dimension(message: Any) -> int | None:
+    """The size in a Dimension message, None when it is known at run time only."""
+    return message.constant.size if message.WhichOneof("dimension") == "constant" else None

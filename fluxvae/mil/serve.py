@@ -29,7 +29,7 @@ import signal
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,7 +38,7 @@ import numpy as np
 from fluxvae.errors import ArtifactError, FluxVAEError, LatentError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.mil.program import Feature, Metadata, Program
+from fluxvae.mil.program import Feature, Program
 
 _PREFIX = struct.Struct("<IQ")
 _LONGEST_HEADER = 1 << 20
@@ -260,7 +260,7 @@ def _described_function(program: Program, function: str) -> dict[str, Any]:
     description = {
         "inputs": [_feature(f) for f in signature.inputs],
         "outputs": [_feature(f) for f in signature.outputs],
-        "metadata": _metadata(program.metadata),
+        "metadata": asdict(program.metadata),
     }
     return {**_functions(program), "description": description}
 
@@ -270,25 +270,8 @@ def _feature(feature: Feature) -> dict[str, Any]:
         raise ArtifactError(
             f"feature {feature.name!r} is of kind {feature.kind}; expected arrays and images"
         )
-    return {
-        "name": feature.name,
-        "kind": feature.kind,
-        "dtype": feature.dtype,
-        "shape": list(feature.shape),
-        "shapes": [list(s) for s in feature.shapes],
-        "ranges": [list(r) for r in feature.ranges],
-        "color": feature.color,
-    }
-
-
-def _metadata(metadata: Metadata) -> dict[str, Any]:
-    return {
-        "author": metadata.author,
-        "license": metadata.license,
-        "version": metadata.version,
-        "description": metadata.description,
-        "user": dict(metadata.user),
-    }
+    fields = asdict(feature)
+    return {k: v for k, v in fields.items() if k not in ("description", "labels")}
 
 
 def _close_inherited() -> None:

@@ -32,14 +32,6 @@ def build_decoder(weights: Weights) -> nn.Module:
     return _filled(tiny_decoder(channels, pool=entry.pool), weights)
 
 
-def build_tiny_decoder(weights: Weights) -> nn.Sequential:
-    """``build_decoder`` for what takes the tiny decoders alone: compression."""
-    decoder = build_decoder(weights)
-    if not isinstance(decoder, nn.Sequential):
-        raise WeightsError(f"{weights.source.name}: expected a tiny decoder's weights")
-    return decoder
-
-
 def build_encoder(weights: Weights) -> nn.Module:
     """Image (B, 3, 8h, 8w) in [0, 1] to latent (B, C, h, w), float32.
 

@@ -14,15 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fluxvae.networks.attention import EPS, Attention
 from fluxvae.networks.catalog import KLForm
 from fluxvae.networks.kl_keys import RESNETS
+from fluxvae.networks.structure import Layer, Residual, Step, VAEInput, joined, stages, steps
 
-EPS = 1e-6  # of every GroupNorm
-NO_STATISTICS = (
-    "these weights have no batch-norm statistics (bn.running_mean, bn.running_var), which turn "
-    "FLUX.2's sampler latents into the VAE's: use --latents vae, or the file of the whole VAE"
-)
-STATISTICS_EPS = 1e-4  # of FLUX.2's batch-norm over the packed latent
+_SILU = Layer("", F.silu)
 
 
 class Resnet(nn.Module):
@@ -41,26 +38,14 @@ class Resnet(nn.Module):
         h = self.conv2(F.silu(self.norm2(h)))
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h
 
-
-class Attention(nn.Module):
-    """Single-head self-attention over all places of a map; shape (B, C, H, W) is kept.
-
-    ``fluxvae.convert.rewrite.attention`` has the forms for Core ML; this one is diffusers'.
-    """
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
-        self.group_norm = nn.GroupNorm(groups, channels, EPS)
-        self.to_q = nn.Linear(channels, channels)
-        self.to_k = nn.Linear(channels, channels)
-        self.to_v = nn.Linear(channels, channels)
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.group_norm(x).flatten(2).transpose(1, 2)  # (B, H W, C)
-        q, k, v = (part(tokens)[:, None] for part in (self.to_q, self.to_k, self.to_v))
-        mixed = F.scaled_dot_product_attention(q, k, v)[:, 0]
-        return x + self.to_out[0](mixed).transpose(1, 2).reshape(x.shape)
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """As ``structure.Described`` asks."""
+        norm1, conv1, norm2, conv2, shortcut = (
+            Layer(joined(name, key), getattr(self, key))
+            for key in ("norm1", "conv1", "norm2", "conv2", "conv_shortcut")
+        )
+        branch = (norm1, _SILU, conv1, norm2, _SILU, conv2)
+        return (Residual(branch, None if self.conv_shortcut is None else shortcut),)
 
 
 class Middle(nn.Module):
@@ -74,16 +59,27 @@ class Middle(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """As ``structure.Described`` asks."""
+        order = ("resnets.0", "attentions.0", "resnets.1")
+        return tuple(s for k in order for s in steps(self.get_submodule(k), joined(name, k)))
+
 
 class Upsample(nn.Module):
     """Nearest neighbours, twice as large, then a 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.resize = nn.Upsample(scale_factor=2.0)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(self.resize(x))
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """As ``structure.Described`` asks."""
+        resize = Layer(joined(name, "resize"), self.resize)
+        return (resize, Layer(joined(name, "conv"), self.conv))
 
 
 class Downsample(nn.Module):
@@ -109,6 +105,20 @@ class UpBlock(nn.Module):
         for resnet in self.resnets:
             x = resnet(x)
         return x if self.upsamplers is None else self.upsamplers[0](x)
+
+    def stages(self) -> list[nn.Module]:
+        """As ``structure.Row`` asks."""
+        return [*self.resnets, *(() if self.upsamplers is None else self.upsamplers)]
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """As ``structure.Described`` asks."""
+        rows = [("resnets", self.resnets), ("upsamplers", self.upsamplers or ())]
+        return tuple(
+            step
+            for key, row in rows
+            for index, part in enumerate(row)
+            for step in steps(part, joined(name, f"{key}.{index}"))
+        )
 
 
 class DownBlock(nn.Module):
@@ -145,6 +155,30 @@ class Statistics(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
 
+class Stem(nn.Module):
+    """How a decoder begins: latent (B, C, h, w) to (B, widest, h, w)."""
+
+    def __init__(self, decoder: "KLDecoder") -> None:
+        super().__init__()
+        self.post_quant_conv = decoder.post_quant_conv
+        self.conv_in = decoder.conv_in
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.conv_in(z if self.post_quant_conv is None else self.post_quant_conv(z))
+
+
+class Head(nn.Module):
+    """How a decoder ends: (B, narrowest, H, W) to image (B, 3, H, W)."""
+
+    def __init__(self, decoder: "KLDecoder") -> None:
+        super().__init__()
+        self.conv_norm_out = decoder.conv_norm_out
+        self.conv_out = decoder.conv_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+
 class KLDecoder(nn.Module):
     """Latent (B, C, h, w) in the VAE's own space to image (B, 3, 8h, 8w) in about [-1, 1].
 
@@ -173,6 +207,29 @@ class KLDecoder(nn.Module):
         for block in self.up_blocks:
             x = block(x)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+    def vae_input(self) -> VAEInput:
+        """As ``structure.TakesVAELatent`` asks."""
+        return VAEInput("conv_in", "post_quant_conv" if self.post_quant_conv else None, self.bn)
+
+    def stages(self) -> list[nn.Module]:
+        """As ``structure.Row`` asks."""
+        blocks = [stage for block in self.up_blocks for stage in stages(block)]
+        return [Stem(self), self.mid_block, *blocks, Head(self)]
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """As ``structure.Described`` asks."""
+        stem = ("conv_in",) if self.post_quant_conv is None else ("post_quant_conv", "conv_in")
+        ups = (f"up_blocks.{i}" for i in range(len(self.up_blocks)))
+        rows = [
+            steps(self.get_submodule(key), joined(name, key))
+            for key in (*stem, "mid_block", *ups, "conv_norm_out")
+        ]
+        return (
+            *(s for row in rows for s in row),
+            _SILU,
+            *steps(self.conv_out, joined(name, "conv_out")),
+        )
 
 
 class KLEncoder(nn.Module):

@@ -18,6 +18,11 @@ KL_BFL = "Black Forest Labs autoencoder"
 
 RESNETS = {"decoder": 3, "encoder": 2}  # residual blocks in each stage
 STATISTICS = ("bn.running_mean", "bn.running_var")
+NO_STATISTICS = (
+    "these weights have no batch-norm statistics (bn.running_mean, bn.running_var), which turn "
+    "FLUX.2's sampler latents into the VAE's: use --latents vae, or the file of the whole VAE"
+)
+STATISTICS_EPS = 1e-4  # of FLUX.2's batch-norm over the packed latent
 
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 # diffusers' names in BFL's terms, inside one part. BFL counts the decoder's four stages from the

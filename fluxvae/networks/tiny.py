@@ -11,6 +11,8 @@ TAEF2's blocks at latent resolution add a GroupNorm branch (``pool``), which see
 import torch
 from torch import Tensor, nn
 
+from fluxvae.networks.structure import Residual, Step, joined, steps
+
 WIDTH = 64
 
 
@@ -54,6 +56,13 @@ class Block(nn.Module):
         if self.pool is not None:
             x = x + self.pool(x)
         return self.fuse(self.conv(x) + x)
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """As ``structure.Described`` asks."""
+        row: tuple[Step, ...] = (Residual(steps(self.conv, joined(name, "conv"))),)
+        if self.pool is not None:
+            row = (Residual(steps(self.pool, joined(name, "pool")), role="pool"), *row)
+        return (*row, *steps(self.fuse, joined(name, "fuse")))
 
 
 def tiny_decoder(latent_channels: int, *, pool: bool) -> nn.Sequential:

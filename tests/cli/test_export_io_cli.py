@@ -19,7 +19,7 @@ def test_folder_is_named_on_stdout_and_progress_on_stderr(tmp_path: Path, capsys
     out = tmp_path / "io"
     ran = run(capsys, *DEMO, "--layout", "nhwc", "--out", str(out))
     assert (ran.code, ran.out) == (0, f"{out}\n")
-    assert ran.err == "computing normal at 64 in float64\n"
+    assert ran.err == "loading demo weights of flux2\ncomputing normal at 64 in float64\n"
     assert read_bundle(out).latent.shape == (1, 8, 8, 32)
     again = run(capsys, *DEMO, "--out", str(out))
     assert again.code == 1
@@ -147,7 +147,8 @@ def test_own_latent_beyond_float16_is_noted_and_no_float16_file_is_made_of_it(
     assert "export with --io-precision float32" in ran.err
     np.save(tmp_path / "mine.npy", values.clip(-65519, 65519))  # which round to 65504
     ran = run(capsys, *asked, "--overwrite", "--io-precision", "float16")
-    assert (ran.code, ran.err) == (0, "computing mine at 64 in float64\n")
+    assert ran.code == 0
+    assert ran.err == "loading demo weights of flux2\ncomputing mine at 64 in float64\n"
 
 
 def test_a_photo_comes_before_noise_where_an_encoder_belongs_to_the_weights(

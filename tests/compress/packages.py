@@ -18,9 +18,9 @@ from fluxvae.compress.forms import (
     dense,
     to_float16,
 )
-from fluxvae.compress.sites import conv_sites
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert.program import write_model
+from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.tiny import Block, LatentClamp
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.recipes.compression import Compression

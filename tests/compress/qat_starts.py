@@ -15,8 +15,8 @@ from fluxvae.compress.forms import (
     Quantized,
     to_float16,
 )
-from fluxvae.compress.sites import conv_sites
 from fluxvae.networks.build import build_decoder
+from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.compression import Compression
 

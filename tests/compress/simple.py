@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.forms import Activation, CompressedDecoder, Quantized, to_float16
-from fluxvae.compress.sites import conv_sites
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.source import Weights
+from fluxvae.networks.structure import conv_sites
 from fluxvae.recipes import Recipe
 
 

@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from fluxvae.compress.compensate import compensated
-from fluxvae.compress.forms import Palettized, dense, stored_bytes
+from fluxvae.compress.forms import Palettized, Scheme, dense, stored_bytes
+from fluxvae.compress.gptq import compensated
 from fluxvae.compress.layerwise import Problem
 from fluxvae.compress.nearest import plain_form
 from fluxvae.compress.plain import compress_weights
-from fluxvae.compress.schemes import Scheme
-from fluxvae.compress.sites import Site, conv_sites
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
+from fluxvae.networks.structure import Site, conv_sites
 from fluxvae.recipes.compression import Compression
 from fluxvae.validation.metrics import compare
 from tests.compress.packages import LATENT, small_decoder

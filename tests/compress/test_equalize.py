@@ -16,13 +16,12 @@ from fluxvae.compress.equalize import (
     scaled_noise,
 )
 from fluxvae.compress.fake import simulate
-from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.forms import CompressedDecoder, Scheme
 from fluxvae.compress.noise import SiteNoise, measure_noise
 from fluxvae.compress.plain import plain_form
-from fluxvae.compress.ranges import least_error
-from fluxvae.compress.schemes import Scheme
-from fluxvae.compress.sites import conv_sites
+from fluxvae.compress.w8a8 import least_error
 from fluxvae.networks.build import build_decoder
+from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.tiny import tiny_decoder
 from fluxvae.networks.weights import load_weights
 from tests.compress.packages import small_decoder

@@ -7,9 +7,9 @@ from torch import nn
 
 from fluxvae.compress.fake import FakeQuantConv2d, forms_of, rounded, simulate
 from fluxvae.compress.forms import Activation, CompressedDecoder, Palettized, Quantized, dense
-from fluxvae.compress.sites import conv_sites
 from fluxvae.errors import CompressionError
-from fluxvae.mil.ops.quant import dequantize, quantize
+from fluxvae.mil.ops.constexpr import dequantize, quantize
+from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.tiny import tiny_decoder
 
 ACTIVATIONS = [

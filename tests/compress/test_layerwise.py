@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from fluxvae.compress.layerwise import Problem, Solution, compress_layerwise
-from fluxvae.compress.sites import Site, conv_sites
 from fluxvae.errors import CompressionError
 from fluxvae.networks.build import build_decoder
+from fluxvae.networks.structure import Site, conv_sites
 from fluxvae.networks.weights import load_weights
 
 
@@ -43,9 +43,9 @@ def test_nothing_is_changed_where_nothing_is_rounded(variant: str) -> None:
         seen.append(problem.site)
         return keep(problem)
 
-    walked = compress_layerwise(module, latents(variant, 6, 4), solve)
+    fitted = compress_layerwise(module, latents(variant, 6, 4), solve)
     assert tuple(seen) == conv_sites(module)
-    for name, tensor in walked.decoder.state_dict().items():
+    for name, tensor in fitted.decoder.state_dict().items():
         assert torch.allclose(tensor, before[name], atol=2e-5), name
         assert torch.equal(module.state_dict()[name], before[name]), "the argument was changed"
 
@@ -61,10 +61,10 @@ def test_the_second_block_end_makes_up_for_what_the_skip_path_lost() -> None:
             caught.append(problem)
         return coarse(problem)
 
-    walked = compress_layerwise(module, z, solve, positions=10**9, damping=1e-12)
+    fitted = compress_layerwise(module, z, solve, positions=10**9, damping=1e-12)
     problem = caught[0]
-    x, y = (net[:4](torch.from_numpy(z[0])) for net in (walked.decoder, module))
-    inner = walked.decoder[4].conv[:4](x)
+    x, y = (net[:4](torch.from_numpy(z[0])) for net in (fitted.decoder, module))
+    inner = fitted.decoder[4].conv[:4](x)
     target = module[4].conv(y) + y - x
     rows = F.unfold(inner.double(), 3, padding=1)[0].T
     centred = rows - rows.mean(0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fluxvae.compress.forms import CompressedDecoder, dense
+from fluxvae.compress.forms import CompressedDecoder, Scheme, dense
 from fluxvae.compress.kmeans import kmeans
 from fluxvae.compress.mixed import (
     CLOSE,
@@ -20,7 +20,6 @@ from fluxvae.compress.mixed import (
     compress_mixed,
 )
 from fluxvae.compress.plain import plain_decoder
-from fluxvae.compress.schemes import Scheme
 from fluxvae.compress.sensitivity import (
     BLOB,
     Option,
@@ -29,12 +28,12 @@ from fluxvae.compress.sensitivity import (
     measure_options,
     other_bytes,
 )
-from fluxvae.compress.sites import conv_sites
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert.program import write_model
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.experiments.compare import weight_bytes
 from fluxvae.networks.build import build_decoder
+from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.recipes.compression import Compression

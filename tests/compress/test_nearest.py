@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from coremltools.optimize.coreml import _quantization_passes as passes
 
-from fluxvae.compress.forms import Palettized, Quantized, dense
+from fluxvae.compress.forms import Palettized, Quantized, Scheme, dense
 from fluxvae.compress.nearest import plain_form
-from fluxvae.compress.schemes import Scheme
 from fluxvae.errors import CompressionError
 
 SHAPES = [(64, 64, 3, 3), (64, 16, 3, 3), (3, 64, 3, 3), (256, 64, 1, 1)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxvae.compress.noise import SiteNoise, measure_noise
-from fluxvae.compress.sites import conv_sites
+from fluxvae.networks.structure import conv_sites
 from tests.compress.packages import small_decoder
 
 

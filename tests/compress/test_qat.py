@@ -16,13 +16,13 @@ from torch import distributed, multiprocessing
 from fluxvae.compress.checkpoint import load_checkpoint, save_checkpoint
 from fluxvae.compress.fake import simulate
 from fluxvae.compress.qat.data import Pictures, crops, folder_pictures
+from fluxvae.compress.qat.state import Team, average_gradients, share
 from fluxvae.compress.qat.student import Rates, make_student
-from fluxvae.compress.qat.team import Team, average_gradients, share
 from fluxvae.compress.qat.train import Settings, Trained, distance, psnr, train
-from fluxvae.compress.sites import conv_sites
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.compression import Compression
 from fluxvae.validation.metrics import compare

@@ -7,7 +7,7 @@ import torch
 from fluxvae.compress.fake import rounded
 from fluxvae.compress.forms import Activation
 from fluxvae.compress.noise import SiteNoise
-from fluxvae.compress.ranges import input_extremes, least_error, minmax
+from fluxvae.compress.w8a8 import input_extremes, least_error, minmax
 from tests.compress.packages import small_decoder
 
 PAIRS = [(0.0, 6.4), (-15.66, 9.22), (-1.0, 0.0), (-0.03, 4.0), (0.5, 3.0)]

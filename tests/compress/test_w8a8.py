@@ -15,10 +15,8 @@ from torch import nn
 
 from fluxvae.compress.equalize import apply_scales, channel_groups
 from fluxvae.compress.fake import simulate
-from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.forms import CompressedDecoder, Scheme
 from fluxvae.compress.plain import plain_form
-from fluxvae.compress.schemes import Scheme
-from fluxvae.compress.sites import Site, conv_sites
 from fluxvae.compress.w8a8 import Effort, choose_int8, int8_share, quantize_w8a8
 from fluxvae.compress.write import write_compressed
 from fluxvae.data.calibration import Calibration
@@ -27,6 +25,7 @@ from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.structure import Site, conv_sites
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.compression import Compression
 from tests.artifacts import convert, recipe

@@ -11,8 +11,8 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
 
 from fluxvae.compress.forms import Activation, Palettized, Quantized
-from fluxvae.compress.write_blobs import WeightWriter, pack
-from fluxvae.compress.write_ops import activation_operations, weight_operations
+from fluxvae.compress.write.blobs import WeightWriter, pack
+from fluxvae.compress.write.ops import activation_operations, weight_operations
 from fluxvae.errors import CompressionError
 from fluxvae.mil.blobs import DTYPES, BlobFile
 from fluxvae.mil.program import TensorType, Variable
@@ -222,7 +222,7 @@ def test_packing_equals_coremltools(bits: int) -> None:
 
 
 def test_every_type_of_blob_is_one_our_reader_names() -> None:
-    from fluxvae.compress.write_blobs import BLOB_DTYPES
+    from fluxvae.compress.write.blobs import BLOB_DTYPES
 
     assert set(BLOB_DTYPES) <= set(DTYPES.values())
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
-from fluxvae.mil.bundle_data import NEURAL_NETWORK, PIPELINE, CompiledData, pack_data, parse_data
+from fluxvae.mil.bundle import NEURAL_NETWORK, PIPELINE, CompiledData, pack_data, parse_data
 from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package

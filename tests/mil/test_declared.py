@@ -18,7 +18,7 @@ from fluxvae.mil.program import Constant, Feature, Op, TensorType
 from fluxvae.mil.registry import REGISTRY
 from tests.mil.cases import CASES
 from tests.mil.hand import constant, operation, program, tensor
-from tests.mil.test_ops import call, convert, declared
+from tests.mil.test_ops import Trial
 from tests.mil.test_serve import load, predict, talk
 from tests.packages import copy_of, edited
 
@@ -219,10 +219,10 @@ def test_operation_that_asks_for_too_much_is_refused_before_it_runs(
 def test_results_are_never_larger_than_their_bound() -> None:
     bounded = set()
     for case in CASES:
-        arguments, spec = case.arguments(case.dtypes[0]), REGISTRY[case.op]
-        converted = {k: convert(spec.parameters[k].kind, v) for k, v in arguments.items()}
+        trial = Trial(case, case.dtypes[0])
+        converted = trial.converted()
         limit = bound(case.op, converted)
-        largest = max(r.numel() for r in call(spec, arguments, declared(case, case.dtypes[0])[0]))
+        largest = max(r.numel() for r in trial.call(converted))
         if limit:
             bounded.add(case.op)
             assert largest <= limit, case

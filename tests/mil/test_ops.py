@@ -1,7 +1,8 @@
 """Every operation against coremltools' declarations and evaluation, or torch in float64."""
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.numerics import storage_dtype, to_tensor
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import TensorType
-from fluxvae.mil.registry import REGISTRY, Bools, Ints, OpSpec
+from fluxvae.mil.registry import REGISTRY, Bools, Ints
 from tests.mil.case import Case, SubByte, ints
 from tests.mil.cases import CASES
 from tests.mil.programs import (
@@ -33,7 +34,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:overflow encountered in cast:RuntimeWarning:"
     "coremltools.converters.mil.mil.ops.defs.iOS15.tensor_operation"
 )
-every_run = pytest.mark.parametrize(("case", "dtype"), RUNS)
+Arguments = Mapping[str, Any]
+Results = tuple[Tensor, ...]
 
 
 def convert(kind: Any, value: Any) -> Any:
@@ -50,21 +52,36 @@ def convert(kind: Any, value: Any) -> Any:
     return to_tensor(array, mil_type(array))
 
 
-def call(spec: OpSpec, arguments: Mapping[str, Any], out: TensorType) -> tuple[Tensor, ...]:
-    """The operation's results on the arguments of a case."""
-    converted = {k: convert(_kind(spec, k), v) for k, v in arguments.items()}
-    result = spec.run(**converted, **({"out": out} if spec.wants_out else {}))
-    return result if isinstance(result, tuple) else (result,)
+class Trial:
+    """A case in one type: the operation, and what coremltools and the oracle say of it."""
 
+    def __init__(self, case: Case, dtype: str) -> None:
+        self.case, self.dtype = case, dtype
+        self.spec = REGISTRY[case.op]
+        self.arguments = case.arguments(dtype)
+        operation = build(case, self.arguments, constant=not case.tensors)
+        self.types = [TensorType(*var_type(v)) for v in operation.outputs]
+        self.defaults = {
+            k: v
+            for k, v in operation.default_inputs().items()
+            if k not in self.arguments and v is not None
+        }
 
-def _kind(spec: OpSpec, name: str) -> Any:
-    return spec.parameters[name].kind
+    @cached_property
+    def oracle(self) -> list[np.ndarray]:
+        """The values to expect."""
+        return expected(self.case, self.dtype)
 
+    def converted(self, **more: Any) -> dict[str, Any]:
+        """Fresh arguments as the operation takes them; ``more`` as coremltools spells them."""
+        parameters = self.spec.parameters
+        return {k: convert(parameters[k].kind, v) for k, v in (self.arguments | more).items()}
 
-def declared(case: Case, dtype: str) -> list[TensorType]:
-    """Types of the results as coremltools infers them."""
-    operation = build(case, case.arguments(dtype), constant=not case.tensors)
-    return [TensorType(*var_type(v)) for v in operation.outputs]
+    def call(self, arguments: Arguments) -> Results:
+        """The operation's results, always as a tuple."""
+        out = {"out": self.types[0]} if self.spec.wants_out else {}
+        result = self.spec.run(**arguments, **out)
+        return result if isinstance(result, tuple) else (result,)
 
 
 def expected(case: Case, dtype: str) -> list[np.ndarray]:
@@ -101,69 +118,130 @@ def assert_close(got: np.ndarray, want: np.ndarray, case: Case, dtype: str) -> N
     assert excess <= allowed, f"off by {excess:.3g}, allowed {allowed:.3g}"
 
 
-@pytest.mark.parametrize("spec", list(REGISTRY), ids=lambda s: s.name)
-def test_every_operation_has_a_case(spec: OpSpec) -> None:
-    assert [c for c in CASES if c.op == spec.name]
+@pytest.fixture(scope="module")
+def cheap_collections() -> Iterator[None]:
+    """ct.convert collects garbage each time: 0.35 s over everything that is imported by now."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
-def test_case_names_are_unique() -> None:
-    names = [str(c) for c in CASES]
-    assert len(names) == len(set(names))
+@pytest.mark.usefixtures("cheap_collections")
+@pytest.mark.parametrize(("case", "dtype"), RUNS)
+def test_operation_keeps_mils_contract_alone_and_in_a_saved_program(
+    case: Case, dtype: str, tmp_path: Path
+) -> None:
+    """Each property is a function below, which a failure's traceback names."""
+    trial = Trial(case, dtype)
+    arguments = trial.converted()
+    before = {k: _copy(v) for k, v in arguments.items()}
+    results = trial.call(arguments)
+    assert_operation_left_its_arguments_alone(arguments, before)
+    assert_results_have_the_types_coremltools_infers(results, trial)
+    assert_results_have_the_values_of_the_oracle(results, trial)
+    assert_results_are_contiguous(results)
+    assert_results_that_will_be_rounded_share_no_memory(results, arguments, trial)
+    assert_exact_results_need_no_rounding(results, trial)
+    assert_defaults_are_those_of_coremltools(results, trial)
+    assert_variant_in_place_gives_the_same_bits(results, trial)
+    if dtype == case.dtypes[0]:
+        assert_floats_may_live_on_another_device(trial)
+    assert_saved_program_gives_the_values_of_the_oracle(trial, tmp_path)
 
 
-@every_run
-def test_result_has_the_type_coremltools_infers(case: Case, dtype: str) -> None:
-    types = declared(case, dtype)
-    results = call(REGISTRY[case.op], case.arguments(dtype), types[0])
-    assert [tuple(r.shape) for r in results] == [t.shape for t in types]
-    assert [r.dtype for r in results] == [storage_dtype(t.dtype) for t in types]
-
-
-@every_run
-def test_result_has_the_value_of_the_oracle(case: Case, dtype: str) -> None:
-    types = declared(case, dtype)
-    results = call(REGISTRY[case.op], case.arguments(dtype), types[0])
-    oracle = expected(case, dtype)
-    assert len(results) == len(oracle)
-    for got, want, declared_type in zip(results, oracle, types, strict=True):
-        assert_close(got.numpy(), want, case, declared_type.dtype)
-
-
-@every_run
-def test_operation_leaves_its_arguments_alone(case: Case, dtype: str) -> None:
-    spec = REGISTRY[case.op]
-    kept = {k: convert(_kind(spec, k), v) for k, v in case.arguments(dtype).items()}
-    before = {k: _copy(v) for k, v in kept.items()}
-    spec.run(**kept, **({"out": declared(case, dtype)[0]} if spec.wants_out else {}))
+def assert_operation_left_its_arguments_alone(arguments: Arguments, before: Arguments) -> None:
     for name, value in before.items():
-        if isinstance(value, str):
-            continue
-        torch.testing.assert_close(kept[name], value, rtol=0, atol=0, equal_nan=True)
+        if not isinstance(value, str):
+            torch.testing.assert_close(arguments[name], value, rtol=0, atol=0, equal_nan=True)
 
 
-@every_run
-def test_results_are_contiguous(case: Case, dtype: str) -> None:
+def assert_results_have_the_types_coremltools_infers(results: Results, trial: Trial) -> None:
+    assert [tuple(r.shape) for r in results] == [t.shape for t in trial.types]
+    assert [r.dtype for r in results] == [storage_dtype(t.dtype) for t in trial.types]
+
+
+def assert_results_have_the_values_of_the_oracle(results: Results, trial: Trial) -> None:
+    assert_values([r.numpy() for r in results], trial.oracle, trial.types, trial.case)
+
+
+def assert_values(
+    results: Sequence[np.ndarray],
+    oracle: Sequence[np.ndarray],
+    types: Sequence[TensorType],
+    case: Case,
+) -> None:
+    for got, want, declared in zip(results, oracle, types, strict=True):
+        assert_close(got, want, case, declared.dtype)
+
+
+def assert_results_are_contiguous(results: Results) -> None:
     """Reductions of strided tensors are 10 times slower and less accurate."""
-    for result in call(REGISTRY[case.op], case.arguments(dtype), declared(case, dtype)[0]):
-        assert result.is_contiguous()
+    assert all(r.is_contiguous() for r in results)
 
 
-ROUNDED = [p for p in RUNS if not REGISTRY[p.values[0].op].exact]
-
-
-@pytest.mark.parametrize(("case", "dtype"), ROUNDED)
-def test_result_that_will_be_rounded_shares_no_memory(case: Case, dtype: str) -> None:
+def assert_results_that_will_be_rounded_share_no_memory(
+    results: Results, arguments: Arguments, trial: Trial
+) -> None:
     """The executor rounds fp16 results in place; an argument may be needed again."""
-    spec, types = REGISTRY[case.op], declared(case, dtype)
-    kept = {k: convert(_kind(spec, k), v) for k, v in case.arguments(dtype).items()}
-    results = spec.run(**kept, **({"out": types[0]} if spec.wants_out else {}))
-    tensors = [t for v in kept.values() for t in (v if isinstance(v, tuple) else (v,))]
+    if trial.spec.exact:
+        return
+    tensors = [t for v in arguments.values() for t in (v if isinstance(v, tuple) else (v,))]
     used = {t.untyped_storage().data_ptr() for t in tensors if isinstance(t, Tensor)}
-    for result, declared_type in zip(
-        results if isinstance(results, tuple) else (results,), types, strict=True
-    ):
-        if declared_type.dtype == "fp16":
+    for result, declared in zip(results, trial.types, strict=True):
+        if declared.dtype == "fp16":
             assert result.untyped_storage().data_ptr() not in used
+
+
+def assert_exact_results_need_no_rounding(results: Results, trial: Trial) -> None:
+    if trial.spec.exact and trial.dtype == "fp16":
+        for result in results:
+            if result.is_floating_point():
+                assert torch.equal(result, result.half().float())
+
+
+def assert_defaults_are_those_of_coremltools(results: Results, trial: Trial) -> None:
+    """A result with coremltools' defaults spelled out equals the one with ours."""
+    spelled = trial.call(trial.converted(**trial.defaults))
+    for ours, theirs in zip(results, spelled, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def assert_variant_in_place_gives_the_same_bits(results: Results, trial: Trial) -> None:
+    # The executor does not overwrite an argument that is smaller than the result.
+    if trial.spec.in_place is None or trial.case.id == "left-is-smaller":
+        return
+    arguments = trial.converted()
+    first = arguments[next(iter(trial.spec.parameters))]
+    overwritten = trial.spec.in_place(**arguments)
+    assert torch.equal(results[0], overwritten)
+    if trial.case.op != "cast":  # a cast to another type has to be a fresh tensor
+        assert overwritten is first
+
+
+def assert_floats_may_live_on_another_device(trial: Trial) -> None:
+    """Integers and scalars stay on the CPU; results of floats go where the floats are."""
+    arguments = {k: _to_meta(v) for k, v in trial.converted().items()}
+    results = trial.call(arguments)
+    assert [tuple(r.shape) for r in results] == [t.shape for t in trial.types]
+    if any(isinstance(v, Tensor) and v.is_meta for v in arguments.values()):
+        assert all(r.is_meta for r in results if r.is_floating_point())
+
+
+def assert_saved_program_gives_the_values_of_the_oracle(trial: Trial, folder: Path) -> None:
+    path, inputs = save(trial.case, trial.dtype, folder)
+    results = Session(read_package(path)).run(inputs)
+    types, oracle = trial.types, trial.oracle
+    if trial.case.op in SPARSE:
+        mask, values = oracle
+        dense = np.zeros(mask.shape, values.dtype)
+        dense[mask != 0] = values
+        types, oracle = types[1:], [dense]
+    assert list(results) == [f"out_{i}" for i in range(len(oracle))]
+    for got, declared in zip(results.values(), types, strict=True):
+        if declared.dtype == "fp16":  # also where the program widened it to return it
+            np.testing.assert_array_equal(got, got.astype(np.float16))
+    assert_values(list(results.values()), oracle, types, trial.case)
 
 
 def _copy(value: Any) -> Any:
@@ -179,77 +257,6 @@ def _to_meta(value: Any) -> Any:
     return value.to("meta") if floats else value
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_floats_may_live_on_another_device(case: Case) -> None:
-    """Integers and scalars stay on the CPU; results of floats go where the floats are."""
-    spec, types = REGISTRY[case.op], declared(case, case.dtypes[0])
-    arguments = {
-        k: _to_meta(convert(_kind(spec, k), v)) for k, v in case.arguments(case.dtypes[0]).items()
-    }
-    results = spec.run(**arguments, **({"out": types[0]} if spec.wants_out else {}))
-    results = results if isinstance(results, tuple) else (results,)
-    assert [tuple(r.shape) for r in results] == [t.shape for t in types]
-    if any(isinstance(v, Tensor) and v.is_meta for v in arguments.values()):
-        assert all(r.is_meta for r in results if r.is_floating_point())
-
-
-EXACT = [p for p in RUNS if REGISTRY[p.values[0].op].exact and p.values[1] == "fp16"]
-IN_PLACE = [
-    p
-    for p in RUNS
-    # The executor does not overwrite an argument that is smaller than the result.
-    if REGISTRY[p.values[0].op].in_place and p.values[0].id != "left-is-smaller"
-]
-
-
-@pytest.mark.parametrize(("case", "dtype"), EXACT)
-def test_exact_operation_needs_no_rounding(case: Case, dtype: str) -> None:
-    for result in call(REGISTRY[case.op], case.arguments(dtype), declared(case, dtype)[0]):
-        if result.is_floating_point():
-            assert torch.equal(result, result.half().float())
-
-
-@pytest.mark.parametrize(("case", "dtype"), IN_PLACE)
-def test_variant_in_place_gives_the_same_bits(case: Case, dtype: str) -> None:
-    spec = REGISTRY[case.op]
-    arguments = {k: convert(_kind(spec, k), v) for k, v in case.arguments(dtype).items()}
-    plain = spec.run(**arguments)
-    first = arguments[next(iter(spec.parameters))]
-    overwritten = spec.in_place(**arguments)  # type: ignore[misc]
-    assert torch.equal(plain, overwritten)
-    if case.op != "cast":  # a cast to another type has to be a fresh tensor
-        assert overwritten is first
-
-
-@pytest.fixture(scope="module")
-def cheap_collections() -> Iterator[None]:
-    """ct.convert collects garbage each time: 0.35 s over everything that is imported by now."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("cheap_collections")
-@every_run
-def test_saved_program_gives_the_value_of_the_oracle(
-    case: Case, dtype: str, tmp_path: Path
-) -> None:
-    path, inputs = save(case, dtype, tmp_path)
-    results = Session(read_package(path)).run(inputs)
-    types, oracle = declared(case, dtype), expected(case, dtype)
-    if case.op in SPARSE:
-        mask, values = oracle
-        dense = np.zeros(mask.shape, values.dtype)
-        dense[mask != 0] = values
-        types, oracle = types[1:], [dense]
-    assert list(results) == [f"out_{i}" for i in range(len(oracle))]
-    for got, want, declared_type in zip(results.values(), oracle, types, strict=True):
-        if declared_type.dtype == "fp16":  # also where the program widened it to return it
-            np.testing.assert_array_equal(got, got.astype(np.float16))
-        assert_close(got, want, case, declared_type.dtype)
-
-
 def test_view_of_a_constant_is_not_overwritten(tmp_path: Path) -> None:
     """square may work in place, but not on a reshaped constant: the second run would differ."""
     case = Case("reshape", "constant", {"shape": ints(2, 3)}, {"x": np.arange(-3.0, 3)})
@@ -260,28 +267,25 @@ def test_view_of_a_constant_is_not_overwritten(tmp_path: Path) -> None:
         np.testing.assert_array_equal(session.run(inputs)["out_0"], want)
 
 
-@pytest.mark.parametrize("spec", list(REGISTRY), ids=lambda s: s.name)
-def test_parameters_are_those_of_coremltools(spec: OpSpec) -> None:
-    versions = [c.input_spec.input_types for c in op_classes(spec.name).values()]
-    assert set(spec.parameters) == {n for v in versions for n in v}
-    always = {n for n in spec.parameters if all(n in v and not v[n].optional for v in versions)}
-    assert {n for n, p in spec.parameters.items() if p.required} == always
+def test_every_operation_has_a_case() -> None:
+    assert {spec.name for spec in REGISTRY} == {case.op for case in CASES}
 
 
-@pytest.mark.parametrize("spec", list(REGISTRY), ids=lambda s: s.name)
-def test_operation_exists_since_the_target_coremltools_says(spec: OpSpec) -> None:
-    assert spec.since == next(iter(op_classes(spec.name)))
+def test_case_names_are_unique() -> None:
+    names = [str(c) for c in CASES]
+    assert len(names) == len(set(names))
 
 
-@every_run
-def test_defaults_are_those_of_coremltools(case: Case, dtype: str) -> None:
-    """A result with coremltools' defaults spelled out equals the one with ours."""
-    operation = build(case, case.arguments(dtype), constant=not case.tensors)
-    defaults = {
-        k: v for k, v in operation.default_inputs().items() if k not in case.arguments(dtype)
-    }
-    spec, types = REGISTRY[case.op], declared(case, dtype)
-    spelled = case.arguments(dtype) | {k: v for k, v in defaults.items() if v is not None}
-    plain = call(spec, case.arguments(dtype), types[0])
-    for ours, theirs in zip(plain, call(spec, spelled, types[0]), strict=True):
-        assert torch.equal(ours, theirs)
+def test_parameters_are_those_of_coremltools() -> None:
+    theirs = {}
+    for spec in REGISTRY:
+        versions = [c.input_spec.input_types for c in op_classes(spec.name).values()]
+        names = {n for v in versions for n in v}
+        theirs[spec.name] = {n: all(n in v and not v[n].optional for v in versions) for n in names}
+    ours = {s.name: {n: p.required for n, p in s.parameters.items()} for s in REGISTRY}
+    assert ours == theirs
+
+
+def test_operations_exist_since_the_target_coremltools_says() -> None:
+    theirs = {spec.name: next(iter(op_classes(spec.name))) for spec in REGISTRY}
+    assert {spec.name: spec.since for spec in REGISTRY} == theirs

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fluxvae.errors import ArtifactError
-from fluxvae.mil.bundle_data import parse_data
+from fluxvae.mil.bundle import parse_data
 from fluxvae.mil.compiler import compile_program, is_compiled_from, print_json
 from fluxvae.mil.compiler.ops import operation_name
 from fluxvae.mil.compiler.program import program_document

@@ -25,13 +25,13 @@ from fluxvae.compress.qat.data import (
     calibration_pictures,
     folder_pictures,
 )
-from fluxvae.compress.qat.team import Team, wait
+from fluxvae.compress.qat.state import Team, wait
 from fluxvae.compress.qat.train import Progress, Settings, Trained, train
 from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.data.calibration import Calibration, encode, load_calibration
 from fluxvae.errors import CompressionError, OutputError, UsageError
 from fluxvae.files import disk_trouble, refuse_existing
-from fluxvae.networks.build import build_tiny_decoder
+from fluxvae.networks.build import build_decoder
 from fluxvae.networks.source import Weights
 from fluxvae.recipes import Compression, Recipe
 
@@ -119,13 +119,13 @@ def post_training(
             f"{compression.label()} cannot be trained: expected a kind of w8a8 or a palette, "
             "such as w8a8, w8a8-85 or pal4"
         )
-    decoder = build_tiny_decoder(weights)
+    decoder = build_decoder(weights)
     if compression.kind == "w8a8":
         return quantize_w8a8(decoder, compression, precision, calibration, say)
-    from fluxvae.compress.pipeline import compress_decoder
+    from fluxvae.compress import compress
 
     recipe = Recipe(weights.variant, precision=precision, compression=compression)
-    return compress_decoder(decoder, recipe, calibration, log=say)
+    return compress(decoder, recipe, calibration, log=say)
 
 
 def calibrate(job: Job, pictures: Pictures) -> Calibration:

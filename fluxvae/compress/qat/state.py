@@ -5,16 +5,17 @@ Adam's moments, the running average, the best parameters so far, the step, the s
 curve. The random numbers need no state: a crop is a function of seed, step and place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from fluxvae.compress.checkpoint import read_sealed, write_sealed
-from fluxvae.errors import CompressionError
+from fluxvae.errors import CompressionError, UsageError
 
 STATE = "fluxvae-qat-state"
 
@@ -45,7 +46,7 @@ class Run:
     ``losses`` are the training losses since the last point of the curve.
     """
 
-    student: nn.Sequential
+    student: nn.Module
     optimizer: torch.optim.Adam
     average: dict[str, Tensor]
     best: dict[str, Tensor]
@@ -56,7 +57,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
 
 
-def parameters_of(student: nn.Sequential) -> dict[str, Tensor]:
+def parameters_of(student: nn.Module) -> dict[str, Tensor]:
     """A copy of the student's parameters by name."""
     return {name: value.detach().clone() for name, value in student.named_parameters()}
 
@@ -114,3 +115,57 @@ def _expect_identity(path: Path, have: Mapping[str, Any], want: Mapping[str, Any
             f"{path} is the state of another run ({key}: {have.get(key)}, now {want.get(key)}): "
             "give the same options to go on with it, another --out, or --overwrite to start anew"
         )
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among ``size``; ``rank`` 0 judges and writes. The caller has started
+    torch.distributed's process group when there is more than one."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+def share(batch: int, team: Team) -> range:
+    """The places of a batch that this process computes. Raises UsageError for unequal shares."""
+    if batch % team.size:
+        raise UsageError(
+            f"a batch of {batch} cannot be split equally over {team.size} processes: "
+            f"give --batch a multiple of {team.size}"
+        )
+    return range(team.rank, batch, team.size)
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, team: Team) -> Tensor:
+    """Replace each gradient, and give the loss, by the mean over all processes.
+
+    Equal shares make it the gradient of the mean loss over the whole batch. A parameter without a
+    gradient counts as zero.
+    """
+    if team.size == 1:
+        return loss
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([loss.reshape(1), *(g.reshape(-1) for g in gradients)])
+    dist.all_reduce(flat)
+    flat /= team.size
+    place = 1
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = flat[place : place + gradient.numel()].view_as(gradient).clone()
+        place += gradient.numel()
+    return flat[0]
+
+
+def agree(value: float, team: Team) -> float:
+    """The first process's value, for all: their clocks differ."""
+    if team.size == 1:
+        return value
+    shared = torch.tensor([value], dtype=torch.float64, device=team.device)
+    dist.broadcast(shared, src=0)
+    return float(shared)
+
+
+def wait(team: Team) -> None:
+    """Until every process has come here."""
+    if team.size > 1:
+        dist.barrier()

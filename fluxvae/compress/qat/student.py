@@ -104,7 +104,7 @@ class LearnedTableConv2d(nn.Conv2d):
         return self._conv_forward(x, weight, self.bias)
 
 
-def make_student(compressed: CompressedDecoder) -> nn.Sequential:
+def make_student(compressed: CompressedDecoder) -> nn.Module:
     """A fresh trainable decoder that computes what ``compressed`` means.
 
     Raises CompressionError for forms that cannot be trained: int8 weights with float inputs,
@@ -132,7 +132,7 @@ def make_student(compressed: CompressedDecoder) -> nn.Sequential:
     return student
 
 
-def make_compressed(student: nn.Sequential, start: CompressedDecoder) -> CompressedDecoder:
+def make_compressed(student: nn.Module, start: CompressedDecoder) -> CompressedDecoder:
     """What the student has become, in the forms of ``start``; shares nothing with either."""
     decoder = copy.deepcopy(start.decoder).cpu()
     weights: dict[str, CompressedWeight] = {}
@@ -153,7 +153,7 @@ def make_compressed(student: nn.Sequential, start: CompressedDecoder) -> Compres
     return CompressedDecoder(decoder.requires_grad_(False), weights, activations, dict(start.notes))
 
 
-def learning_rates(student: nn.Sequential, rates: Rates) -> dict[str, float]:
+def learning_rates(student: nn.Module, rates: Rates) -> dict[str, float]:
     """The rate of each parameter by its name."""
     return {name: _rate(name, value, rates) for name, value in student.named_parameters()}
 

@@ -26,11 +26,20 @@ from fluxvae.compress.checkpoint import digest_of
 from fluxvae.compress.fake import simulate
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.qat.data import Pictures, crops, held_out_pieces, pieces
-from fluxvae.compress.qat.state import Point, Run, load_run, parameters_of, save_run
+from fluxvae.compress.qat.state import (
+    Point,
+    Run,
+    Team,
+    agree,
+    average_gradients,
+    load_run,
+    parameters_of,
+    save_run,
+    share,
+)
 from fluxvae.compress.qat.student import Rates, learning_rates, make_compressed, make_student
-from fluxvae.compress.qat.team import Team, agree, average_gradients, share
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.networks.build import build_encoder, build_tiny_decoder
+from fluxvae.networks.build import build_decoder, build_encoder
 from fluxvae.networks.source import Weights
 
 
@@ -96,7 +105,7 @@ class Trained:
 class _Bench:
     """What does not change while training: networks, photos to judge by, settings."""
 
-    teacher: nn.Sequential
+    teacher: nn.Module
     encoder: nn.Module
     start: CompressedDecoder
     pictures: Pictures
@@ -151,7 +160,7 @@ def _prepare(
     team: Team,
 ) -> _Bench:
     share(settings.batch, team)  # refuses a batch that cannot be split
-    teacher = build_tiny_decoder(weights).to(team.device)
+    teacher = build_decoder(weights).to(team.device)
     encode = build_encoder(encoder).to(team.device)
 
     def targets(images: Sequence[np.ndarray]) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -292,7 +301,7 @@ def _judge(bench: _Bench, run: Run) -> Point | None:
     return point
 
 
-def psnr(decoder: nn.Sequential, cases: Sequence[tuple[Tensor, Tensor]]) -> float:
+def psnr(decoder: nn.Module, cases: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Mean over (latent, reference image) cases of ``-10 log10(mean squared error)``, in float64.
 
     At most 200 dB, so that equal pictures stay a number.

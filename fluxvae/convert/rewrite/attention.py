@@ -1,13 +1,12 @@
-"""Forms of the KL decoders' attention for Core ML: one head over S = H W places, C channels.
+"""Forms of the KL decoders' attention for Core ML: one head over S = H W positions, C channels.
 
-All are equal in real numbers to ``fluxvae.networks.kl.Attention``; the factor C^-0.5 is folded into
-the queries' projection (but for ``sdpa``, whose operation has it). They differ in the operations
-that reach Core ML, and above all in memory: all scores at once are S x S, a gigabyte at 1024 px
-with their softmax; computing N queries at a time needs N x S, and is exact, as the rows of a
-softmax do not depend on each other.
+All are equal in real numbers to ``fluxvae.networks.attention.Attention``; the factor C^-0.5 is
+folded into the queries' projection (but for ``sdpa``, whose operation has it). They differ in the
+operations that reach Core ML, and above all in memory: all scores at once are S x S, a gigabyte at
+1024 px with their softmax; computing N queries at a time needs N x S, and is exact, as the rows of
+a softmax do not depend on each other.
 """
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluxvae.networks.kl import Attention
+from fluxvae.convert.rewrite.replace import replaced
+from fluxvae.networks.attention import Attention
 from fluxvae.recipes import parse_attention
 
 
@@ -29,17 +29,11 @@ def with_attention(decoder: nn.Module, form: str) -> nn.Module:
     name, queries = parse_attention(form)
     make = _FORMS[name]
 
-    def rebuilt(module: nn.Module) -> nn.Module:
-        if isinstance(module, Attention):
-            return make(module, queries).eval().requires_grad_(False)
-        twin = copy.copy(module)
-        twin._modules = {
-            key: None if child is None else rebuilt(child) for key, child in module._modules.items()
-        }
-        return twin
-
-    has_attention = any(isinstance(module, Attention) for module in decoder.modules())
-    return rebuilt(decoder) if has_attention else decoder
+    if not any(isinstance(module, Attention) for module in decoder.modules()):
+        return decoder
+    return replaced(
+        decoder, lambda part: make(part, queries) if isinstance(part, Attention) else None
+    )
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -5,14 +5,14 @@ A patch's numbers are in the order (channel, row, column), which is ``pixel_shuf
 rank-6 permutations are one operation each, and take no rank above 4.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fluxvae.convert.rewrite.replace import with_parts
 from fluxvae.errors import WeightsError
-from fluxvae.networks.kl import NO_STATISTICS, STATISTICS_EPS, KLDecoder
+from fluxvae.networks.kl_keys import NO_STATISTICS, STATISTICS_EPS
+from fluxvae.networks.structure import TakesVAELatent, convolution, stages
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH
 
 
@@ -55,6 +55,10 @@ class Fronted(nn.Module):
         image: Tensor = self.decoder(self.front(latent))
         return image
 
+    def stages(self) -> list[nn.Module]:
+        """As ``networks.structure.Row`` asks."""
+        return [self.front, *stages(self.decoder)]
+
 
 def with_latents(
     decoder: nn.Module, variant: str, form: str, *, patches: tuple[int, int] | None = None
@@ -66,12 +70,13 @@ def with_latents(
     Its dtype is kept; the folds are computed in float64. Raises WeightsError where FLUX.2's
     batch-norm statistics are needed and the decoder has none.
     """
-    if isinstance(decoder, KLDecoder):
+    if isinstance(decoder, TakesVAELatent):
+        own = decoder.vae_input()
         if form == "vae":
             return decoder
-        if variant == "flux2":
-            return _denormalised(decoder, packed=form == "packed")
-        decoder = _rescaled_input(decoder)
+        if own.quant is not None:
+            return _denormalised(decoder, own.quant, own.statistics, packed=form == "packed")
+        decoder = _rescaled_input(decoder, own.conv)
     elif form == "vae":
         return Fronted(ToSampler(), decoder)
     if form != "packed":
@@ -83,13 +88,6 @@ def with_latents(
     return Fronted(UnpackTokens(*patches), decoder)
 
 
-def _twin(decoder: KLDecoder, name: str, part: nn.Module) -> KLDecoder:
-    """A shallow copy with one part replaced."""
-    twin = copy.copy(decoder)
-    twin._modules = {**decoder._modules, name: part.eval().requires_grad_(False)}
-    return twin
-
-
 def _conv(weight: Tensor, bias: Tensor, like: Tensor, stride: int = 1) -> nn.Conv2d:
     out, into, side, _ = weight.shape
     conv = nn.Conv2d(into, out, side, stride, dtype=like.dtype)
@@ -97,49 +95,51 @@ def _conv(weight: Tensor, bias: Tensor, like: Tensor, stride: int = 1) -> nn.Con
     return conv
 
 
-def _rescaled_input(decoder: KLDecoder) -> KLDecoder:
-    """FLUX.1: ``x / scale + shift`` folded into ``conv_in``.
+def _rescaled_input(decoder: nn.Module, name: str) -> nn.Module:
+    """FLUX.1: ``x / scale + shift`` folded into the first convolution.
 
     Its zero padding was of the VAE's latent, so that the sampler's is padded with what stands for
     zero there: ``-shift * scale``.
     """
-    weight, bias = _parts(decoder.conv_in)
-    folded = _conv(
-        weight / FLUX1_SCALE, bias + FLUX1_SHIFT * weight.sum((1, 2, 3)), decoder.conv_in.weight
-    )
+    conv = convolution(decoder, name)
+    weight, bias = _parts(conv)
+    folded = _conv(weight / FLUX1_SCALE, bias + FLUX1_SHIFT * weight.sum((1, 2, 3)), conv.weight)
     pad = nn.ConstantPad2d(1, -FLUX1_SHIFT * FLUX1_SCALE)
-    return _twin(decoder, "conv_in", nn.Sequential(pad, folded))
+    return with_parts(decoder, {name: nn.Sequential(pad, folded)})
 
 
-def _denormalised(decoder: KLDecoder, *, packed: bool) -> KLDecoder:
-    """FLUX.2: the inverse batch-norm folded into ``post_quant_conv``.
+def _denormalised(
+    decoder: nn.Module, name: str, statistics: nn.Module | None, *, packed: bool
+) -> nn.Module:
+    """FLUX.2: the inverse batch-norm folded into the 1x1 convolution ``name``.
 
     The statistics are of the packed latent, one mean and deviation for each of a patch's pixels. So
     the 1x1 convolution moves before the unpacking, where it has ``4 C`` channels, each output of
-    place p reading inputs of place p alone. On an unpacked latent the same numbers are a
+    position p reading inputs of position p alone. On an unpacked latent the same numbers are a
     convolution of 2 x 2 pixels with stride 2. ``conv_in`` could not absorb the means: its zero
     padding comes after them.
     """
-    assert decoder.post_quant_conv is not None
-    if decoder.bn is None:
+    if statistics is None:
         raise WeightsError(NO_STATISTICS)
-    weight, bias = _parts(decoder.post_quant_conv)
+    quant = convolution(decoder, name)
+    weight, bias = _parts(quant)
     out, channels = weight.shape[:2]
-    mean = decoder.bn.running_mean.double().reshape(channels, -1)  # (C, places)
-    deviation = (decoder.bn.running_var.double() + STATISTICS_EPS).sqrt().reshape(channels, -1)
-    places = torch.eye(PATCH**2, dtype=torch.float64)
+    mean = statistics.get_buffer("running_mean").double().reshape(channels, -1)  # (C, positions)
+    deviation = (statistics.get_buffer("running_var").double() + STATISTICS_EPS).sqrt()
+    deviation = deviation.reshape(channels, -1)
+    positions = torch.eye(PATCH**2, dtype=torch.float64)
     matrix = weight[:, :, 0, 0]
-    # (out, place of the output, channel, place of the input)
-    spread = torch.einsum("oc,cp,pq->opcq", matrix, deviation, places)
-    shift = bias[:, None] + matrix @ mean  # (out, places)
+    # (out, position of the output, channel, position of the input)
+    spread = torch.einsum("oc,cp,pq->opcq", matrix, deviation, positions)
+    shift = bias[:, None] + matrix @ mean  # (out, positions)
     form = (out * PATCH**2, -1, 1, 1) if packed else (out * PATCH**2, channels, PATCH, PATCH)
     conv = _conv(
         spread.reshape(form),
         shift.reshape(-1),
-        decoder.post_quant_conv.weight,
+        quant.weight,
         1 if packed else PATCH,
     )
-    return _twin(decoder, "post_quant_conv", nn.Sequential(conv, Unpack()))
+    return with_parts(decoder, {name: nn.Sequential(conv, Unpack())})
 
 
 def _parts(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:

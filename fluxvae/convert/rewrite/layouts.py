@@ -1,7 +1,16 @@
-"""Input and output forms around a decoder: NHWC tensors, and images of 0..255."""
+"""Input and output forms around a decoder: NHWC tensors, and images of 0..255.
+
+Of a decoder whose activations are NHWC throughout Core ML's convolution, upsampling and group
+normalisation still want channels second, so each of these modules gets a permutation before and
+after it; everything elementwise runs on NHWC as it is. State-dict names stay upstream's.
+"""
 
 import torch
 from torch import Tensor, nn
+
+from fluxvae.convert.rewrite.replace import replaced
+
+_CHANNELS_SECOND = (nn.Conv2d, nn.Upsample, nn.GroupNorm)
 
 
 class NHWCInterface(nn.Module):
@@ -68,3 +77,21 @@ class PixelOutput(nn.Module):
         if self.shift:
             levels = levels + self.shift
         return torch.clamp(levels, 0.0, 255.0)
+
+
+class ChannelsLast(nn.Module):
+    """Runs an NCHW module on NHWC values: (B, H, W, C) to (B, H', W', C')."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def nhwc_inside(network: nn.Module) -> nn.Module:
+    """A copy of ``network`` that takes, computes and returns NHWC. Shares the parameters."""
+    return replaced(
+        network, lambda part: ChannelsLast(part) if isinstance(part, _CHANNELS_SECOND) else None
+    )

@@ -13,56 +13,23 @@ mean on. The variance is infinite then, the group zero, and the image finite and
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from fluxvae.convert.rewrite.replace import with_parts
-from fluxvae.networks.kl import Attention, KLDecoder, Resnet
+from fluxvae.networks import structure
+from fluxvae.networks.structure import Stream
 
 LARGEST = 64.0  # of a group of the stream, once rescaled: its squares stay below 2^14
 Exponents = dict[str, tuple[int, ...]]  # stream -> the power of two each group is divided by
 
 
-@dataclass
-class Stream:
-    """Values that share one scale: who writes them, who reads them, and the norms on them."""
-
-    name: str
-    writers: list[str] = field(default_factory=list)
-    readers: list[str] = field(default_factory=list)
-    norms: list[str] = field(default_factory=list)
-
-
-def streams(decoder: KLDecoder) -> tuple[Stream, ...]:
-    """Every stream of a KL decoder, each named after what writes it first."""
-    found = [Stream("conv_in", writers=["conv_in"])]
-
-    def resnet(name: str, block: Resnet) -> None:
-        found[-1].norms.append(f"{name}.norm1")
-        branch = Stream(f"{name}.conv1", writers=[f"{name}.conv1"], norms=[f"{name}.norm2"])
-        if block.conv_shortcut is None:
-            found[-1].writers.append(f"{name}.conv2")
-            found.insert(-1, branch)
-            return
-        shortcut = f"{name}.conv_shortcut"
-        found[-1].readers.append(shortcut)
-        found.extend([branch, Stream(shortcut, writers=[shortcut, f"{name}.conv2"])])
-
-    resnet("mid_block.resnets.0", decoder.mid_block.resnets[0])  # type: ignore[arg-type]
-    found[-1].norms.append("mid_block.attentions.0.group_norm")
-    found[-1].writers.append("mid_block.attentions.0.to_out.0")
-    resnet("mid_block.resnets.1", decoder.mid_block.resnets[1])  # type: ignore[arg-type]
-    for stage, block in enumerate(decoder.up_blocks):
-        for index, inner in enumerate(block.resnets):  # type: ignore[arg-type]
-            resnet(f"up_blocks.{stage}.resnets.{index}", inner)
-        if block.upsamplers is not None:
-            conv = f"up_blocks.{stage}.upsamplers.0.conv"
-            found[-1].readers.append(conv)
-            found.append(Stream(conv, writers=[conv]))
-    found[-1].norms.append("conv_norm_out")
-    return tuple(found)
+def streams(decoder: nn.Module) -> tuple[Stream, ...]:
+    """Every stream that a GroupNorm reads, each named after what writes it first."""
+    return tuple(stream for stream in structure.streams(decoder) if stream.norms)
 
 
 class ScaledGroupNorm(nn.Module):
@@ -86,7 +53,7 @@ class ScaledGroupNorm(nn.Module):
         return normal * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-def choose_exponents(decoder: KLDecoder, latents: Iterable[Tensor]) -> Exponents:
+def choose_exponents(decoder: nn.Module, latents: Iterable[Tensor]) -> Exponents:
     """For each stream with a group above ``LARGEST``: the least powers that bring it there.
 
     ``latents``: (1, C, h, w) in the decoder's own space, what it is to be safe for. Streams that
@@ -105,28 +72,30 @@ def _power(peak: float) -> int:
     return max(0, math.ceil(math.log2(peak / LARGEST))) if peak > 0 else 0
 
 
-def group_peaks(decoder: KLDecoder, latents: Iterable[Tensor]) -> dict[str, Tensor]:
+def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tensor]:
     """Largest magnitude in each group (G,) of each stream, over all its values and all latents."""
-    groups = decoder.conv_norm_out.num_groups
     peaks: dict[str, Tensor] = {}
 
-    def note(stream: str, value: Tensor) -> None:
-        places = value.transpose(1, -1) if value.dim() == 3 else value  # tokens: channels last
-        peak = places.detach().abs().reshape(len(places), groups, -1).amax((0, 2))
+    def note(stream: str, groups: int, value: Tensor) -> None:
+        map_ = value.transpose(1, -1) if value.dim() == 3 else value  # tokens: channels last
+        peak = map_.detach().abs().reshape(len(map_), groups, -1).amax((0, 2))
         peaks[stream] = torch.maximum(peaks[stream], peak) if stream in peaks else peak
 
     hooks = []
     for stream in streams(decoder):
+        norm = decoder.get_submodule(stream.norms[0])
+        assert isinstance(norm, nn.GroupNorm)
+        noted = partial(note, stream.name, norm.num_groups)
         for name in (*stream.norms, *stream.readers):
             hooks.append(
                 decoder.get_submodule(name).register_forward_pre_hook(
-                    lambda _, inputs, stream=stream.name: note(stream, inputs[0])
+                    lambda _, inputs, noted=noted: noted(inputs[0])
                 )
             )
         for name in stream.writers:
             hooks.append(
                 decoder.get_submodule(name).register_forward_hook(
-                    lambda _, __, output, stream=stream.name: note(stream, output)
+                    lambda _, __, output, noted=noted: noted(output)
                 )
             )
     try:
@@ -139,7 +108,7 @@ def group_peaks(decoder: KLDecoder, latents: Iterable[Tensor]) -> dict[str, Tens
     return peaks
 
 
-def rescaled(decoder: KLDecoder, exponents: Mapping[str, tuple[int, ...]]) -> KLDecoder:
+def rescaled(decoder: nn.Module, exponents: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """A copy of ``decoder`` with these streams divided by powers of two; equal in real numbers.
 
     The attention is left in its plain form: ``with_attention`` and ``with_latents`` come after.
@@ -162,9 +131,7 @@ def rescaled(decoder: KLDecoder, exponents: Mapping[str, tuple[int, ...]]) -> KL
             norm = decoder.get_submodule(name)
             assert isinstance(norm, nn.GroupNorm)
             parts[name] = ScaledGroupNorm(norm, by_group)
-    twin = with_parts(decoder, parts)
-    assert isinstance(twin, KLDecoder)
-    return twin
+    return with_parts(decoder, parts)
 
 
 def _scaled(
@@ -222,6 +189,7 @@ def reaches(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Reach, ...]:
         note(place, "square", (parts - parts.mean(2, keepdim=True)).square())
 
     hooks = []
+    sums = set(structure.residual_blocks(decoder))
     for name, module in decoder.named_modules():
         if isinstance(module, nn.GroupNorm):
             hooks.append(
@@ -229,7 +197,7 @@ def reaches(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Reach, ...]:
                     lambda norm, inputs, name=name: square(name, norm, inputs[0])
                 )
             )
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.GroupNorm | Resnet | Attention):
+        if name in sums or isinstance(module, nn.Conv2d | nn.Linear | nn.GroupNorm):
             hooks.append(
                 module.register_forward_hook(
                     lambda _, __, output, name=name: note(name, "value", output)

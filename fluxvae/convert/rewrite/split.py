@@ -4,78 +4,35 @@ Every decoder is a row of stages. A part of the row is a decoder's part with the
 and the parts one after the other are the decoder itself: nothing is changed, only cut.
 
 Tiles of the up part are exact where nothing in it sees the whole map (the tiny decoders: a pixel
-depends on a window, ``reach``). A KL decoder's up part has GroupNorms, whose statistics have to
-come from the whole map: ``Measuring`` gives them, ``Frozen`` takes them.
+depends on a window, ``structure.receptive_field``). A KL decoder's up part has GroupNorms, whose
+statistics have to come from the whole map: ``Measuring`` gives them, ``Frozen`` takes them.
 """
 
-import copy
-import math
+import itertools
 from collections.abc import Callable
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fluxvae.convert.rewrite.latents import Fronted
+from fluxvae.convert.rewrite.replace import replaced
 from fluxvae.convert.rewrite.rescale import ScaledGroupNorm
 from fluxvae.errors import ConvertError
-from fluxvae.networks.kl import KLDecoder, UpBlock, Upsample
+from fluxvae.networks.structure import stages, upsamplers
 
 Norm = nn.GroupNorm | ScaledGroupNorm
-
-
-class Entrance(nn.Module):
-    """A KL decoder's way in: latent (B, C, h, w) to (B, widest, h, w)."""
-
-    def __init__(self, decoder: KLDecoder) -> None:
-        super().__init__()
-        self.post_quant_conv = decoder.post_quant_conv
-        self.conv_in = decoder.conv_in
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.conv_in(z if self.post_quant_conv is None else self.post_quant_conv(z))
-
-
-class Exit(nn.Module):
-    """A KL decoder's way out: (B, narrowest, H, W) to image (B, 3, H, W)."""
-
-    def __init__(self, decoder: KLDecoder) -> None:
-        super().__init__()
-        self.conv_norm_out = decoder.conv_norm_out
-        self.conv_out = decoder.conv_out
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
-
-
-def stages(decoder: nn.Module) -> list[nn.Module]:
-    """The row of modules that a decoder is. Raises ConvertError for one that is no such row."""
-    if isinstance(decoder, Fronted):
-        return [decoder.front, *stages(decoder.decoder)]
-    if isinstance(decoder, nn.Sequential):
-        return list(decoder)
-    if type(decoder) is not KLDecoder:
-        raise ConvertError(f"{type(decoder).__name__} cannot be cut into parts: leave --chunks out")
-    row: list[nn.Module] = [Entrance(decoder), decoder.mid_block]
-    for block in decoder.up_blocks:
-        assert isinstance(block, UpBlock)
-        row += [*block.resnets, *(() if block.upsamplers is None else block.upsamplers)]
-    return [*row, Exit(decoder)]
 
 
 def halves(decoder: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
     """A decoder as two modules, one after the other, of about the same size.
 
-    A KL decoder is cut before an upsampler, where the map is at its smallest for its depth; a tiny
-    one at any module before its second upsampler. Of these places the one that leaves the weights
-    most even is taken.
+    Of the places before the second upsampler, beyond which the map that is passed on is 16 times
+    the latent's, the one that leaves the weights most even is taken. Of a KL decoder that is
+    before its first upsampler.
     """
     row = stages(decoder)
     weights = [sum(p.numel() for p in stage.parameters()) for stage in row]
-    ups = [i for i, stage in enumerate(row) if isinstance(stage, Upsample | nn.Upsample)]
-    places = range(1, ups[1] + 1) if isinstance(row[ups[0]], nn.Upsample) else ups
-    cut = min(places, key=lambda i: abs(sum(weights[:i]) - sum(weights[i:])))
+    last = upsamplers(row)[1]
+    cut = min(range(1, last + 1), key=lambda i: abs(sum(weights[:i]) - sum(weights[i:])))
     return nn.Sequential(*row[:cut]), nn.Sequential(*row[cut:])
 
 
@@ -87,23 +44,8 @@ def front_and_up(decoder: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
     pixels around it instead of 13, and six norms fewer need frozen statistics.
     """
     row = stages(decoder)
-    cut = next(i for i, stage in enumerate(row) if isinstance(stage, Upsample | nn.Upsample))
+    cut = upsamplers(row)[0]
     return nn.Sequential(*row[:cut]), nn.Sequential(*row[cut:])
-
-
-def reach(up: nn.Module) -> int:
-    """From how many input pixels away, each way, an output of ``up`` can depend on a value.
-
-    Exact from the graph for rows of convolutions and nearest upsamplers; GroupNorms count as
-    frozen. Shortcuts reach no further than the convolutions beside them.
-    """
-    scale, total = 1, Fraction(0)
-    for module in up.modules():
-        if isinstance(module, Upsample | nn.Upsample):  # comes before the convolution inside it
-            scale *= 2
-        elif isinstance(module, nn.Conv2d):
-            total += Fraction(module.kernel_size[0] // 2, scale)
-    return math.ceil(total)
 
 
 class _Record:
@@ -203,17 +145,9 @@ def count_norms(up: nn.Module) -> tuple[int, int]:
 
 def _renormed(up: nn.Module, make: Callable[[Norm, int], nn.Module]) -> nn.Module:
     """A copy of ``up`` with other norms, numbered in the order they run; shares the parameters."""
-    count = 0
+    numbers = itertools.count()
 
-    def rebuilt(module: nn.Module) -> nn.Module:
-        nonlocal count
-        if isinstance(module, Norm):
-            count += 1
-            return make(module, count - 1)
-        twin = copy.copy(module)
-        twin._modules = {
-            key: None if child is None else rebuilt(child) for key, child in module._modules.items()
-        }
-        return twin
+    def renormed(module: nn.Module) -> nn.Module | None:
+        return make(module, next(numbers)) if isinstance(module, Norm) else None
 
-    return rebuilt(up).eval().requires_grad_(False)
+    return replaced(up, renormed)

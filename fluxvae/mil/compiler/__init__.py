@@ -18,7 +18,7 @@ from typing import Any
 
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import weight_path
-from fluxvae.mil.bundle_data import CompiledData, pack_data, pack_string
+from fluxvae.mil.bundle import CompiledData, pack_data, pack_string
 from fluxvae.mil.compiler.metadata import bundle_metadata
 from fluxvae.mil.compiler.program import document_blobs, program_document
 from fluxvae.mil.package import check_weights, model_file, parse_model

@@ -12,7 +12,7 @@ import numpy as np
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import unpack_bits
 from fluxvae.mil.compiler.shapes import flexible_shapes
-from fluxvae.mil.package import MIL_DTYPES
+from fluxvae.mil.package import dimension, tensor_type
 from fluxvae.mil.program import BITS, Ref, TensorType
 from fluxvae.mil.text.document import (
     NEW_DIALECT,
@@ -140,13 +140,9 @@ def value_type(message: Any) -> Type:
     """A ValueType message as frozen data."""
     kind = message.WhichOneof("type")
     if kind == "tensorType":
-        tensor = message.tensorType
-        if tensor.dataType not in MIL_DTYPES:
-            raise ArtifactError(f"a tensor has the unknown element type {tensor.dataType}")
-        dims = tuple(_dimension(d) for d in tensor.dimensions)
-        return TensorType(MIL_DTYPES[tensor.dataType], dims)
+        return tensor_type(message.tensorType)
     if kind == "listType":
-        return ListType(value_type(message.listType.type), _dimension(message.listType.length))
+        return ListType(value_type(message.listType.type), dimension(message.listType.length))
     if kind == "dictionaryType":
         pair = message.dictionaryType
         return DictType(value_type(pair.keyType), value_type(pair.valueType))
@@ -155,12 +151,6 @@ def value_type(message: Any) -> Type:
     if kind == "stateType":
         return StateType(value_type(message.stateType.wrappedType))
     raise ArtifactError("a value has no type; the model is damaged")
-
-
-def _dimension(message: Any) -> int | None:
-    if message.WhichOneof("dimension") != "constant":
-        return None
-    return int(message.constant.size)
 
 
 def _value(value: Any) -> Value:

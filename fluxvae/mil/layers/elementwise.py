@@ -1,12 +1,11 @@
 """Elementwise layers: activations, arithmetic, comparisons."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fluxvae.mil.layers.graph import Layer, Translate, broadcast
-from fluxvae.mil.layers.weights import weights
+from fluxvae.mil.layers.graph import Layer, Shape, Translate, broadcast
 from fluxvae.mil.program import Ref
 
 # Stated by the format for an epsilon that is not set, or set to 0
@@ -37,10 +36,20 @@ _COMPARE = {
     "greaterThan": "greater", "greaterEqual": "greater_equal",
 }  # fmt: skip
 _LOGICAL = {"logicalAnd": "logical_and", "logicalOr": "logical_or", "logicalXor": "logical_xor"}
-# Non-linearity -> operation of one argument
-_ACTIVATIONS = {
-    "ReLU": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softplus": "softplus",
-}  # fmt: skip
+# Non-linearity -> operation, and the numbers of both by their name in either
+_ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    "ReLU": ("relu",),
+    "tanh": ("tanh",),
+    "sigmoid": ("sigmoid",),
+    "softplus": ("softplus",),
+    "softsign": ("softsign",),
+    "ELU": ("elu", "alpha"),
+    "leakyReLU": ("leaky_relu", "alpha"),
+    "thresholdedReLU": ("thresholded_relu", "alpha"),
+    "linear": ("linear_activation", "alpha", "beta"),
+    "scaledTanh": ("scaled_tanh", "alpha", "beta"),
+    "sigmoidHard": ("sigmoid_hard", "alpha", "beta"),
+}
 
 
 def _unary(op: str) -> Translate:
@@ -63,12 +72,17 @@ def _fold(op: str) -> Translate:
         if len(layer.inputs) < 2:
             raise layer.damaged(f"has {len(layer.inputs)} inputs, expected two or more")
         *rest, last = layer.inputs
-        total = rest[0]
-        for y in rest[1:]:
-            total = layer.emit(op, broadcast(layer.shape(total), layer.shape(y)), x=total, y=y)
+        total = _total(layer, op, rest)
         layer.result(op, broadcast(layer.shape(total), layer.shape(last)), x=total, y=last)
 
     return translate
+
+
+def _total(layer: Layer, op: str, values: Sequence[Ref]) -> Ref:
+    total = values[0]
+    for y in values[1:]:
+        total = layer.emit(op, broadcast(layer.shape(total), layer.shape(y)), x=total, y=y)
+    return total
 
 
 def _with_scalar(op: str) -> Translate:
@@ -85,63 +99,22 @@ def _with_scalar(op: str) -> Translate:
 
 
 def _average(layer: Layer) -> None:
-    total = layer.inputs[0]
-    for y in layer.inputs[1:]:
-        total = layer.emit("add", broadcast(layer.shape(total), layer.shape(y)), x=total, y=y)
+    total = _total(layer, "add", layer.inputs)
     layer.result("real_div", layer.shape(total), x=total, y=float(len(layer.inputs)))
 
 
 def _activation(layer: Layer) -> None:
     kind = layer.params.WhichOneof("NonlinearityType")
     if kind in _ACTIVATIONS:
-        layer.result(_ACTIVATIONS[kind], layer.shape(layer.x), x=layer.x)
-    elif kind in _PARAMETRIC:
-        _PARAMETRIC[kind](layer)
+        op, *names = _ACTIVATIONS[kind]
+        numbers = {name: float(getattr(getattr(layer.params, kind), name)) for name in names}
+        layer.result(op, layer.shape(layer.x), x=layer.x, **numbers)
+    elif kind == "PReLU":
+        _prelu(layer)
+    elif kind == "parametricSoftplus":
+        _parametric_softplus(layer)
     else:
         raise layer.unsupported(f"the non-linearity {kind}")
-
-
-def _leaky_relu(layer: Layer) -> None:
-    alpha = float(layer.params.leakyReLU.alpha)
-    layer.result("leaky_relu", layer.shape(layer.x), x=layer.x, alpha=alpha)
-
-
-def _elu(layer: Layer) -> None:
-    layer.result("elu", layer.shape(layer.x), x=layer.x, alpha=float(layer.params.ELU.alpha))
-
-
-def _thresholded_relu(layer: Layer) -> None:
-    alpha = float(layer.params.thresholdedReLU.alpha)
-    layer.result("thresholded_relu", layer.shape(layer.x), x=layer.x, alpha=alpha)
-
-
-def _linear(layer: Layer) -> None:
-    """alpha x + beta."""
-    p, shape = layer.params.linear, layer.shape(layer.x)
-    scaled = layer.emit("mul", shape, x=layer.x, y=float(p.alpha))
-    layer.result("add", shape, x=scaled, y=float(p.beta))
-
-
-def _scaled_tanh(layer: Layer) -> None:
-    """alpha tanh(beta x)."""
-    p, shape = layer.params.scaledTanh, layer.shape(layer.x)
-    scaled = layer.emit("mul", shape, x=layer.x, y=float(p.beta))
-    layer.result("mul", shape, x=layer.emit("tanh", shape, x=scaled), y=float(p.alpha))
-
-
-def _sigmoid_hard(layer: Layer) -> None:
-    """alpha x + beta, limited to 0..1."""
-    p, shape = layer.params.sigmoidHard, layer.shape(layer.x)
-    scaled = layer.emit("mul", shape, x=layer.x, y=float(p.alpha))
-    line = layer.emit("add", shape, x=scaled, y=float(p.beta))
-    layer.result("clip", shape, x=line, alpha=0.0, beta=1.0)
-
-
-def _softsign(layer: Layer) -> None:
-    """x / (1 + |x|)."""
-    shape = layer.shape(layer.x)
-    size = layer.emit("abs", shape, x=layer.x)
-    layer.result("real_div", shape, x=layer.x, y=layer.emit("add", shape, x=size, y=1.0))
 
 
 def _prelu(layer: Layer) -> None:
@@ -162,26 +135,13 @@ def _parametric_softplus(layer: Layer) -> None:
     layer.result("mul", shape, x=soft, y=_channelwise(layer, params.alpha, "alpha"))
 
 
-_PARAMETRIC: dict[str, Translate] = {
-    "ELU": _elu,
-    "PReLU": _prelu,
-    "leakyReLU": _leaky_relu,
-    "linear": _linear,
-    "parametricSoftplus": _parametric_softplus,
-    "scaledTanh": _scaled_tanh,
-    "sigmoidHard": _sigmoid_hard,
-    "softsign": _softsign,
-    "thresholdedReLU": _thresholded_relu,
-}
-
-
 def _channelwise(layer: Layer, message: Any, what: str) -> np.ndarray:
     """Values for axis -3: one for each channel, or one for all."""
     shape = layer.shape(layer.x)
     if len(shape) < 3 or shape[-3] is None:
         raise layer.unsupported("channels that are not known before run time")
     single = len(message.floatValue) == 1 or len(message.float16Value) == 2
-    return weights(message, (1 if single else shape[-3], 1, 1), f"{what} of {layer.name!r}")
+    return layer.weights(message, (1 if single else shape[-3], 1, 1), what)
 
 
 def _function(layer: Layer) -> None:
@@ -208,14 +168,12 @@ def _function(layer: Layer) -> None:
     functions[p.type](x)
 
 
-def _clip(layer: Layer) -> None:
-    low, high = float(layer.params.minVal), float(layer.params.maxVal)
-    layer.result("clip", layer.shape(layer.x), x=layer.x, alpha=low, beta=high)
+def _between(op: str, low: str, high: str) -> Translate:
+    def translate(layer: Layer) -> None:
+        alpha, beta = (float(getattr(layer.params, name)) for name in (low, high))
+        layer.result(op, layer.shape(layer.x), x=layer.x, alpha=alpha, beta=beta)
 
-
-def _clamped_relu(layer: Layer) -> None:
-    alpha, beta = float(layer.params.alpha), float(layer.params.beta)
-    layer.result("clamped_relu", layer.shape(layer.x), x=layer.x, alpha=alpha, beta=beta)
+    return translate
 
 
 def _gelu(layer: Layer) -> None:
@@ -226,18 +184,18 @@ def _gelu(layer: Layer) -> None:
 def _scale(layer: Layer) -> None:
     """``scale``: x times constants, plus constants; both of shape (1), (C), (1|C, H, W)."""
     p, shape = layer.params, layer.shape(layer.x)
-    factor = _spread(weights(p.scale, p.shapeScale, f"the scales of {layer.name!r}"))
+    factor = _spread(layer.weights(p.scale, p.shapeScale, "the scales"))
     if not p.hasBias:
         layer.result("mul", shape, x=layer.x, y=factor)
         return
     scaled = layer.emit("mul", shape, x=layer.x, y=factor)
-    bias = _spread(weights(p.bias, p.shapeBias, f"the biases of {layer.name!r}"))
+    bias = _spread(layer.weights(p.bias, p.shapeBias, "the biases"))
     layer.result("add", shape, x=scaled, y=bias)
 
 
 def _bias(layer: Layer) -> None:
     p = layer.params
-    bias = _spread(weights(p.bias, p.shape, f"the biases of {layer.name!r}"))
+    bias = _spread(layer.weights(p.bias, p.shape, "the biases"))
     layer.result("add", layer.shape(layer.x), x=layer.x, y=bias)
 
 
@@ -248,13 +206,10 @@ def _spread(values: np.ndarray) -> np.ndarray:
 def _compare(op: str) -> Translate:
     def translate(layer: Layer) -> None:
         if len(layer.inputs) == 1:
-            shape, y = layer.shape(layer.x), float(layer.params.alpha)
-            truth = layer.emit(op, shape, "bool", x=layer.x, y=y)
-        else:
-            x, other = layer.take(2)
-            shape = broadcast(layer.shape(x), layer.shape(other))
-            truth = layer.emit(op, shape, "bool", x=x, y=other)
-        layer.result("cast", shape, x=truth, dtype="fp32")
+            _truth(layer, op, layer.shape(layer.x), x=layer.x, y=float(layer.params.alpha))
+            return
+        x, y = layer.take(2)
+        _truth(layer, op, broadcast(layer.shape(x), layer.shape(y)), x=x, y=y)
 
     return translate
 
@@ -263,16 +218,18 @@ def _logical(op: str) -> Translate:
     def translate(layer: Layer) -> None:
         x, y = layer.take(2)
         shape = broadcast(layer.shape(x), layer.shape(y))
-        truth = layer.emit(op, shape, "bool", x=layer.cast(x, "bool"), y=layer.cast(y, "bool"))
-        layer.result("cast", shape, x=truth, dtype="fp32")
+        _truth(layer, op, shape, x=layer.cast(x, "bool"), y=layer.cast(y, "bool"))
 
     return translate
 
 
 def _logical_not(layer: Layer) -> None:
-    shape = layer.shape(layer.x)
-    truth = layer.emit("logical_not", shape, "bool", x=layer.cast(layer.x, "bool"))
-    layer.result("cast", shape, x=truth, dtype="fp32")
+    _truth(layer, "logical_not", layer.shape(layer.x), x=layer.cast(layer.x, "bool"))
+
+
+def _truth(layer: Layer, op: str, shape: Shape, **arguments: Any) -> None:
+    """The result of an operation that gives booleans, as 0 and 1."""
+    layer.result("cast", shape, x=layer.emit(op, shape, "bool", **arguments), dtype="fp32")
 
 
 def _where(layer: Layer) -> None:
@@ -286,8 +243,8 @@ TABLE: dict[str, Translate] = {
     "add": _with_scalar("add"),
     "average": _average,
     "bias": _bias,
-    "clampedReLU": _clamped_relu,
-    "clip": _clip,
+    "clampedReLU": _between("clamped_relu", "alpha", "beta"),
+    "clip": _between("clip", "minVal", "maxVal"),
     "gelu": _gelu,
     "logicalNot": _logical_not,
     "multiply": _with_scalar("mul"),

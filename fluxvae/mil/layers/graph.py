@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
+from fluxvae.mil.layers.weights import weights
 from fluxvae.mil.program import Argument, Constant, Op, Ref, TensorType, Variable
 
 Shape = tuple[int | None, ...]
@@ -39,6 +40,22 @@ class Graph:
         if name not in self._shapes:
             raise ArtifactError(f"the value {name!r} is read before any layer computes it")
         return self._shapes[name]
+
+    def write(
+        self,
+        op: str,
+        name: str,
+        outs: Sequence[tuple[str, Shape]],
+        dtype: str = "fp32",
+        /,
+        **arguments: Any,
+    ) -> None:
+        """Add an operation, ``outs`` its results; see ``argument`` for its arguments."""
+        inputs = {k: argument(v) for k, v in arguments.items() if v is not None}
+        for out, shape in outs:
+            self.define(out, shape)
+        variables = tuple(Variable(out, TensorType(dtype, shape)) for out, shape in outs)
+        self.ops.append(Op(op, name, inputs, variables))
 
     def fresh(self, stem: str) -> str:
         """A name no value has yet."""
@@ -84,19 +101,19 @@ class Layer:
     def emit(self, op: str, out: Shape, dtype: str = "fp32", /, **arguments: Any) -> Ref:
         """Write an operation with an intermediate result; see ``argument`` for its arguments."""
         name = self._graph.fresh(self.name)
-        self._write(op, name, ((name, out),), dtype, arguments)
+        self._graph.write(op, name, ((name, out),), dtype, **arguments)
         return Ref(name)
 
     def emit_several(self, op: str, outs: Sequence[Shape], /, **arguments: Any) -> tuple[Ref, ...]:
         """Write an operation with several intermediate results."""
         stem = self._graph.fresh(self.name)
         named = tuple((f"{stem}:{i}", out) for i, out in enumerate(outs))
-        self._write(op, stem, named, "fp32", arguments)
+        self._graph.write(op, stem, named, **arguments)
         return tuple(Ref(name) for name, _ in named)
 
     def write(self, output: str, op: str, out: Shape, /, **arguments: Any) -> None:
         """Write the operation that computes one of the layer's outputs."""
-        self._write(op, output, ((output, out),), "fp32", arguments)
+        self._graph.write(op, output, ((output, out),), **arguments)
 
     def inside(self, inputs: tuple[Ref, ...]) -> "Layer":
         """The same layer between other inputs and an intermediate result."""
@@ -117,7 +134,7 @@ class Layer:
         if len(self.outputs) != len(outs):
             raise self.damaged(f"has {len(self.outputs)} outputs, expected {len(outs)}")
         named = tuple(zip(self.outputs, outs, strict=True))
-        self._write(op, self.name, named, "fp32", arguments)
+        self._graph.write(op, self.name, named, **arguments)
 
     def result_constant(self, value: np.ndarray) -> None:
         """Write a float32 constant as the layer's output."""
@@ -127,6 +144,12 @@ class Layer:
     def cast(self, value: Ref, dtype: str) -> Ref:
         """A value in another element type."""
         return self.emit("cast", self.shape(value), dtype, x=value, dtype=dtype)
+
+    def weights(
+        self, message: Any, shape: Sequence[int], what: str, *, channel: int = 0
+    ) -> np.ndarray:
+        """A WeightParams of the layer; ``what`` names it in errors, as ``weights`` raises them."""
+        return weights(message, shape, f"{what} of {self.name!r}", channel=channel)
 
     def unsupported(self, what: str) -> UnsupportedOpError:
         """The error for a variant of a layer that is not translated."""
@@ -138,20 +161,6 @@ class Layer:
     def damaged(self, what: str) -> ArtifactError:
         """The error for a layer that contradicts itself."""
         return ArtifactError(f"layer {self.name!r} ({self.kind}) {what}; the model is damaged")
-
-    def _write(
-        self,
-        op: str,
-        name: str,
-        outs: Sequence[tuple[str, Shape]],
-        dtype: str,
-        arguments: dict[str, Any],
-    ) -> None:
-        inputs = {k: argument(v) for k, v in arguments.items() if v is not None}
-        for out, shape in outs:
-            self._graph.define(out, shape)
-        variables = tuple(Variable(out, TensorType(dtype, shape)) for out, shape in outs)
-        self._graph.ops.append(Op(op, name, inputs, variables))
 
 
 Translate = Callable[[Layer], None]

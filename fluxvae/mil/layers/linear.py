@@ -5,18 +5,14 @@ from typing import Any
 import numpy as np
 
 from fluxvae.mil.layers.graph import Layer, Shape, Translate, broadcast
-from fluxvae.mil.layers.weights import weights
 from fluxvae.mil.program import Ref
 
 
 def _inner_product(layer: Layer) -> None:
     """Fully connected; ranks 4 and 5 flatten their last three axes into the channels."""
     p, shape = layer.params, layer.shape(layer.x)
-    if p.int8DynamicQuantize:
-        raise layer.unsupported("int8 arithmetic")
     inputs, outputs = int(p.inputChannels), int(p.outputChannels)
-    matrix = weights(p.weights, (outputs, inputs), f"the weights of {layer.name!r}")
-    bias = weights(p.bias, (outputs,), f"the biases of {layer.name!r}") if p.hasBias else None
+    matrix, bias = _matrix(layer, inputs, outputs)
     if len(shape) <= 3:
         _linear(layer, layer.x, matrix, bias)
         return
@@ -35,11 +31,8 @@ def _batched_matmul(layer: Layer) -> None:
     if len(layer.inputs) == 2:
         _matmul(layer, p.transposeA, p.transposeB)
         return
-    if p.int8DynamicQuantize:
-        raise layer.unsupported("int8 arithmetic")
     inputs, outputs = int(p.weightMatrixFirstDimension), int(p.weightMatrixSecondDimension)
-    matrix = weights(p.weights, (outputs, inputs), f"the weights of {layer.name!r}")
-    bias = weights(p.bias, (outputs,), f"the biases of {layer.name!r}") if p.hasBias else None
+    matrix, bias = _matrix(layer, inputs, outputs)
     if layer.rank(layer.x) <= 3:
         _linear(layer, layer.x, matrix, bias)
         return
@@ -49,6 +42,15 @@ def _batched_matmul(layer: Layer) -> None:
         layer.result("matmul", out, **arguments)
     else:
         layer.result("add", out, x=layer.emit("matmul", out, **arguments), y=bias)
+
+
+def _matrix(layer: Layer, inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The matrix (outputs, inputs) and the biases of a layer, if it has some."""
+    p = layer.params
+    if p.int8DynamicQuantize:
+        raise layer.unsupported("int8 arithmetic")
+    matrix = layer.weights(p.weights, (outputs, inputs), "the weights")
+    return matrix, layer.weights(p.bias, (outputs,), "the biases") if p.hasBias else None
 
 
 def _linear(layer: Layer, x: Ref, matrix: np.ndarray, bias: np.ndarray | None) -> None:

@@ -9,7 +9,6 @@ import math
 import numpy as np
 
 from fluxvae.mil.layers.graph import Layer, Shape, Translate, product
-from fluxvae.mil.layers.weights import weights
 from fluxvae.mil.program import Ref
 
 AXES = ("sequence", "batch", "channel", "height", "width")
@@ -96,7 +95,7 @@ def _sequence_repeat(layer: Layer) -> None:
 
 def _load_constant(layer: Layer) -> None:
     shape = tuple(int(d) for d in layer.params.shape)
-    values = weights(layer.params.data, shape, f"the values of {layer.name!r}")
+    values = layer.weights(layer.params.data, shape, "the values")
     layer.result_constant(values.reshape(1, 1, *shape))
 
 
@@ -106,9 +105,9 @@ def _embedding(layer: Layer) -> None:
     if shape[-3:] != (1, 1, 1):
         raise layer.damaged(f"has an input of {list(shape)}; its last three sizes must be 1")
     inputs, outputs = int(p.inputDim), int(p.outputChannels)
-    table = weights(p.weights, (outputs, inputs), f"the weights of {layer.name!r}").T
+    table = layer.weights(p.weights, (outputs, inputs), "the weights").T
     if p.hasBias:
-        table = table + weights(p.bias, (outputs,), f"the biases of {layer.name!r}")
+        table = table + layer.weights(p.bias, (outputs,), "the biases")
     flat = layer.emit("reshape", shape[:-3], x=layer.x, shape=shape[:-3])
     chosen = layer.emit(
         "gather", (*shape[:-3], outputs), x=np.ascontiguousarray(table),

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from fluxvae.mil.layers.graph import Layer, Shape, Translate
-from fluxvae.mil.layers.weights import weights
 from fluxvae.mil.program import Ref
 
 # Stated by the format for a limit of the cell state that is not set, or set to 0
@@ -96,8 +95,8 @@ def _weights(layer: Layer, message: Any, suffix: str) -> dict[str, Any]:
     inputs, hidden = int(p.inputVectorSize), int(p.outputVectorSize)
 
     def stacked(what: str, gates: Sequence[str], *shape: int) -> np.ndarray:
-        name = f"{what} of {layer.name!r}"
-        return np.concatenate([weights(getattr(message, g + what), shape, name) for g in gates])
+        parts = [layer.weights(getattr(message, g + what), shape, what) for g in gates]
+        return np.concatenate(parts)
 
     found = {
         "weight_ih": stacked("WeightMatrix", _ORDER, hidden, inputs),

@@ -7,7 +7,6 @@ import numpy as np
 from fluxvae.mil.layers.elementwise import DEFAULT_EPSILON
 from fluxvae.mil.layers.graph import Layer, Shape, Translate, positive
 from fluxvae.mil.layers.rank5 import per_image
-from fluxvae.mil.layers.weights import weights
 from fluxvae.mil.program import Ref
 
 # Stated by the format for a batchnorm epsilon that is not set, or set to 0
@@ -62,16 +61,16 @@ def _batchnorm(layer: Layer) -> None:
         raise layer.damaged("has an input of rank below 3")
     if shape[-3] not in (None, channels):
         raise layer.damaged(f"wants {channels} channels, its input has {shape[-3]}")
-    gamma = weights(p.gamma, (channels,), f"gamma of {layer.name!r}")
-    beta = weights(p.beta, (channels,), f"beta of {layer.name!r}")
+    gamma = layer.weights(p.gamma, (channels,), "gamma")
+    beta = layer.weights(p.beta, (channels,), "beta")
     if p.computeMeanVar:
         if not p.instanceNormalization:
             raise layer.unsupported("statistics of the whole batch")
         normal = _normalized(layer, axes=(-2, -1), epsilon=epsilon)
         _affine(layer, normal, gamma, beta)
         return
-    mean = weights(p.mean, (channels,), f"the mean of {layer.name!r}")
-    variance = weights(p.variance, (channels,), f"the variance of {layer.name!r}")
+    mean = layer.weights(p.mean, (channels,), "the mean")
+    variance = layer.weights(p.variance, (channels,), "the variance")
     if len(shape) == 4:
         layer.result(
             "batch_norm", shape, x=layer.x, mean=mean, variance=variance,
@@ -157,8 +156,8 @@ def _layer_normalization(layer: Layer) -> None:
         shape,
         x=layer.x,
         axes=tuple(range(-len(normal), 0)),
-        gamma=weights(p.gamma, normal, f"gamma of {layer.name!r}"),
-        beta=weights(p.beta, normal, f"beta of {layer.name!r}"),
+        gamma=layer.weights(p.gamma, normal, "gamma"),
+        beta=layer.weights(p.beta, normal, "beta"),
         epsilon=float(p.eps),
     )
 

@@ -3,13 +3,12 @@
 from typing import Any
 
 from fluxvae.mil.layers.graph import Layer, Shape, Translate, positive, product
-from fluxvae.mil.layers.weights import weights
 from fluxvae.mil.program import Ref
 
 
 def _load_constant(layer: Layer) -> None:
     p = layer.params
-    layer.result_constant(weights(p.data, tuple(p.shape), f"the values of {layer.name!r}"))
+    layer.result_constant(layer.weights(p.data, tuple(p.shape), "the values"))
 
 
 def _get_shape(layer: Layer) -> None:
@@ -158,51 +157,37 @@ def _slice(layer: Layer) -> None:
     end = tuple(p.endIndex if h else 0 for h in here)
     strides = tuple(max(1, int(p.stride)) if h else 1 for h in here)
     kept = tuple(not h for h in here)
-    _slice_by_index(layer, begin, end, strides, kept, kept, ())
+    _slice_by_index(
+        layer, begin=begin, end=end, stride=strides, begin_mask=kept, end_mask=kept, squeeze_mask=()
+    )
 
 
 def _slice_static(layer: Layer) -> None:
     p = layer.params
-    begin, end = tuple(p.beginIds), tuple(p.endIds)
-    squeeze = tuple(p.squeezeMasks)
     _slice_by_index(
-        layer, begin, end, tuple(p.strides), tuple(p.beginMasks), tuple(p.endMasks), squeeze
+        layer,
+        begin=tuple(p.beginIds),
+        end=tuple(p.endIds),
+        stride=tuple(p.strides),
+        begin_mask=tuple(p.beginMasks),
+        end_mask=tuple(p.endMasks),
+        squeeze_mask=tuple(p.squeezeMasks),
     )
 
 
-def _slice_by_index(
-    layer: Layer,
-    begin: tuple[int, ...],
-    end: tuple[int, ...],
-    strides: tuple[int, ...],
-    begin_mask: tuple[bool, ...],
-    end_mask: tuple[bool, ...],
-    squeeze: tuple[bool, ...],
-) -> None:
+def _slice_by_index(layer: Layer, **bounds: tuple[int, ...]) -> None:
+    """Every argument of MIL's operation, one value for each axis; no ``squeeze_mask``: none."""
     shape = layer.shape(layer.x)
-    squeeze = squeeze or (False,) * len(shape)
-    fields = (begin, end, strides, begin_mask, end_mask, squeeze)
-    if any(len(f) != len(shape) for f in fields):
+    bounds["squeeze_mask"] = bounds["squeeze_mask"] or (False,) * len(shape)
+    if any(len(values) != len(shape) for values in bounds.values()):
         raise layer.damaged(f"does not give one value for each of {len(shape)} axes")
     out: list[int | None] = []
-    for i, size in enumerate(shape):
-        if squeeze[i]:
-            continue
-        span = slice(
-            None if begin_mask[i] else begin[i], None if end_mask[i] else end[i], strides[i]
-        )
-        out.append(None if size is None else len(range(*span.indices(size))))
-    layer.result(
-        "slice_by_index",
-        tuple(out),
-        x=layer.x,
-        begin=begin,
-        end=end,
-        stride=strides,
-        begin_mask=begin_mask,
-        end_mask=end_mask,
-        squeeze_mask=squeeze,
-    )
+    axes = zip(shape, *bounds.values(), strict=True)
+    for size, begin, end, stride, open_begin, open_end, squeeze in axes:
+        span = slice(None if open_begin else begin, None if open_end else end, stride)
+        if not squeeze:
+            out.append(None if size is None else len(range(*span.indices(size))))
+    layer.result("slice_by_index", tuple(out), x=layer.x, **bounds)
 
 
 def _slice_dynamic(layer: Layer) -> None:

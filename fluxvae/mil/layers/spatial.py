@@ -5,7 +5,6 @@ from typing import Any
 from fluxvae.mil.layers.graph import Layer, Shape, Translate, positive
 from fluxvae.mil.layers.rank5 import per_image
 from fluxvae.mil.layers.reduce import reduced
-from fluxvae.mil.layers.weights import weights
 
 Dim = int | None
 
@@ -21,8 +20,7 @@ def _convolution(layer: Layer) -> None:
     arguments: dict[str, Any] = {"x": layer.inputs[0], "strides": strides, "groups": groups}
     arguments |= _padding_arguments(layer, p.WhichOneof("ConvolutionPaddingType"))
     if p.hasBias:
-        what = f"the biases of {layer.name!r}"
-        arguments["bias"] = weights(p.bias, (p.outputChannels,), what)
+        arguments["bias"] = layer.weights(p.bias, (p.outputChannels,), "the biases")
     if p.isDeconvolution:
         _transposed(layer, shape, kernel, arguments)
         return
@@ -71,7 +69,7 @@ def _transposed(
 def _kernel(layer: Layer, shape: tuple[int, ...], channel: int = 0) -> Any:
     if len(layer.inputs) == 2:
         return layer.inputs[1]
-    return weights(layer.params.weights, shape, f"the weights of {layer.name!r}", channel=channel)
+    return layer.weights(layer.params.weights, shape, "the weights", channel=channel)
 
 
 def _padding_arguments(layer: Layer, kind: str | None) -> dict[str, Any]:

@@ -6,16 +6,11 @@ Where that leaves a value open (which neighbour a fractional nearest upsampling 
 of two integers), the operation refuses with UnsupportedOpError rather than guess.
 """
 
-from fluxvae.mil.ops import activation as activation
 from fluxvae.mil.ops import constexpr as constexpr
 from fluxvae.mil.ops import conv as conv
 from fluxvae.mil.ops import elementwise as elementwise
-from fluxvae.mil.ops import linear as linear
-from fluxvae.mil.ops import norm as norm
 from fluxvae.mil.ops import pool as pool
-from fluxvae.mil.ops import quant as quant
 from fluxvae.mil.ops import recurrent as recurrent
 from fluxvae.mil.ops import reduce as reduce
 from fluxvae.mil.ops import resize as resize
 from fluxvae.mil.ops import shape as shape
-from fluxvae.mil.ops import slicing as slicing

@@ -1,4 +1,4 @@
-"""Weights that are stored compressed and expanded when a model is loaded.
+"""Weights that are stored compressed and expanded when a model is loaded; 8-bit activations.
 
 Operations of iOS16 and iOS18 share names with different parameters: iOS16 keeps packed bytes and
 a ``shape``, iOS18 typed sub-byte values. Which ones came tells the generation.
@@ -13,9 +13,44 @@ from torch import Tensor
 from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.blobs import unpack
 from fluxvae.mil.numerics import storage_dtype
-from fluxvae.mil.ops.quant import affine
 from fluxvae.mil.program import TensorType
 from fluxvae.mil.registry import Ints, op
+
+_RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
+
+
+@op("quantize", since="iOS17")
+def quantize(
+    *,
+    input: Tensor,
+    scale: Tensor,
+    output_dtype: str,
+    zero_point: Tensor | None = None,
+    axis: int | None = None,
+) -> Tensor:
+    """`clip(round(input / scale) + zero_point)`, half to even, to int8 or uint8.
+
+    The quotient is not rounded to fp16 first, also in an fp16 program.
+    """
+    if output_dtype not in _RANGES:
+        raise UnsupportedOpError(f"quantize to {output_dtype!r} is not supported")
+    result = (input / _along(scale, input, axis)).round_()
+    if zero_point is not None:
+        result += _along(zero_point, input, axis)
+    low, high = _RANGES[output_dtype]
+    return result.clamp_(low, high).to(torch.int32)
+
+
+@op("dequantize", since="iOS17")
+def dequantize(
+    *,
+    input: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    axis: int | None = None,
+) -> Tensor:
+    """`scale * (input - zero_point)`."""
+    return _affine(input, scale, zero_point, axis)
 
 
 @op("constexpr_affine_dequantize", since="iOS16")
@@ -23,7 +58,7 @@ def constexpr_affine_dequantize(
     *, quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis: int
 ) -> Tensor:
     """`scale * (quantized_data - zero_point)`, per tensor or along `axis`."""
-    return affine(quantized_data, scale, zero_point, axis)
+    return _affine(quantized_data, scale, zero_point, axis)
 
 
 @op("constexpr_blockwise_shift_scale", since="iOS18")
@@ -149,3 +184,23 @@ def _look_up(indices: Tensor, lut: Tensor, vector_axis: int | None) -> Tensor:
         raise ArtifactError("a table of vectors needs vector_axis")
     axis = vector_axis % indices.dim()
     return found.movedim(-1, axis + 1).flatten(axis, axis + 1).contiguous()
+
+
+def _affine(data: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int | None) -> Tensor:
+    """``scale * (data - zero_point)`` in float32, as a fresh tensor."""
+    device = scale.device if scale.dim() else data.device  # integers may still be on the CPU
+    result = data.to(device, torch.float32, copy=True)
+    if zero_point is not None:
+        result -= _along(zero_point, result, axis)
+    return result.mul_(_along(scale, result, axis))
+
+
+def _along(parameter: Tensor, data: Tensor, axis: int | None) -> Tensor:
+    """A scalar as it is; a vector to the device of ``data``, shaped to broadcast along ``axis``."""
+    if parameter.dim() == 0:
+        return parameter
+    if axis is None:
+        raise UnsupportedOpError("a vector of scales or zero points needs an axis")
+    shape = [1] * data.dim()
+    shape[axis] = -1
+    return parameter.reshape(shape).to(data.device)

@@ -13,47 +13,37 @@ from torch import Tensor
 from fluxvae.errors import UnsupportedOpError
 from fluxvae.mil.numerics import epsilon_for, storage_dtype
 from fluxvae.mil.program import TensorType
-from fluxvae.mil.registry import Run, op
+from fluxvae.mil.registry import op
 
 _Unary = Callable[[Tensor], Tensor]
 _Binary = Callable[[Tensor, Tensor], Tensor]
 
 
-def _unary(name: str, function: _Unary, in_place: _Unary, summary: str, exact: bool) -> None:
+def _unary(name: str, function: _Unary, write: _Unary, summary: str, exact: bool) -> None:
     def run(*, x: Tensor) -> Tensor:
         return function(x)
 
-    def overwrite(*, x: Tensor) -> Tensor:
-        return in_place(x)
-
     run.__doc__ = summary
-    op(name, exact=exact, in_place=overwrite)(run)
+    op(name, exact=exact, in_place=lambda x: write(x))(run)
 
 
-def _floats_only(name: str, function: _Binary) -> _Binary:
+def _floats(divide: _Binary) -> _Binary:
     def checked(x: Tensor, y: Tensor) -> Tensor:
         if not x.is_floating_point():
-            raise UnsupportedOpError(f"{name} of integers is not supported: MIL leaves it open")
-        return function(x, y)
+            raise UnsupportedOpError("real_div of integers is not supported: MIL leaves it open")
+        return divide(x, y)
 
     return checked
 
 
 def _binary(
-    name: str, function: _Binary, in_place: _Binary | None, summary: str, *, exact: bool = False
+    name: str, function: _Binary, write: _Binary | None, summary: str, *, exact: bool = False
 ) -> None:
     def run(*, x: Tensor, y: Tensor) -> Tensor:
         return function(x, y)
 
-    overwrite: Run | None = None
-    if in_place is not None:
-        write = in_place
-
-        def overwrite(*, x: Tensor, y: Tensor) -> Tensor:
-            return write(x, y)
-
     run.__doc__ = summary
-    op(name, exact=exact, in_place=overwrite)(run)
+    op(name, exact=exact, in_place=(lambda x, y: write(x, y)) if write else None)(run)
 
 
 _ROUNDED: dict[str, tuple[_Unary, _Unary, str]] = {
@@ -89,34 +79,27 @@ for _name, (_function, _overwrite, _summary) in _ROUNDED.items():
 for _name, (_function, _overwrite, _summary) in _EXACT.items():
     _unary(_name, _function, _overwrite, _summary, exact=True)
 
-_binary("add", torch.add, lambda x, y: x.add_(y), "`x + y`.")
-_binary("sub", torch.sub, lambda x, y: x.sub_(y), "`x - y`.")
-_binary("mul", torch.mul, lambda x, y: x.mul_(y), "`x * y`.")
-_binary(
-    "real_div",
-    _floats_only("real_div", torch.div),
-    _floats_only("real_div", lambda x, y: x.div_(y)),
-    "`x / y`, floats only.",
-)
-_binary(
-    "floor_div",
-    torch.floor_divide,
-    lambda x, y: x.floor_divide_(y),
-    "`x / y` rounded towards minus infinity.",
-)
-_binary(
-    "mod",
-    torch.remainder,
-    lambda x, y: x.remainder_(y),
-    "Remainder with the sign of y, as Python's `%`.",
-)
-_binary("pow", torch.pow, lambda x, y: x.pow_(y), "`x ** y`.")
-_binary(
-    "maximum", torch.maximum, lambda x, y: torch.maximum(x, y, out=x), "Larger value.", exact=True
-)
-_binary(
-    "minimum", torch.minimum, lambda x, y: torch.minimum(x, y, out=x), "Smaller value.", exact=True
-)
+_BINARY: dict[str, tuple[_Binary, _Binary, str]] = {
+    "add": (torch.add, Tensor.add_, "`x + y`."),
+    "sub": (torch.sub, Tensor.sub_, "`x - y`."),
+    "mul": (torch.mul, Tensor.mul_, "`x * y`."),
+    "real_div": (_floats(torch.div), _floats(Tensor.div_), "`x / y`, floats only."),
+    "floor_div": (
+        torch.floor_divide,
+        Tensor.floor_divide_,
+        "`x / y` rounded towards minus infinity.",
+    ),
+    "mod": (torch.remainder, Tensor.remainder_, "Remainder with the sign of y, as Python's `%`."),
+    "pow": (torch.pow, Tensor.pow_, "`x ** y`."),
+}
+_BINARY_EXACT: dict[str, tuple[_Binary, _Binary, str]] = {
+    "maximum": (torch.maximum, lambda x, y: torch.maximum(x, y, out=x), "Larger value."),
+    "minimum": (torch.minimum, lambda x, y: torch.minimum(x, y, out=x), "Smaller value."),
+}
+for _name, (_combine, _write, _summary) in _BINARY.items():
+    _binary(_name, _combine, _write, _summary)
+for _name, (_combine, _write, _summary) in _BINARY_EXACT.items():
+    _binary(_name, _combine, _write, _summary, exact=True)
 for _name, _compare, _sign in (
     ("equal", torch.eq, "=="),
     ("not_equal", torch.ne, "!="),
@@ -162,6 +145,61 @@ def clamped_relu(*, x: Tensor, alpha: float, beta: float) -> Tensor:
 def leaky_relu(*, x: Tensor, alpha: float) -> Tensor:
     """`x` where x >= 0, `alpha * x` below."""
     return F.leaky_relu(x, alpha)
+
+
+@op("elu")
+def elu(*, x: Tensor, alpha: float) -> Tensor:
+    """`x` where x > 0, `alpha * (exp(x) - 1)` below."""
+    return F.elu(x, alpha)
+
+
+@op("prelu")
+def prelu(*, x: Tensor, alpha: Tensor) -> Tensor:
+    """`x` where x >= 0, `alpha * x` below; one alpha for each channel, which is axis 1."""
+    return F.prelu(x, alpha)
+
+
+@op("linear_activation")
+def linear_activation(*, x: Tensor, alpha: float, beta: float) -> Tensor:
+    """`alpha * x + beta`."""
+    return alpha * x + beta
+
+
+@op("scaled_tanh")
+def scaled_tanh(*, x: Tensor, alpha: float, beta: float) -> Tensor:
+    """`alpha * tanh(beta * x)`."""
+    return (beta * x).tanh_().mul_(alpha)
+
+
+@op("sigmoid_hard")
+def sigmoid_hard(*, x: Tensor, alpha: float, beta: float) -> Tensor:
+    """`alpha * x + beta`, limited to 0..1."""
+    return (alpha * x + beta).clamp_(0, 1)
+
+
+@op("softplus_parametric")
+def softplus_parametric(*, x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """`alpha * log(1 + exp(beta * x))`; one alpha and beta for each channel, which is axis 1."""
+    shape = (-1, *(1,) * (x.dim() - 2))
+    return F.softplus(x * beta.reshape(shape)) * alpha.reshape(shape)
+
+
+@op("softsign")
+def softsign(*, x: Tensor) -> Tensor:
+    """`x / (1 + |x|)`."""
+    return x / (1 + x.abs())
+
+
+@op("threshold", exact=True)
+def threshold(*, x: Tensor, alpha: float) -> Tensor:
+    """`max(x, alpha)`."""
+    return x.clamp(min=alpha)
+
+
+@op("thresholded_relu", exact=True)
+def thresholded_relu(*, x: Tensor, alpha: float) -> Tensor:
+    """`x` where x >= alpha, else 0."""
+    return torch.where(x >= alpha, x, torch.zeros_like(x))
 
 
 @op("softplus")

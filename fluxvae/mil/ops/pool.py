@@ -18,21 +18,6 @@ from fluxvae.mil.registry import Ints, op
 _Pool = Callable[[Tensor, list[int], list[int]], Tensor]
 
 
-@op("max_pool", exact=True)
-def max_pool(
-    *,
-    x: Tensor,
-    kernel_sizes: Ints,
-    pad_type: str,
-    strides: Ints | None = None,
-    pad: Ints | None = None,
-    ceil_mode: bool = False,
-) -> Tensor:
-    """Largest value in each window; padding never wins."""
-    steps, _, reach = _windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
-    return _pooled(x, kernel_sizes, steps, reach, -math.inf, _max)
-
-
 @op("avg_pool")
 def avg_pool(
     *,
@@ -59,19 +44,21 @@ def avg_pool(
     return total
 
 
-@op("l2_pool")
-def l2_pool(
-    *,
-    x: Tensor,
-    kernel_sizes: Ints,
-    pad_type: str,
-    strides: Ints | None = None,
-    pad: Ints | None = None,
-    ceil_mode: bool = False,
-) -> Tensor:
-    """Root of the sum of squares in each window."""
-    steps, _, reach = _windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
-    return _pooled(x.square(), kernel_sizes, steps, reach, 0.0, _sum).sqrt_()
+def _enter(name: str, pooled: Callable[..., Tensor], summary: str, *, exact: bool) -> None:
+    def run(
+        *,
+        x: Tensor,
+        kernel_sizes: Ints,
+        pad_type: str,
+        strides: Ints | None = None,
+        pad: Ints | None = None,
+        ceil_mode: bool = False,
+    ) -> Tensor:
+        steps, _, reach = _windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
+        return pooled(x, kernel_sizes, steps, reach)
+
+    run.__doc__ = summary
+    op(name, exact=exact)(run)
 
 
 def _windows(
@@ -141,3 +128,15 @@ def _max(x: Tensor, kernel: list[int], steps: list[int]) -> Tensor:
 def _sum(x: Tensor, kernel: list[int], steps: list[int]) -> Tensor:
     pool = F.avg_pool3d if x.dim() == 5 else F.avg_pool2d
     return pool(x, kernel, steps, divisor_override=1)
+
+
+def _l2(x: Tensor, kernel: Ints, steps: Ints, reach: Pads) -> Tensor:
+    return _pooled(x.square(), kernel, steps, reach, 0.0, _sum).sqrt_()
+
+
+def _largest(x: Tensor, kernel: Ints, steps: Ints, reach: Pads) -> Tensor:
+    return _pooled(x, kernel, steps, reach, -math.inf, _max)
+
+
+_enter("max_pool", _largest, "Largest value in each window; padding never wins.", exact=True)
+_enter("l2_pool", _l2, "Root of the sum of squares in each window.", exact=False)

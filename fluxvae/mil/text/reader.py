@@ -80,29 +80,20 @@ class _Parser(Cursor):
         return TextFunction(name, opset, parameters, attributes, tuple(ops), outputs)
 
     def _op(self) -> TextOp:
-        outputs = [self._typed_name()]
-        while self.skip(","):
-            outputs.append(self._typed_name())
-        self.expect("=")
+        outputs = self.items(self._typed_name, "=")
         kind = self.name()
         self.expect("(")
         arguments: dict[str, Argument] = {}
         if not self.skip(")"):
-            self._entry(arguments, self._argument)
-            while self.skip(","):
-                self._entry(arguments, self._argument)
-            self.expect(")")
+            self.items(lambda: self._entry(arguments, self._argument), ")")
         attributes = self._attributes()
         self.expect(";")
-        return TextOp(tuple(outputs), kind, arguments, attributes)
+        return TextOp(outputs, kind, arguments, attributes)
 
     def _attributes(self) -> dict[str, Value]:
         found: dict[str, Value] = {}
         if self.skip("["):
-            self._entry(found, self._value)
-            while self.skip(","):
-                self._entry(found, self._value)
-            self.expect("]")
+            self.items(lambda: self._entry(found, self._value), "]")
         return found
 
     def _entry(self, entries: dict[str, T], read: Callable[[], T]) -> None:
@@ -211,11 +202,7 @@ class _Parser(Cursor):
         if self.skip("[]"):
             return ()
         self.expect("[")
-        items = [read()]
-        while self.skip(","):
-            items.append(read())
-        self.expect("]")
-        return tuple(items)
+        return self.items(read, "]")
 
     def _elements(self, kind: TensorType, axis: int, values: list[Any]) -> None:
         """Append the elements of a tensor from ``axis`` on, checked against its shape."""
@@ -230,12 +217,7 @@ class _Parser(Cursor):
             count = len(row)
         elif not self.skip("[]"):
             self.expect("[")
-            while True:
-                self._elements(kind, axis + 1, values)
-                count += 1
-                if not self.skip(","):
-                    break
-            self.expect("]")
+            count = len(self.items(lambda: self._elements(kind, axis + 1, values), "]"))
         size = kind.shape[axis]
         if size is not None and count != size and not (count == 0 and 0 in kind.shape):
             self.at = start

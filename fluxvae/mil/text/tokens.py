@@ -101,12 +101,14 @@ class Cursor:
     def parenthesised(self, read: Callable[[], T]) -> tuple[T, ...]:
         """``(a, b)``, each item taken by ``read``."""
         self.expect("(")
-        if self.skip(")"):
-            return ()
+        return () if self.skip(")") else self.items(read, ")")
+
+    def items(self, read: Callable[[], T], end: str) -> tuple[T, ...]:
+        """One or more items with commas between them, each taken by ``read``, and ``end``."""
         items = [read()]
         while self.skip(","):
             items.append(read())
-        self.expect(")")
+        self.expect(end)
         return tuple(items)
 
     def name(self) -> str:

@@ -22,13 +22,13 @@ from fluxvae.compress.forms import (
     as_stored,
     dense,
 )
-from fluxvae.compress.sites import conv_sites
-from fluxvae.compress.write_blobs import WeightWriter
-from fluxvae.compress.write_ops import FLOAT_TYPES, activation_operations, weight_operations
+from fluxvae.compress.write.blobs import WeightWriter
+from fluxvae.compress.write.ops import FLOAT_TYPES, activation_operations, weight_operations
 from fluxvae.errors import CompressionError
 from fluxvae.mil.blobs import weight_path
 from fluxvae.mil.package import model_file, parse_model, read_package
 from fluxvae.mil.program import Constant, Function, Op, Program, Ref, Variable
+from fluxvae.networks.structure import conv_sites
 
 
 @dataclass(frozen=True)

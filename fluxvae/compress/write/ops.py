@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fluxvae.compress.forms import Activation, CompressedWeight, Palettized, Quantized
-from fluxvae.compress.write_blobs import WeightWriter, fill_type, pack, text_value
+from fluxvae.compress.write.blobs import WeightWriter, fill_type, pack, text_value
 from fluxvae.errors import CompressionError
 from fluxvae.mil.program import OPSET_TARGETS, OPSETS, TensorType, Variable
 from fluxvae.mil.protobuf import message_module

@@ -1,8 +1,10 @@
 """The better recipe at the same size: values, tables and scales chosen for the output's error.
 
-Each convolution is a least squares Problem of the walk (``layerwise``). Its weights get codes by
-GPTQ's pass and coordinate descent (``assign``); then, in turn, tables and scales are solved for
-by least squares under the same Gram matrix and the codes are settled again.
+Each convolution is a least squares Problem (``layerwise``). Rows are output channels (O), columns
+the K unfolded inputs. With the inputs' Gram matrix G the error of rounded rows Q is
+``trace((W - Q) G (W - Q)^T)``: a closest-vector problem for each row. Weights get codes by GPTQ's
+pass and coordinate descent; then, in turn, tables and scales are solved for by least squares under
+the same Gram matrix and the codes are improved again.
 """
 
 from collections.abc import Callable
@@ -11,17 +13,39 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fluxvae.compress.assign import Alphabet, carry_errors, error, settle
-from fluxvae.compress.forms import CompressedWeight, Palettized, Quantized, dense, to_float16
+from fluxvae.compress.forms import (
+    CompressedWeight,
+    Palettized,
+    Quantized,
+    Scheme,
+    as_stored,
+    dense,
+    to_float16,
+)
 from fluxvae.compress.kmeans import kmeans
 from fluxvae.compress.layerwise import Problem, Solution
 from fluxvae.compress.nearest import padded_table
-from fluxvae.compress.schemes import Scheme
 
 # Rounds of solving for tables and scales. Each lowers the error of a 4-bit layer by about 2, 1 and
 # 0.5 % of what is left (TAEF1); at 6 bits and above the first takes most of it.
 ROUNDS = {1: 4, 2: 4, 3: 3, 4: 3, 6: 2, 8: 1}
 SHRINKS = np.linspace(1.0, 0.5, 26)  # of the largest magnitude, tried for an integer's scale
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """The values each weight may take.
+
+    ``values`` float64 (O, B, N), rising along N; column k uses those of ``block[k]`` (K,).
+    """
+
+    values: np.ndarray
+    block: np.ndarray
+
+    def dense(self, codes: np.ndarray) -> np.ndarray:
+        """The values float64 (O, K) that codes intp (O, K) stand for."""
+        rows = np.arange(len(codes))[:, None]
+        return self.values[rows, self.block[None], codes]
 
 
 @dataclass(frozen=True)
@@ -35,8 +59,7 @@ class _Layer:
 
     def round_table(self, values: np.ndarray) -> np.ndarray:
         """Products of a table or integer and a scale, as they will be expanded."""
-        made = to_float16(values) if self.precision == "float16" else values.astype(np.float32)
-        return made.astype(np.float64)
+        return as_stored(values, self.precision).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -73,21 +96,21 @@ def _rounds(
     refit: Callable[[_Layer, Scheme, _Params, np.ndarray], _Params],
 ) -> tuple[_Params, np.ndarray]:
     """The best parameters and codes (O, K) of all rounds."""
-    alphabet = _alphabet(layer, scheme, params)
-    codes = carry_errors(layer.weight, layer.gram, alphabet)
-    codes = settle(layer.weight, layer.gram, alphabet, codes)
-    best = (error(layer.weight - alphabet.dense(codes), layer.gram), params, codes)
+    codebook = _codebook(layer, scheme, params)
+    codes = gptq(layer.weight, layer.gram, codebook)
+    codes = coordinate_descent(layer.weight, layer.gram, codebook, codes)
+    best = (error(layer.weight - codebook.dense(codes), layer.gram), params, codes)
     for _ in range(ROUNDS[scheme.bits]):
         params = refit(layer, scheme, params, codes)
-        alphabet = _alphabet(layer, scheme, params)
-        codes = settle(layer.weight, layer.gram, alphabet, codes)
-        found = error(layer.weight - alphabet.dense(codes), layer.gram)
+        codebook = _codebook(layer, scheme, params)
+        codes = coordinate_descent(layer.weight, layer.gram, codebook, codes)
+        found = error(layer.weight - codebook.dense(codes), layer.gram)
         if found < best[0]:
             best = (found, params, codes)
     return best[1], best[2]
 
 
-def _alphabet(layer: _Layer, scheme: Scheme, params: _Params) -> Alphabet:
+def _codebook(layer: _Layer, scheme: Scheme, params: _Params) -> Codebook:
     """Every product of table and scale that each weight could be."""
     rows = len(layer.weight)
     inputs = layer.shape[1]
@@ -95,7 +118,7 @@ def _alphabet(layer: _Layer, scheme: Scheme, params: _Params) -> Alphabet:
     values = tables[:, None, :] * params.scale[:, :, None]
     taps = layer.weight.shape[1] // inputs
     block = np.repeat(np.arange(inputs) * params.scale.shape[1] // inputs, taps)
-    return Alphabet(layer.round_table(values), block)
+    return Codebook(layer.round_table(values), block)
 
 
 def _begin_palette(layer: _Layer, scheme: Scheme) -> _Params:
@@ -216,3 +239,80 @@ def _form(scheme: Scheme, params: _Params, codes: np.ndarray) -> CompressedWeigh
     data = params.tables[0][codes].astype(np.int8)
     scale = params.scale[:1, :1] if scheme.granularity == "tensor" else params.scale
     return Quantized(scheme.kind, data, scale[:, :, None, None].astype(np.float32))
+
+
+def error(difference: np.ndarray, gram: np.ndarray) -> float:
+    """``trace(D G D^T)`` of rows (O, K)."""
+    return float(((difference @ gram) * difference).sum())
+
+
+def gptq(
+    weight: np.ndarray, gram: np.ndarray, codebook: Codebook, *, damping: float = 0.01
+) -> np.ndarray:
+    """Codes intp (O, K), column by column, each column's error made up for by those after it.
+
+    Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ", 2022; the columns with the largest inputs
+    first. ``damping`` of the Gram matrix's mean diagonal keeps it invertible.
+    """
+    order = columns_by_size(gram)
+    ordered = gram[np.ix_(order, order)]
+    ridge = damping * max(float(np.diag(gram).mean()), 1e-30)
+    inverse = np.linalg.inv(ordered + ridge * np.eye(len(gram)))
+    factor = np.linalg.cholesky((inverse + inverse.T) / 2).T
+    rest = weight[:, order].astype(np.float64)
+    codes = np.empty(weight.shape, np.intp)
+    rows = np.arange(len(weight))
+    middle = _middles(codebook)
+    for place, column in enumerate(order):
+        block = codebook.block[column]
+        chosen = _nearest(rest[:, place], middle[:, block])
+        codes[:, column] = chosen
+        miss = rest[:, place] - codebook.values[rows, block, chosen]
+        rest[:, place + 1 :] -= np.outer(miss / factor[place, place], factor[place, place + 1 :])
+    return codes
+
+
+def coordinate_descent(
+    weight: np.ndarray, gram: np.ndarray, codebook: Codebook, codes: np.ndarray, *, passes: int = 3
+) -> np.ndarray:
+    """Codes in which few single changes lower the error: coordinate descent over the columns.
+
+    Each step takes the best value of one column with all others fixed, so the error never rises.
+    Stops after ``passes``, or when a pass changes fewer than one code in ten thousand.
+    """
+    codes = codes.copy()
+    chosen = codebook.dense(codes)
+    pull = (weight - chosen) @ gram
+    size = np.maximum(np.diag(gram), 1e-30)
+    rows = np.arange(len(weight))
+    middle = _middles(codebook)
+    order = columns_by_size(gram)
+    for _ in range(passes):
+        changes = 0
+        for column in order:
+            block = codebook.block[column]
+            wanted = chosen[:, column] + pull[:, column] / size[column]
+            new = _nearest(wanted, middle[:, block])
+            changed = int((new != codes[:, column]).sum())
+            if changed:
+                values = codebook.values[rows, block, new]
+                pull -= np.outer(values - chosen[:, column], gram[column])
+                codes[:, column], chosen[:, column] = new, values
+                changes += changed
+        if changes * 10_000 < codes.size:
+            break
+    return codes
+
+
+def columns_by_size(gram: np.ndarray) -> np.ndarray:
+    """Columns (K,), those with the largest mean square first."""
+    return np.argsort(-np.diag(gram), kind="stable")
+
+
+def _middles(codebook: Codebook) -> np.ndarray:
+    return (codebook.values[..., 1:] + codebook.values[..., :-1]) / 2
+
+
+def _nearest(wanted: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """Index of the nearest of each row's values, given the points half-way between them."""
+    return (wanted[:, None] > middle).sum(axis=1)

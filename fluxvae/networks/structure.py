@@ -1,0 +1,265 @@
+"""What a network is made of, as it says itself: steps in the order they run, and where to cut.
+
+A network is a row of steps: layers, and residual blocks, whose branch is added to what they were
+given. Modules of several layers list theirs (``Described``); rows of modules (``nn.Sequential``)
+are read one after the other. Compression, rewriting, cuts and tiles ask here and know no network
+by its class; a test holds the steps against every network's ``forward``.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from fluxvae.errors import CompressionError, ConvertError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operation on the map (B, C, h, w): ``run`` computes it.
+
+    ``name`` is its module's name in the network; "" for a function without weights. ``parts``: the
+    names of linear layers inside it, the last of which makes its output.
+    """
+
+    name: str
+    run: nn.Module | Callable[[Tensor], Tensor]
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A branch whose output is added to its input, or to ``shortcut`` of its input.
+
+    ``role``: ``block``, or ``pool`` for TAEF2's branch of the whole map.
+    """
+
+    branch: tuple["Step", ...]
+    shortcut: Layer | None = None
+    role: str = "block"
+
+
+Step = Layer | Residual
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A module of several layers that lists them."""
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """Its steps in the order they run; ``name`` is its own in the network, "" for the whole."""
+        ...
+
+
+@runtime_checkable
+class Row(Protocol):
+    """A network that is a row of modules without being an ``nn.Sequential``."""
+
+    def stages(self) -> list[nn.Module]:
+        """The modules; run one after the other, they are the network."""
+        ...
+
+
+@dataclass(frozen=True)
+class VAEInput:
+    """How a decoder of the VAE's own latents begins: module names.
+
+    ``conv``: its first 3x3 convolution, padded with zeros. ``quant``: the 1x1 convolution before
+    it, or None. ``statistics``: FLUX.2's batch-norm as data, ``running_mean`` and ``running_var``
+    (4 C,); None where the weights have none.
+    """
+
+    conv: str
+    quant: str | None
+    statistics: nn.Module | None
+
+
+@runtime_checkable
+class TakesVAELatent(Protocol):
+    """A network that takes the VAE's own latents; all others take the sampler's."""
+
+    def vae_input(self) -> VAEInput:
+        """How it begins."""
+        ...
+
+
+def steps(network: nn.Module, name: str = "") -> tuple[Step, ...]:
+    """Everything ``network`` does, in order. Raises CompressionError for a module of several layers
+    that does not say so."""
+    if isinstance(network, Described):
+        return network.steps(name)
+    if isinstance(network, nn.Sequential):
+        children = network.named_children()
+        return tuple(s for key, child in children for s in steps(child, joined(name, key)))
+    if next(network.children(), None) is None:
+        return (Layer(name, network),)
+    raise CompressionError(f"layer {name}: no rule for a {type(network).__name__}")
+
+
+def joined(name: str, key: str) -> str:
+    """The dotted name of a part of the module ``name``."""
+    return f"{name}.{key}" if name else key
+
+
+@dataclass(frozen=True)
+class Site:
+    """One convolution or linear layer. ``name`` is its module name (``"3.conv.0"``).
+
+    ``role``: ``in`` (first), ``out`` (last), ``up`` (after an upsampling), ``pool`` (TAEF2's
+    branch), ``block`` (inside a block), ``block-end`` (its output is added to the skip path),
+    ``shortcut`` (on the skip path) or ``plain``. ``scale`` is the map's side over the latent's: 1,
+    2, 4 or 8. ``macs`` are multiply-accumulates for each latent pixel.
+    """
+
+    name: str
+    role: str
+    scale: int
+    macs: int
+    shape: tuple[int, int, int, int]  # of the weight: (O, I, kh, kw)
+
+
+def conv_sites(network: nn.Module) -> tuple[Site, ...]:
+    """Every layer with a weight matrix, in execution order."""
+    found: list[tuple[str, str, int]] = []  # name, role, scale
+    scale, resized = 1, False
+
+    def visit(row: tuple[Step, ...], role: str, end: str) -> None:
+        nonlocal scale, resized
+        for step in row:
+            if isinstance(step, Residual):
+                block = step.role == "block"
+                visit(step.branch, step.role, "block-end" if block else step.role)
+                if step.shortcut is not None:
+                    found.append((step.shortcut.name, "shortcut", scale))
+                continue
+            if isinstance(step.run, nn.Upsample):
+                scale, resized = scale * 2, True
+            for name in (step.name,) if isinstance(step.run, nn.Conv2d) else step.parts:
+                here = end if step is row[-1] and name == (step.parts or (name,))[-1] else role
+                found.append((name, "up" if resized else here, scale))
+                resized = False
+
+    visit(steps(network), "plain", "plain")
+    ends = {found[0][0]: "in", found[-1][0]: "out"} if found else {}
+    return tuple(
+        _site(name, ends.get(name, role), scale, network.get_submodule(name))
+        for name, role, scale in found
+    )
+
+
+def _site(name: str, role: str, scale: int, layer: nn.Module) -> Site:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    out, into, height, width = (*layer.weight.shape, 1, 1)[:4]
+    return Site(
+        name, role, scale, out * into * height * width * scale**2, (out, into, height, width)
+    )
+
+
+def convolution(network: nn.Module, name: str) -> nn.Conv2d:
+    """The convolution of a site."""
+    found = network.get_submodule(name)
+    assert isinstance(found, nn.Conv2d)
+    return found
+
+
+@dataclass(eq=False)  # several may hold equal names while they are collected
+class Stream:
+    """Values whose channels share one vector of scales: dividing them where they are written and
+    multiplying where they are read changes nothing. All are module names.
+
+    ``writers``: layers (rows and bias are divided) and norms (affine is divided); ``readers``:
+    layers whose input channels are multiplied; ``norms`` undo the scale of a group themselves.
+    """
+
+    name: str
+    writers: list[str] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
+    norms: list[str] = field(default_factory=list)
+
+
+def streams(network: nn.Module) -> tuple[Stream, ...]:
+    """Every stream, each named after what writes it first, in the order in which they end.
+
+    ReLU and upsampling to nearest neighbours carry a scale on; any other function ends a stream.
+    """
+    found: list[Stream] = []
+
+    def opened(*writers: str) -> Stream:
+        found.append(Stream(writers[0], list(writers)))
+        return found[-1]
+
+    def visit(row: tuple[Step, ...], stream: Stream) -> Stream:
+        for step in row:
+            if isinstance(step, Residual):
+                own = visit(step.branch, stream)
+                if step.shortcut is None:
+                    stream.writers += own.writers
+                else:
+                    stream.readers.append(step.shortcut.name)
+                    stream = opened(step.shortcut.name, *own.writers)
+                found.remove(own)
+            elif isinstance(step.run, nn.GroupNorm):
+                stream.norms.append(step.name)
+                stream = opened(step.name)
+            elif isinstance(step.run, nn.Conv2d | nn.Linear):
+                stream.readers.append(step.name)
+                stream = opened(step.name)
+            elif step.parts:
+                stream.readers += step.parts[:-1]
+                stream = opened(step.parts[-1])
+            elif not isinstance(step.run, nn.ReLU | nn.Upsample):
+                if stream in found and not (stream.readers or stream.norms):
+                    found.remove(stream)
+                stream = Stream("")  # of values that no scale can be moved through
+        return stream
+
+    visit(steps(network), Stream(""))
+    order = {name: index for index, (name, _) in enumerate(network.named_modules())}
+    for stream in found:
+        stream.writers.sort(key=order.__getitem__)
+        stream.readers.sort(key=order.__getitem__)
+    return tuple(sorted(found, key=lambda s: max(order[n] for n in ("", *s.readers, *s.norms))))
+
+
+def residual_blocks(network: nn.Module) -> Iterator[str]:
+    """Names of the modules whose output is a residual's sum."""
+    for name, module in network.named_modules():
+        if isinstance(module, Described):
+            row = module.steps(name)
+            if len(row) == 1 and isinstance(row[0], Residual):
+                yield name
+
+
+def stages(network: nn.Module) -> list[nn.Module]:
+    """The row of modules that a network is: one after the other they are the network itself.
+
+    Raises ConvertError for one that is no such row.
+    """
+    if isinstance(network, Row):
+        return network.stages()
+    if isinstance(network, nn.Sequential):
+        return list(network)
+    raise ConvertError(f"{type(network).__name__} cannot be cut into parts: leave --chunks out")
+
+
+def upsamplers(row: list[nn.Module]) -> list[int]:
+    """Indices of the stages that enlarge the map."""
+    return [i for i, s in enumerate(row) if any(isinstance(m, nn.Upsample) for m in s.modules())]
+
+
+def receptive_field(part: nn.Module) -> int:
+    """From how many input pixels away, each way, an output of ``part`` can depend on a value.
+
+    Exact from the graph for rows of convolutions and nearest upsamplers; GroupNorms count as
+    frozen. Shortcuts reach no further than the convolutions beside them.
+    """
+    scale, total = 1, Fraction(0)
+    for module in part.modules():
+        if isinstance(module, nn.Upsample):
+            scale *= 2
+        elif isinstance(module, nn.Conv2d):
+            total += Fraction(module.kernel_size[0] // 2, scale)
+    return math.ceil(total)
