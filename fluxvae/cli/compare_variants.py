@@ -166,7 +166,7 @@ def _compare(
         save=maker.save,
         reusable=maker.is_reusable,
         overwrite=overwrite,
-        tell=say,
+        say=say,
     )
 
 

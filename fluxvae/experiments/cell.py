@@ -47,10 +47,10 @@ def main(arguments: list[str]) -> int:
 def _do(job: "Job", out: Path) -> None:
     import torch
 
-    from fluxvae.experiments.job import cell_toml
+    from fluxvae.experiments.job import write_cell
     from fluxvae.experiments.steps import check_tools, make, measure, solve, stage
     from fluxvae.records.experiment import RESULT, Result
-    from fluxvae.schema import load, save
+    from fluxvae.schema import load
 
     torch.set_num_threads(job.settings.threads)
     check_tools(job)
@@ -60,11 +60,10 @@ def _do(job: "Job", out: Path) -> None:
     elif job.kind == "stage":
         stage(job, out)
     else:
-        (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
         result = load(Result, out / RESULT) if job.kind == "measure" else make(job, out)
         if job.measured:
             result = measure(job, out, result, dict(os.environ))
-        save(result, out / RESULT)
+        write_cell(out, result)
 
 
 def _watch(folder: Path, limit: int) -> None:

@@ -151,7 +151,7 @@ class Maker:
 def parse_recipes(text: str, base: Recipe) -> tuple[Recipe, ...]:
     """``fp16,int8,pal4-plain`` to recipes like ``base``; ``fp16`` comes first, asked for or not.
 
-    Raises UsageError for names that are none, that come twice, or that ``base``'s target is too
+    Raises UsageError for unknown names, names that come twice, or that ``base``'s target is too
     old for.
     """
     names = [part.strip() for part in text.split(",") if part.strip()]
@@ -193,7 +193,7 @@ def compare_variants(
     save: Callable[[Recipe, Path], object],
     reusable: Callable[[Record], bool] = lambda _: True,
     overwrite: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Make (or find) each recipe's artifact in ``folder``, run it on ``views``, and tabulate.
 
@@ -208,11 +208,11 @@ def compare_variants(
     rows: list[Row] = []
     for recipe, path, there in zip(recipes, paths, kept, strict=True):
         label = label_of(recipe)
-        tell(f"{label}: {'already there' if there else 'converting'}")
+        say(f"{label}: {'already there' if there else 'converting'}")
         if not there:
             save(recipe, path)
         rows.append(_row(label, recipe, path, there, views, rows[0] if rows else None))
-        tell(f"{label}: {rows[-1].psnr_db:.2f} dB, {rows[-1].bytes} bytes")
+        say(f"{label}: {rows[-1].psnr_db:.2f} dB, {rows[-1].bytes} bytes")
     return Comparison(weights, recipes[0].sizes[0], tuple(rows))
 
 

@@ -26,8 +26,8 @@ from fluxvae.recipes import (
 )
 from fluxvae.recipes.bounds import check_bound
 from fluxvae.records.experiment import NONE, Cell, Thresholds
+from fluxvae.records.harness import UNITS
 
-UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
 DRIVERS = ("python", "swift")
 RESOURCES = ("GPU", "MAC", "QUIET")
 MOST_CELLS = 100_000

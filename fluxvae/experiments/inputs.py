@@ -87,7 +87,7 @@ class WeightsRecord(Record):
 
 
 def read_inputs(folder: Path) -> Inputs | None:
-    """``inputs.json``, and every latent held against it; None when it is not there.
+    """``inputs.json``, and every latent compared with it; None when it is not there.
 
     Raises MatrixError when they are damaged or do not belong together.
     """
@@ -134,7 +134,7 @@ def keep_inputs(
 
 
 def load_tensors(file: Path, wanted: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Latents (1, C, h, w) float32 of ``file``, each held against its digest. MatrixError."""
+    """Latents (1, C, h, w) float32 of ``file``, each compared with its digest. MatrixError."""
     from safetensors import SafetensorError, safe_open
 
     arrays = {}

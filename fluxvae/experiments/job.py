@@ -7,6 +7,7 @@ measures one that another machine made.
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fluxvae.device.host import chip, os_build, this_host
@@ -14,12 +15,14 @@ from fluxvae.errors import MatrixError
 from fluxvae.experiments.file import Settings
 from fluxvae.experiments.inputs import Tensor
 from fluxvae.experiments.plan import folder_name
-from fluxvae.records.experiment import Cell, Host, Result, Status, Thresholds
-from fluxvae.schema import Header, Record
+from fluxvae.files import write_text
+from fluxvae.records.experiment import RESULT, Cell, Host, Result, Status, Thresholds
+from fluxvae.schema import Header, Record, save
 
 Kind = Literal["solve", "stage", "cell", "measure"]
 SOLVED = "solved.safetensors"
 STAGE = "stage.json"
+CELL = "cell.toml"
 OUT = "out"  # below a job's folder: all that it makes
 
 
@@ -68,7 +71,7 @@ def result_of(job: Job, status: Status, reason: str | None = None, **figures: An
 
 
 def host_here(python: str) -> Host:
-    """This machine, as results tell of it."""
+    """This machine, as results describe it."""
     host = this_host()
     return Host(
         system=host.system,
@@ -84,3 +87,9 @@ def host_here(python: str) -> Host:
 def cell_toml(cell: Cell) -> str:
     """A cell as TOML; a JSON string in ASCII is a TOML string."""
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(cell).items())
+
+
+def write_cell(out: Path, result: Result) -> None:
+    """``cell.toml`` and, last, ``result.json``. Raises OutputError."""
+    write_text(out / CELL, cell_toml(result.cell), overwrite=True)
+    save(result, out / RESULT)

@@ -59,7 +59,7 @@ class Sources:
             self.loaded[name] = weights
         return self.loaded[name]
 
-    def supply(self, name: str, folder: Path) -> Path:
+    def weights_file(self, name: str, folder: Path) -> Path:
         """The weights as a file that a worker reads, made at most once."""
         from fluxvae.experiments.supply import save_weights_file
 

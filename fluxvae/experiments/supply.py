@@ -16,7 +16,7 @@ from fluxvae.networks.source import Weights, WeightSource
 from fluxvae.recipes import Size
 from fluxvae.validation.validate import Case
 
-_INFO = "fluxvae"  # the one entry of a supply's metadata
+_INFO = "fluxvae"  # the one entry of the file's metadata
 
 
 def save_weights_file(weights: Weights, path: Path) -> None:

@@ -55,7 +55,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Host:
-    """Where a cell was measured. ``memory`` in bytes; None for what the system does not tell."""
+    """Where a cell was measured. ``memory`` in bytes; None for what is not known."""
 
     system: str
     release: str
@@ -162,10 +162,10 @@ class Result(Record):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the summary, all of it derived from one result and its fellows.
+    """One line of the summary, all of it relative to the others.
 
     ``latency_ms``, p10 and p90 are of the runs' medians, which ``runs_ms`` holds; ``outliers``:
-    numbers of the runs, from 1, that stand apart. Loads are medians over the runs; memory is the
+    numbers of the runs, from 1. Loads are medians over the runs; memory is the
     largest. ``fraction``: bytes of those of the float16 cell without compression that is otherwise
     nearest; ``psnr_db``: the worst photo's (the worst input's where there is no photo), None when
     infinite or when any image is not finite. ``energy_mj``: of all engines together.
@@ -242,7 +242,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Summary:
-    """All that a page shows. Made by ``matrix.summary.summarize`` from results alone."""
+    """All that a page shows. Made by ``records.summary.summarize`` from results alone."""
 
     rows: tuple[Row, ...]
     ablation: tuple[Ablation, ...]
@@ -257,7 +257,7 @@ def read_results(folder: Path) -> tuple[Result, ...]:
 
 
 def _short(sizes: str) -> str:
-    """``256x256`` as ``256``, commas as ``+``; text that is no size stays."""
+    """``256x256`` as ``256``, commas as ``+``; other text stays."""
     parts = []
     for part in sizes.replace(" ", "").split(","):
         height, _, width = part.partition("x")

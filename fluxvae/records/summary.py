@@ -8,8 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 
-import numpy as np
-
+from fluxvae.records.ablation import combined_psnr
 from fluxvae.records.experiment import (
     NONE,
     Ablation,
@@ -84,7 +83,7 @@ def flags_of(result: Result, limits: Thresholds) -> tuple[str, ...]:
 
 def run_medians(result: Result) -> tuple[float, ...]:
     """Milliseconds: the median of each run that has samples."""
-    return tuple(float(np.median(run.samples_ms)) for run in result.runs if run.samples_ms)
+    return tuple(percentile(run.samples_ms, 50) for run in result.runs if run.samples_ms)
 
 
 def _row(result: Result, results: Sequence[Result]) -> Row:
@@ -98,8 +97,8 @@ def _row(result: Result, results: Sequence[Result]) -> Row:
         verdict=result.verdict,
         reason=result.reason,
         latency_ms=median(medians),
-        latency_p10_ms=percentile(medians, 10),
-        latency_p90_ms=percentile(medians, 90),
+        latency_p10_ms=percentile(medians, 10) if medians else None,
+        latency_p90_ms=percentile(medians, 90) if medians else None,
         runs_ms=medians,
         outliers=tuple(i + 1 for i in outliers(medians)),
         first_load_s=median(run.first_load_s for run in result.runs),
@@ -141,7 +140,7 @@ def _ablations(results: Sequence[Result], rows: dict[str, Row]) -> Iterator[Abla
 
 
 def _base(members: Sequence[Result]) -> Result:
-    """The cell with the most fellows one axis away; of several, the one nearest the defaults."""
+    """The cell with the most others one axis away; of several, the one nearest the defaults."""
 
     def rank(result: Result) -> tuple[int, int, str]:
         neighbours = sum(len(_changed(r.cell, result.cell)) == 1 for r in members)
@@ -186,7 +185,7 @@ def _difference(own: float | None, other: float | None) -> float | None:
 
 def _sum(values: Iterable[float | None]) -> float | None:
     known = list(values)
-    return None if any(v is None for v in known) else math.fsum(v for v in known if v is not None)
+    return None if None in known else math.fsum(v for v in known if v is not None)
 
 
 def _sum_psnr(changes: Iterable[float | None]) -> float | None:
@@ -195,10 +194,7 @@ def _sum_psnr(changes: Iterable[float | None]) -> float | None:
     By the base's squared error: 1, plus what each change adds to it. None when nothing is left.
     """
     known = list(changes)
-    if any(v is None for v in known):
-        return None
-    total = 1 + math.fsum(10 ** (-v / 10) - 1 for v in known if v is not None)
-    return -10 * math.log10(total) if total > 0 else None
+    return None if None in known else combined_psnr(known, surplus=len(known) - 1)
 
 
 def _provenance(results: Sequence[Result]) -> Provenance:
