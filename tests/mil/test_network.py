@@ -220,7 +220,9 @@ def test_enumerated_shapes_each_compute_what_torch_does(save: Save) -> None:
 def test_ranged_shapes_compute_what_torch_does(save: Save) -> None:
     import coremltools as ct
 
-    module = decoder("flux2")
+    whole = decoder("flux2")
+    assert isinstance(whole, nn.Sequential)
+    module = whole[:8]  # up to the first upsampling, which is all that depends on the size
     sides = (ct.RangeDim(4, 32), ct.RangeDim(4, 32))
     path = save(
         module,
