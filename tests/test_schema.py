@@ -17,6 +17,7 @@ from fluxvae.schema import (
     finite,
     json_text,
     load,
+    load_kept,
     parse,
     plain,
     save,
@@ -93,6 +94,24 @@ def test_a_file_that_is_not_such_a_record_is_named_with_what_is_wrong(
 def test_a_file_that_is_not_there_is_named_with_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"cannot be read: No such file .*; expected a w"):
         load(Whole, tmp_path / "none.json")
+
+
+@dataclass(frozen=True)
+class Kept(Record):
+    header: ClassVar = Header(BenchError, "a cell", "it is made again")
+    key: str
+    value: int
+
+
+def test_only_a_whole_record_with_this_very_key_is_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "cell.json"
+    assert load_kept(Kept, path, "k") is None
+    save(Kept("k", 3), path)
+    assert list(json.loads(path.read_text("utf-8"))) == ["key", "value"]  # no format, no version
+    assert load_kept(Kept, path, "k") == Kept("k", 3)
+    assert load_kept(Kept, path, "other") is None
+    path.write_text(path.read_text()[:-4])
+    assert load_kept(Kept, path, "k") is None
 
 
 def test_what_is_nested_too_deeply_is_an_error_of_the_text(tmp_path: Path) -> None:

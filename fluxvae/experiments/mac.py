@@ -31,9 +31,8 @@ from fluxvae.records.mac import (
     Status,
     Task,
     cell_path,
-    kept_cell,
 )
-from fluxvae.schema import save
+from fluxvae.schema import load_kept, save
 
 NEEDS_A_MAC = "needs a Mac"
 MEASURED: tuple[Kind, ...] = ("validate", "bench", "plan")  # on one set of units after another
@@ -135,8 +134,9 @@ def run_report(
             continue
         key = _key(context, task, host, rehearsal)
         title = f"{number}/{len(tasks)} {task.artifact} {task.name}"
-        cell = kept_cell(context.folder, task, key)
-        if cell is not None and _files_are_there(context, task):
+        kept = load_kept(KeptCell, cell_path(context.folder, task), key)
+        if kept is not None and not kept.cell.failed and _files_are_there(context, task):
+            cell = kept.cell
             say(f"{title}: done before")
         else:
             rest = [t for t, _ in tasks[number - 1 :] if t not in left_out]

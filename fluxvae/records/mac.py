@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from fluxvae.errors import OutputError
 from fluxvae.records.experiment import Host
-from fluxvae.schema import Header, Record, load
+from fluxvae.schema import Header, Record
 
 EACH = "each"  # units of a step that runs all four in one call: drift, which compares them
 Kind = Literal["convert", "compile", "executor", "validate", "bench", "plan", "drift"]
@@ -108,12 +108,3 @@ class MacRecord(Record):
 def cell_path(out: Path, task: Task) -> Path:
     """Where a cell is kept below the report's folder."""
     return out / "cells" / task.artifact / f"{task.name}.json"
-
-
-def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
-    """A finished cell with this very key; None when absent, damaged, of another run or failed."""
-    try:
-        kept = load(KeptCell, cell_path(out, task))
-    except OutputError:
-        return None
-    return kept.cell if kept.key == key and not kept.cell.failed else None
