@@ -5,8 +5,9 @@ uses them; a test module that imports one of them itself has the converter's own
 model afterwards (metadata, reading it again, checks, compression) is done each time.
 
 The key is everything that a conversion depends on: the function, recipe, channels, the network's
-modules with their source files, every weight, the source of what ``fluxvae.convert.program`` imports, and
-the versions of the packages. While a test replaces a function of these, nothing is read or kept.
+modules with their source files, every weight, the source of what ``fluxvae.convert.program``
+imports, and the versions of the packages. While a test replaces a function of these, nothing is
+read or kept.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """Recordings of ``powermetrics`` made up here. NOT RECORDED ON A MAC.
 
-Shaped as powermetrics(1) and the programs named in ``fluxvae.device.power_plist`` describe them: one XML
-property list a sample, a NUL before every one but the first, energies rounded to whole mJ.
+Shaped as powermetrics(1) and the programs named in ``fluxvae.device.power_plist`` describe them:
+one XML property list a sample, a NUL before every one but the first, energies rounded to whole mJ.
 """
 
 import plistlib

@@ -14,7 +14,7 @@ import fluxvae.artifact.open
 import fluxvae.validation.validate
 from fluxvae.artifact.open import require_record
 from fluxvae.artifact.save import save_artifact
-from fluxvae.data.latents import Latent
+from fluxvae.data.latents import Latent, read_latents
 from fluxvae.errors import ArtifactError, LatentError, ToolError, WeightsError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
@@ -22,13 +22,13 @@ from fluxvae.networks.build import build_decoder, build_encoder
 from fluxvae.networks.source import Weights
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Size
+from fluxvae.recipes.axes import latent_input
 from fluxvae.validation.metrics import Metrics
 from fluxvae.validation.validate import (
     CaseResult,
     Limit,
     Report,
     limit_for,
-    read_for,
     resolve_weights,
     validate,
 )
@@ -170,13 +170,14 @@ def test_latents_that_fit_nowhere_are_refused_with_both_sizes(
     demo_package: Path, tmp_path: Path
 ) -> None:
     record = require_record(read_package(demo_package))
+    wanted = latent_input(record.recipe, record.contract, record.recipe.sizes)
     wide, fits = (normal_latent(32, size) for size in (Size(64, 128), Size(64, 64)))
     save_file({"wide": wide}, tmp_path / "x.safetensors")
     reason = r"\[1, 32, 8, 16\]; expected .* for images of 64\. It is for images of 64x128"
     with pytest.raises(LatentError, match=reason):
-        read_for(record, tmp_path / "x.safetensors", record.recipe.sizes)
+        read_latents(tmp_path / "x.safetensors", wanted)
     save_file({"wide": wide, "fits": fits}, tmp_path / "x.safetensors")
-    found = read_for(record, tmp_path / "x.safetensors", record.recipe.sizes)
+    found = read_latents(tmp_path / "x.safetensors", wanted)
     assert [latent.name for latent in found.latents] == ["fits"]
     assert "passed over 'wide'" in found.notes[0]
 
