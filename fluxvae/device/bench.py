@@ -131,13 +131,9 @@ class Record(schema.Record):
     """A whole benchmark, as it is written to a file."""
 
     header: ClassVar = schema.Header(
-        BenchError,
-        "a record of `fluxvae bench --out`",
-        "give such a record, or measure again",
-        "fluxvae-bench",
-        version=2,
-        sort_keys=True,
-    )
+        BenchError, "a record of `fluxvae bench --out`", "give such a record, or measure again",
+        "fluxvae-bench", version=2, sort_keys=True,
+    )  # fmt: skip
     fluxvae: str
     model: Model
     settings: Settings

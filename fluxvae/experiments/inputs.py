@@ -36,11 +36,9 @@ class Inputs(Record):
     """``inputs.json``. Names are ``flux2/256x256/chelsea`` and ``flux2/calibration/00``."""
 
     header: ClassVar = Header(
-        MatrixError,
-        "a list of a matrix's inputs",
-        "put the right one back, or start a new folder",
+        MatrixError, "a list of a matrix's inputs", "put the right one back, or start a new folder",
         "fluxvae-matrix-inputs",
-    )
+    )  # fmt: skip
     tensors: dict[str, Tensor]
 
     def digest(self, decoder: str, sizes: str) -> str:
@@ -77,11 +75,9 @@ class WeightsRecord(Record):
     """``weights.json``."""
 
     header: ClassVar = Header(
-        MatrixError,
-        "a list of a matrix's weights",
-        "put the right one back, or start a new folder",
-        "fluxvae-matrix-weights",
-    )
+        MatrixError, "a list of a matrix's weights",
+        "put the right one back, or start a new folder", "fluxvae-matrix-weights",
+    )  # fmt: skip
     fluxvae: str
     decoders: dict[str, DecoderWeights]
 

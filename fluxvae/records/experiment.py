@@ -134,11 +134,9 @@ class Result(Record):
     """
 
     header: ClassVar = Header(
-        MatrixError,
-        "a result of `fluxvae matrix run`",
-        "remove its folder and run the matrix again",
-        "fluxvae-matrix-cell",
-    )
+        MatrixError, "a result of `fluxvae matrix run`",
+        "remove its folder and run the matrix again", "fluxvae-matrix-cell",
+    )  # fmt: skip
     key: str
     cell: Cell
     status: Status

@@ -79,8 +79,8 @@ class MacRecord(Record):
     """A whole report. ``rehearsal`` is true for one made without a Mac."""
 
     header: ClassVar = Header(
-        OutputError, "a record of `fluxvae mac-report`", "make it again", "fluxvae-mac-report", 2
-    )
+        OutputError, "a record of `fluxvae mac-report`", "make it again", "fluxvae-mac-report", 2,
+    )  # fmt: skip
     fluxvae: str
     rehearsal: bool
     host: Host
