@@ -51,7 +51,7 @@ def views(weights: Weights, encoder: Weights) -> tuple[View, ...]:
 def saver(weights: Weights, views: tuple[View, ...]) -> Callable[[Recipe, Path], object]:
     def save(made: Recipe, path: Path) -> object:
         if made.compression is None:
-            return save_artifact(weights, made, path)
+            return save_artifact(weights, made, path)[0]
         return save_simple(weights, made, path, views[0].latent)
 
     return save

@@ -32,7 +32,7 @@ from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.records.ablation import CONVERTED, Part
 from fluxvae.records.roundtrip import REFERENCE, Roundtrip
 from fluxvae.schema import load, save
-from fluxvae.validation.image_metrics import Meter, make_meter
+from fluxvae.validation.metrics import Meter, make_meter
 from tests import artifacts
 
 SIZE = Size(64, 72)

@@ -182,7 +182,7 @@ def _run(
     from fluxvae.experiments.roundtrip.sources import open_source
     from fluxvae.report import write_report
     from fluxvae.schema import save
-    from fluxvae.validation.image_metrics import make_meter
+    from fluxvae.validation.metrics import make_meter
 
     meter = make_meter()
     source = open_source(images, cache_folder())

@@ -23,7 +23,7 @@ import numpy as np
 
 from fluxvae.artifact.backends import choose_backend, raw_runner, single_input
 from fluxvae.artifact.open import open_artifact, refuse_parts
-from fluxvae.artifact.save import Record, read_record
+from fluxvae.artifact.record import Record, read_record
 from fluxvae.data.latents import beyond_float16
 from fluxvae.device.bench import FIRST_CALLS, latency
 from fluxvae.device.bundle import read_bundle

@@ -14,7 +14,8 @@ import torch
 
 from fluxvae import __version__
 from fluxvae.artifact.backends import make_runner
-from fluxvae.artifact.save import Record, read_record, save_artifact
+from fluxvae.artifact.record import Record, read_record
+from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.checkpoint import load_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.data.calibration import Calibration, encode, read_folder
@@ -102,7 +103,7 @@ class Maker:
     def save(self, recipe: Recipe, path: Path) -> Path:
         """The artifact of ``recipe`` at ``path``. Raises as compression and saving do."""
         compressed = None if recipe.compression is None else self._compress(recipe)
-        return save_artifact(
+        (saved,) = save_artifact(
             self.weights,
             recipe,
             path,
@@ -111,6 +112,7 @@ class Maker:
             check=lambda _: self.check(),
             verbose=self.verbose,
         )
+        return saved
 
     def is_reusable(self, record: Record) -> bool:
         """Whether an artifact was made by this version, from the same latents or checkpoint."""
@@ -258,8 +260,8 @@ def _measure(program: Program, recipe: Recipe, views: Sequence[View]) -> Iterabl
     for view in views:
         image = runner(view.latent)
         metrics = compare(image, view.reference)
-        ssim = math.nan if metrics.nan or metrics.inf else similarity(image, view.reference)
-        yield ViewResult(view.name, metrics.psnr_db, metrics.max_abs, ssim)
+        alike = math.nan if metrics.nan or metrics.inf else similarity(image, view.reference)
+        yield ViewResult(view.name, metrics.psnr_db, metrics.max_abs, alike)
 
 
 def is_up_to_date(

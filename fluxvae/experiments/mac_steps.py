@@ -88,7 +88,7 @@ def convert_step(context: StepContext, task: Task) -> dict[str, Any]:
     """
     weights, recipe = context.weights, context.recipe
     compressed = None if recipe.compression is None else compressed_for(weights, recipe, None)
-    path = save_artifact(weights, recipe, context.package, compressed=compressed, overwrite=True)
+    (path,) = save_artifact(weights, recipe, context.package, compressed=compressed, overwrite=True)
     return {"bytes": size_of(path)}
 
 

@@ -133,7 +133,7 @@ def _latents(
     name: str, groups: list[str], weights: "Weights", encoder: "Weights | None", say: Say
 ) -> Iterator[tuple[str, tuple[str, np.ndarray]]]:
     """The cases of ``fluxvae.validation.validate`` at each size; other photos to compress with."""
-    from fluxvae.artifact.save import make_record
+    from fluxvae.artifact.record import make_record
     from fluxvae.data.calibration import photo_calibration
     from fluxvae.data.spaces import passage
     from fluxvae.recipes import Recipe, parse_sizes

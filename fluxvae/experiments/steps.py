@@ -8,23 +8,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fluxvae.artifact.backends import choose_backend, make_runner
 from fluxvae.artifact.open import Artifact, open_artifact
-from fluxvae.artifact.save_parts import save_any
+from fluxvae.artifact.save import save_artifact
 from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.convert.laps import timed
+from fluxvae.convert.coremltools import step_timings
 from fluxvae.convert.program import write_model
 from fluxvae.data.calibration import Calibration, calibration_of
 from fluxvae.data.latents import to_model
-from fluxvae.data.spaces import passage
 from fluxvae.device.bench import Settings as BenchSettings
 from fluxvae.device.bench import bench, start_swift
 from fluxvae.device.bench_python import Request, start_python
@@ -47,8 +46,9 @@ from fluxvae.records.experiment import Energy, ErrorFigures, Latency, Result
 from fluxvae.records.harness import Plan
 from fluxvae.records.summary import flags_of, verdict_of
 from fluxvae.schema import finite, json_text, parse_json
-from fluxvae.validation.metrics import Metrics, compare, similarity
-from fluxvae.validation.validate import Case, Watch, limit_for
+from fluxvae.validation.metrics import similarity
+from fluxvae.validation.validate import Measured, judge, torch_reference
+from fluxvae.validation.validate import measure as measure_cases
 
 PATIENCE_S = 300.0  # for the load of the conversion before to fade
 Decode = Callable[[], object]
@@ -96,18 +96,13 @@ def solve(job: Job, out: Path) -> None:
 def stage(job: Job, out: Path) -> None:
     """PSNR in dB of a plain program on every input; null where it is not a finite number."""
     weights, recipe = load_weights_file(job), Recipe.from_dict(job.recipe)
-    decoder = build_decoder(weights)
     path = out / f"stage{recipe.suffix}"
-    write_model(decoder, recipe, weights.contract.channels, path)
+    write_model(build_decoder(weights), recipe, weights.contract.channels, path)
     runner = make_runner(read_package(path), None, recipe.layout, choose_backend("auto"))
-    found = {}
-    for case in cases(job, recipe.sizes[0]):
-        with torch.no_grad():
-            reference = decoder(torch.from_numpy(case.latent)).numpy()
-        found[case.name] = compare(
-            runner(case.latent), reference, peak=weights.contract.peak
-        ).psnr_db
-    write_text(out / STAGE, json_text(finite(found)), overwrite=True)
+    reference, peak = torch_reference(recipe, weights), weights.contract.peak
+    judged = measure_cases(runner, cases(job, recipe.sizes[0]), reference, peak=peak)
+    found = finite({one.case.name: one.metrics.psnr_db for one in judged})
+    write_text(out / STAGE, json_text(found), overwrite=True)
 
 
 def make(job: Job, out: Path) -> Result:
@@ -116,20 +111,20 @@ def make(job: Job, out: Path) -> Result:
     path = out / artifact_name(recipe, weights.source.kind)
     compressed, solving = _solved(job, weights, recipe)
     began = time.monotonic()
-    with timed() as laps:
-        save_any(weights, recipe, path, compressed=compressed, report=print)
+    with step_timings() as timings:
+        save_artifact(weights, recipe, path, compressed=compressed, report=print)
     saved = time.monotonic() - began
     began = time.monotonic()
-    errors = tuple(judge(job, open_artifact(path), weights))
+    errors = tuple(_errors(job, open_artifact(path), weights))
     result = result_of(
         job,
         "done",
         verdict=verdict_of(errors),
         seconds={
-            "capture": laps.get("capture", 0.0),
-            "convert": laps.get("convert", 0.0),
+            "capture": timings.get("capture", 0.0),
+            "convert": timings.get("convert", 0.0),
             "compress": solving,
-            "save": saved - laps.get("capture", 0.0) - laps.get("convert", 0.0),
+            "save": saved - timings.get("capture", 0.0) - timings.get("convert", 0.0),
             "validate": time.monotonic() - began,
         },
         bytes=size_of(path),
@@ -154,38 +149,27 @@ def _digests(path: Path, out: Path) -> dict[str, str]:
     return {f.relative_to(out).as_posix(): sha256_of(f) for f in files_of(path)}
 
 
-def judge(job: Job, artifact: Artifact, weights: Weights) -> Iterator[ErrorFigures]:
+def _errors(job: Job, artifact: Artifact, weights: Weights) -> Iterator[ErrorFigures]:
     """Every input on every function and size, as ``fluxvae.validation.validate`` judges them."""
-    record = artifact.record
-    decoder, way, watch = build_decoder(weights), passage(record.recipe, weights), Watch()
-    backend = choose_backend("auto")
-    several = len(record.recipe.sizes) > 1
-    for function, size in artifact.functions_and_sizes():
-        runner = artifact.runner(function, backend, job.cell.compute_unit, on_op=watch)
-        for case in cases(job, size):
-            with torch.no_grad():
-                reference = decoder(torch.from_numpy(way.inwards(case.latent))).numpy()
-            image = runner(case.latent)
-            metrics = compare(image, reference, peak=record.contract.peak)
-            limit = limit_for(record, case.kind)
-            sound = watch.take() is None and not (metrics.nan or metrics.inf)
-            yield ErrorFigures(
-                input=f"{case.name}@{size}" if several else case.name,
-                kind=case.kind,
-                psnr_db=finite(metrics.psnr_db),
-                max_abs=finite(metrics.max_abs),
-                ssim=_ssim(image, reference, record.contract, case, metrics),
-                limit=str(limit),
-                passed=sound and limit.holds(metrics),
-            )
+    several = len(artifact.record.recipe.sizes) > 1
+    backend, units = choose_backend("auto"), job.cell.compute_unit
+    given = partial(cases, job)
+    for result, measured in judge(artifact, weights, given, backend=backend, compute_units=units):
+        yield ErrorFigures(
+            input=f"{result.case}@{result.size}" if several else result.case,
+            kind=result.kind,
+            psnr_db=finite(result.metrics.psnr_db),
+            max_abs=finite(result.metrics.max_abs),
+            ssim=_ssim(measured, artifact.record.contract),
+            limit=str(result.limit),
+            passed=result.passed and not (result.metrics.nan or result.metrics.inf),
+        )
 
 
-def _ssim(
-    image: np.ndarray, reference: np.ndarray, contract: LatentContract, case: Case, m: Metrics
-) -> float | None:
-    if case.kind != "photo" or m.nan or m.inf:
+def _ssim(measured: Measured, contract: LatentContract) -> float | None:
+    if measured.case.kind != "photo" or measured.metrics.nan or measured.metrics.inf:
         return None
-    a, b = ((x - contract.low) / contract.peak for x in (image, reference))
+    a, b = ((x - contract.low) / contract.peak for x in (measured.image, measured.reference))
     return similarity(a, b)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fluxvae.recipes import Recipe
+from fluxvae.records.statistics import decibels
 
 CONVERTED = "fp32 program"  # the reference: what conversion alone changes
 ALL = "all"  # every part together
@@ -57,4 +58,4 @@ def combined_psnr(psnrs: Iterable[float | None], surplus: float = 0.0) -> float 
     """
     errors = [10 ** (-psnr / 10) for psnr in psnrs if psnr is not None]
     total = math.fsum([*errors, -surplus])
-    return -10 * math.log10(total) if total > 0 else None
+    return decibels(total) if total > 0 else None

@@ -23,6 +23,14 @@ def median(values: Iterable[float | None]) -> float | None:
     return percentile(known, 50) if known else None
 
 
+def decibels(squared_error: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error, in units of the peak squared.
+
+    Infinite where there is no error.
+    """
+    return -10 * math.log10(squared_error) if squared_error > 0 else math.inf
+
+
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
     """Indices of values whose modified z-score exceeds 3.5 in size; none of fewer than three.
 

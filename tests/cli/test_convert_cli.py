@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxvae.artifact.save import read_record
+from fluxvae.artifact.record import read_record
 from fluxvae.mil.package import read_package
 from tests.cli.run import run
 from tests.packages import tree

@@ -48,7 +48,7 @@ from fluxvae.records.roundtrip import (
     Variant,
 )
 from fluxvae.schema import load_kept
-from fluxvae.validation.image_metrics import Meter
+from fluxvae.validation.metrics import Meter
 
 GAIN = 16.0  # of difference pictures: fp16's error shows as a level or two, four bits' as grey
 CROP = 128  # side of the square shown at 1:1
