@@ -18,7 +18,7 @@ from fluxvae.artifact.record import Record, read_record
 from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.checkpoint import load_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.data.calibration import Calibration, encode, read_folder
+from fluxvae.data.calibration import Calibration, encode, load_calibration, read_folder
 from fluxvae.data.photos import EVALUATION_PHOTOS, crop_image, photo_image
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.experiments.steps import compressed_for
@@ -99,6 +99,31 @@ class Maker:
     check: Callable[[], None]
     log: Callable[[str], None]
     solved: dict[tuple[object, ...], CompressedDecoder] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        recipes: Iterable[Recipe],
+        calibration: str,
+        weights: Weights,
+        encoder: Weights,
+        checkpoint: Path | None = None,
+        *,
+        overwrite: bool,
+        verbose: bool,
+        check: Callable[[], None],
+        log: Callable[[str], None],
+    ) -> "Maker":
+        """With the latents of ``calibration`` if one of ``recipes`` needs some. Raises as
+        ``load_calibration``."""
+        seen = None
+        if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
+            seen = load_calibration(
+                calibration, weights.variant, encoder, contract=weights.contract
+            )
+            for note in seen.notes:
+                log(f"note: {note}")
+        return cls(weights, seen, checkpoint, overwrite, verbose, check, log)
 
     def save(self, recipe: Recipe, path: Path) -> Path:
         """The artifact of ``recipe`` at ``path``. Raises as compression and saving do."""
