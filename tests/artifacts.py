@@ -12,8 +12,7 @@ from fluxvae.artifact.save import save_artifact
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.validation.metrics import Metrics, compare
 from tests.conversion_cache import install, write_model

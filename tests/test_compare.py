@@ -21,8 +21,7 @@ from fluxvae.experiments.compare import (
 )
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.validation.metrics import similarity
 from tests.artifacts import Reference, recipe

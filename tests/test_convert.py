@@ -16,8 +16,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, artifact_name, latent_shape
 from fluxvae.validation.validate import limit_for, validate
 from tests.artifacts import (

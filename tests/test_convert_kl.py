@@ -24,8 +24,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import find_decoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.validation.inspect import inspect_model
 from fluxvae.validation.metrics import Metrics, compare

@@ -10,8 +10,7 @@ from fluxvae.artifact.record import make_record, read_record
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Constant, Op, Ref
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Compression, Recipe
 from fluxvae.validation.stages import (
     COMPRESSED_DEPARTS_BELOW,

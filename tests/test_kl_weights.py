@@ -15,10 +15,10 @@ from fluxvae.errors import DownloadError, FluxVAEError, UsageError, WeightsError
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import KL_CATALOG, find_decoder
 from fluxvae.networks.describe import describe_file
-from fluxvae.networks.keys import PARTS, entry_shapes
 from fluxvae.networks.kl import KLDecoder, KLEncoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import find_encoder, load_entry, load_weights
+from fluxvae.networks.locate import PARTS
+from fluxvae.networks.shapes import entry_shapes
+from fluxvae.networks.weights import Weights, find_encoder, load_entry, load_weights
 from fluxvae.recipes import Recipe, parse_sizes
 from tests.hub_server import serving
 from tests.kl import (

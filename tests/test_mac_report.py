@@ -14,8 +14,7 @@ from fluxvae.device.harness import Harness
 from fluxvae.errors import ArtifactError, OutputError
 from fluxvae.experiments.mac import Progress, default_recipes, run_report, tasks_of
 from fluxvae.experiments.mac_steps import STEPS, Settings, StepContext
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.recipes.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
 from fluxvae.records.experiment import Host

@@ -14,8 +14,7 @@ from fluxvae.artifact.save import save_artifact
 from fluxvae.errors import ArtifactError, ConvertError, OutputError, ValidationError
 from fluxvae.mil.package import read_package
 from fluxvae.networks.catalog import CATALOG
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes.plan import plan_of
 from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write

@@ -25,8 +25,7 @@ from fluxvae.device.compile import compile_model
 from fluxvae.device.harness import Harness, parse_report
 from fluxvae.device.validate import plan_jobs, run_job
 from fluxvae.mil.package import read_package
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.schema import plain
 from fluxvae.validation.validate import Case, CaseResult, build_cases, validate

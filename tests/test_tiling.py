@@ -20,7 +20,7 @@ from fluxvae.data.latents import Latent
 from fluxvae.errors import LatentError, UsageError
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import HALO, Recipe, Size, check_tile
 from fluxvae.recipes.sizes import best_tile
 from fluxvae.validation.metrics import compare

@@ -19,8 +19,7 @@ from fluxvae.errors import ArtifactError, LatentError, ToolError, WeightsError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Size
 from fluxvae.recipes.axes import latent_input
 from fluxvae.validation.metrics import Metrics

@@ -19,6 +19,7 @@ from fluxvae.data.latents import (
 )
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.files import refuse_existing, write_file
+from fluxvae.networks.catalog import find_decoder
 from fluxvae.recipes import Recipe, Size, check_tile, parse_sizes
 from fluxvae.recipes.axes import latent_input
 
@@ -120,7 +121,7 @@ def _why_whole(recipe: Recipe) -> str:
             "its attention and its GroupNorms see the whole picture, and plain tiles come out far "
             "from it (about 19 dB)"
         )
-    if recipe.variant == "flux2":
+    if find_decoder(recipe.variant).pool:
         return (
             "its GroupNorms see the whole picture, and plain tiles come out far from it (about "
             "40 dB, with any halo)"

@@ -19,7 +19,7 @@ from fluxvae.files import data_sha256, file_sha256
 from fluxvae.mil.package import parse_model
 from fluxvae.mil.program import Program
 from fluxvae.networks.catalog import Decoder, LatentContract, find_decoder
-from fluxvae.networks.source import Weights, WeightSource
+from fluxvae.networks.weights import Weights, WeightSource
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.recipes.plan import Plan, plan_of

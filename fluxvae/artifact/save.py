@@ -16,8 +16,7 @@ from fluxvae.artifact.record import (
     stamp,
 )
 from fluxvae.compress.forms import CompressedDecoder, require_granularity
-from fluxvae.compress.guard import check_weights
-from fluxvae.compress.guard_full import check_layers
+from fluxvae.compress.guard import check_layers, check_weights
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert.fp16_safety import make_safe, report_cost
 from fluxvae.convert.functions import functions_of
@@ -28,7 +27,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.functions import (
     FEATURES,

@@ -15,7 +15,7 @@ from fluxvae.recipes.latents import artifact_contract
 if TYPE_CHECKING:
     from fluxvae.convert.census import Census, Tap
     from fluxvae.data.latents import Latent
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
 
 _ROWS = 20  # of the table, unless --all
 

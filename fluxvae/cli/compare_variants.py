@@ -28,7 +28,7 @@ from fluxvae.recipes import TARGETS, Recipe
 
 if TYPE_CHECKING:
     from fluxvae.experiments.compare import Comparison, Row, View
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
     from fluxvae.validation.evidence import Evidence
 
 RECIPES = "fp16,int8,pal6,pal4,w8a8"

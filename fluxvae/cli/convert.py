@@ -48,7 +48,7 @@ from fluxvae.recipes import (
 from fluxvae.recipes.known_trouble import form_troubles
 
 if TYPE_CHECKING:
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
 
 ENUMERATED_NOTE = (
     "note: enumerated shapes are risky on device. Models of this kind were reported to use the "

@@ -25,7 +25,7 @@ from fluxvae.cli.sources import Sources
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
-    from fluxvae.compress.qat.state import Team
+    from fluxvae.compress.qat.state import ProcessGroup
     from fluxvae.compress.qat.train import Progress, Trained
     from fluxvae.recipes import Compression
 
@@ -132,12 +132,14 @@ def command(
         side=judge_size,
         judge_every=judge_every,
     )
-    with _team(device) as team:
-        first = team.rank == 0
+    with _process_group(device) as processes:
+        first = processes.rank == 0
         decoder, network = sources.load_pair("training needs latents of photos")
         job = Job(decoder, network, begin, calibration, images, settings, place, overwrite,
                   save_every)  # fmt: skip
-        trained = run_job(job, team=team, say=say if first else _quiet, watch=_watcher(first))
+        trained = run_job(
+            job, processes=processes, say=say if first else _quiet, watch=_watcher(first)
+        )
         if first:
             _report(place, trained, as_json)
 
@@ -159,14 +161,14 @@ def _place(sources: Sources, start: Compression | Path) -> Path:
 
 
 @contextmanager
-def _team(device: str) -> Iterator[Team]:
+def _process_group(device: str) -> Iterator[ProcessGroup]:
     """This process's part: alone, or among those that torchrun started."""
     # cuBLAS repeats itself only with a workspace of fixed size, asked for before its first use:
     # https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from fluxvae.compress.qat.state import Team
+    from fluxvae.compress.qat.state import ProcessGroup
 
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
@@ -174,7 +176,7 @@ def _team(device: str) -> Iterator[Team]:
     use_cuda = cuda and device != "cpu"
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team(device=torch.device("cuda" if use_cuda else "cpu"))
+        yield ProcessGroup(device=torch.device("cuda" if use_cuda else "cpu"))
         return
     from torch import distributed
 
@@ -184,7 +186,7 @@ def _team(device: str) -> Iterator[Team]:
         torch.cuda.set_device(where)
     distributed.init_process_group("nccl" if use_cuda else "gloo")
     try:
-        yield Team(distributed.get_rank(), size, where)
+        yield ProcessGroup(distributed.get_rank(), size, where)
     finally:
         distributed.destroy_process_group()
 
@@ -217,7 +219,7 @@ def _left(seconds: float) -> str:
 
 
 def _quiet(text: str) -> None:
-    """Only the first process of a team speaks."""
+    """Only rank 0 prints."""
 
 
 def _report(place: Path, trained: Trained, as_json: bool) -> None:

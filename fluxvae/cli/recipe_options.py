@@ -27,7 +27,7 @@ METHODS = ("compensated", "plain")
 if TYPE_CHECKING:
     from fluxvae.compress.forms import CompressedDecoder
     from fluxvae.compress.mixed import Allocation
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
 
 latent_form_option = click.option(
     "--latent-form",

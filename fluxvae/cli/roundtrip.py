@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fluxvae.experiments.roundtrip.candidates import Wanted
     from fluxvae.experiments.roundtrip.measure import Run
     from fluxvae.experiments.roundtrip.run import Job
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
     from fluxvae.records.roundtrip import Roundtrip
 
 VARIANTS = "fp16,pal8,pal6,pal4,int8,w8a8"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fluxvae.artifact.record import Record
     from fluxvae.data.latents import LatentFile
     from fluxvae.networks.catalog import LatentContract
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
     from fluxvae.recipes import Recipe
 
 # The units are the keys of fluxvae.artifact.backends.COMPUTE_UNITS; help must not wait for its

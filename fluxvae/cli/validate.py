@@ -16,7 +16,7 @@ from fluxvae.cli.sources import OwnSources, Runner, Sources, UserLatents
 
 if TYPE_CHECKING:
     from fluxvae.data.latents import Latent
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
     from fluxvae.validation.stages import Budget, Departure, Intermediates
     from fluxvae.validation.validate import Report
 

@@ -51,7 +51,7 @@ def list_weights(as_json: bool) -> None:
 
 def _entry(decoder: Decoder) -> dict[str, Any]:
     """One decoder of the catalogue as plain data."""
-    from fluxvae.networks.hub_cache import look_up
+    from fluxvae.networks.hub import look_up
 
     cached = look_up(decoder.hub)
     problem = cached.problem()

@@ -249,7 +249,7 @@ def error(difference: np.ndarray, gram: np.ndarray) -> float:
 def gptq(
     weight: np.ndarray, gram: np.ndarray, codebook: Codebook, *, damping: float = 0.01
 ) -> np.ndarray:
-    """Codes intp (O, K), column by column, each column's error made up for by those after it.
+    """Codes intp (O, K), column by column; later columns compensate each one's error.
 
     Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ", 2022; the columns with the largest inputs
     first. ``damping`` of the Gram matrix's mean diagonal keeps it invertible.
@@ -263,12 +263,14 @@ def gptq(
     codes = np.empty(weight.shape, np.intp)
     rows = np.arange(len(weight))
     middle = _middles(codebook)
-    for place, column in enumerate(order):
+    for position, column in enumerate(order):
         block = codebook.block[column]
-        chosen = _nearest(rest[:, place], middle[:, block])
+        chosen = _nearest(rest[:, position], middle[:, block])
         codes[:, column] = chosen
-        miss = rest[:, place] - codebook.values[rows, block, chosen]
-        rest[:, place + 1 :] -= np.outer(miss / factor[place, place], factor[place, place + 1 :])
+        miss = rest[:, position] - codebook.values[rows, block, chosen]
+        rest[:, position + 1 :] -= np.outer(
+            miss / factor[position, position], factor[position, position + 1 :]
+        )
     return codes
 
 

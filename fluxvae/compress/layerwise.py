@@ -1,9 +1,9 @@
 """One convolution after another, each solved for the inputs the compressed decoder really has.
 
-The walk carries two runs over the calibration latents side by side: the float32 reference, and the
+A pass carries two runs over the calibration latents side by side: the float32 reference, and the
 decoder compressed so far. At each convolution it asks ``solve`` for weights that reproduce the
-reference's output from the compressed run's input, so that every layer makes up for the errors of
-those before it (Frantar et al., "Optimal Brain Compression", 2022, there with the reference's own
+reference's output from the compressed run's input, so that every layer compensates the errors of
+the earlier ones (Frantar et al., "Optimal Brain Compression", 2022, there with the reference's own
 inputs; here with the compressed decoder's). Where the output is added to a skip path, the target
 also holds what the skip path has lost.
 """

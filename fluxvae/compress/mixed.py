@@ -64,7 +64,7 @@ class Allocation:
 
     @classmethod
     def from_dict(cls, data: object) -> "Allocation":
-        """Raises ValueError for what is no allocation, UsageError for an impossible one."""
+        """Raises ValueError for what is not an allocation, UsageError for an impossible one."""
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"expected an object with format {FORMAT}")
         bits, measured = data.get("bits"), data.get("measured", {})
@@ -259,10 +259,10 @@ class _Trials:
         That is never above the mean of the latents' PSNRs, and hard pictures weigh most.
         """
         schemes = {name: option.scheme for name, option in chosen.items()}
-        places = range(len(self._latents))
-        folds = [[i for i in places if i % 2 == side] for side in (0, 1)]
+        indices = range(len(self._latents))
+        folds = [[i for i in indices if i % 2 == side] for side in (0, 1)]
         if self._method == "plain" or not folds[1]:
-            folds = [[], list(places)]  # nothing is fitted, or there is only one to fit on
+            folds = [[], list(indices)]  # nothing is fitted, or there is only one to fit on
         errors: list[float] = []
         for fitted, held in (folds, folds[::-1]):
             if not held:
@@ -275,9 +275,9 @@ class _Trials:
         return decibels(sum(errors) / len(errors))
 
     @torch.no_grad()
-    def _error(self, decoder: nn.Module, place: int) -> float:
-        picture = decoder(torch.from_numpy(self._latents[place]))
-        return float((picture - self._pictures[place]).double().square().mean())
+    def _error(self, decoder: nn.Module, index: int) -> float:
+        picture = decoder(torch.from_numpy(self._latents[index]))
+        return float((picture - self._pictures[index]).double().square().mean())
 
 
 def _compressed(

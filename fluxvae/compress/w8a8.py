@@ -239,7 +239,7 @@ def least_error(noise: SiteNoise, kind: str, *, margin: float = 1.0) -> Activati
     """The Activation whose rounding shows least in the picture (squared errors times gains).
 
     Ranges between 0.3 and 1.3 times the extremes are tried, both ends apart where there is a zero
-    point. ``margin`` above 1: values are held against the range's ends as if they were that much
+    point. ``margin`` above 1: values are compared with the range's ends as if they were that much
     larger, for photos that reach further than calibration did.
     """
     values, gains = noise.values, noise.gains.mean(0)

@@ -17,14 +17,14 @@ import torch
 from torch import nn
 
 from fluxvae.convert.census import FP16_LIMIT, take_census
-from fluxvae.convert.rewrite.rescale import choose_exponents, reaches, rescaled
+from fluxvae.convert.rewrite.rescale import choose_exponents, peak_magnitudes, rescaled
 from fluxvae.data.latents import Latent
 from fluxvae.data.photos import CALIBRATION_PHOTOS, photo_image
 from fluxvae.data.spaces import passage
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_encoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import SCALE, Recipe, Size, parse_attention, parse_sizes
 
 SIDE = 128  # of the images that are measured on, in pixels
@@ -120,20 +120,20 @@ def probe_latents(
 
 
 def _warnings(decoder: nn.Module, latents: Sequence[torch.Tensor], mode: str) -> tuple[str, ...]:
-    rows = reaches(decoder, latents)
+    rows = peak_magnitudes(decoder, latents)
     beyond = [row for row in rows if not row.largest <= FP16_LIMIT]
     if not beyond:
         near = rows[0]
         if near.largest * MARGIN <= FP16_LIMIT:
             return ()
         return (
-            f"the {_what(near.kind)} of {near.place} reach {near.largest:.3g}, close to float16's "
+            f"the {_what(near.kind)} of {near.layer} reach {near.largest:.3g}, close to float16's "
             f"{FP16_LIMIT:.0f}: other latents may overflow{_way_out(mode)}",
         )
-    places = list(dict.fromkeys(row.place for row in beyond))
+    places = list(dict.fromkeys(row.layer for row in beyond))
     return (
         f"values go beyond float16's {FP16_LIMIT:.0f} at {len(places)} places, first of all the "
-        f"{_what(beyond[0].kind)} of {beyond[0].place} ({beyond[0].largest:.3g}): the image will "
+        f"{_what(beyond[0].kind)} of {beyond[0].layer} ({beyond[0].largest:.3g}): the image will "
         f"be wrong, even where it is finite{_way_out(mode)}",
     )
 

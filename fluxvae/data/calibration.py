@@ -17,7 +17,7 @@ from fluxvae.data.photos import CALIBRATION_PHOTOS, crop_image, photo_crops
 from fluxvae.errors import CompressionError, ImageError, LatentError
 from fluxvae.networks.build import build_encoder
 from fluxvae.networks.catalog import LatentContract, find_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes.axes import LatentInput
 from fluxvae.recipes.fields import native_form
 

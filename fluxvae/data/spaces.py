@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fluxvae.errors import WeightsError
 from fluxvae.networks.kl_keys import NO_STATISTICS, STATISTICS_EPS
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.axes import FIRST, LatentInput
 from fluxvae.recipes.fields import native_form
@@ -137,10 +137,12 @@ def unlike(latent: np.ndarray, wanted: LatentInput, order: str) -> str | None:
 
     ``order``: the order of axes it was stored in. The rest of a sentence about it, with what was
     measured and the option of ``fluxvae convert`` that takes it; None for what looks right, for
-    noise, and for decoders with a latent space of their own (demo and random weights).
+    noise, and for decoders with a latent space of their own (demo and random weights, and networks
+    whose latents were not measured).
     """
     latent = latent.astype(np.float64)  # the square of 1e30 is beyond float32
-    if not wanted.contract.space.startswith(f"{wanted.variant}-") or not latent.std():
+    measured = wanted.variant in ("flux1", "flux2")
+    if not (measured and wanted.contract.space.startswith(f"{wanted.variant}-") and latent.std()):
         return None
     packed = wanted.form == "packed"
     unpacked = unpack(latent) if packed else latent

@@ -31,7 +31,7 @@ from fluxvae.data.spaces import passage
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
 from fluxvae.files import commit, refuse_existing, require_writable, staging
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import PRECISIONS, Compression, Recipe, Size
 from fluxvae.recipes.bounds import check_bound
 from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fluxvae.device.host import Host, sysctl, this_host
 from fluxvae.networks.catalog import CATALOG
-from fluxvae.networks.hub_cache import CacheEntry, cache_folder, look_up
+from fluxvae.networks.hub import CacheEntry, cache_folder, look_up
 from fluxvae.recipes.known_trouble import find_trouble, form_troubles
 
 OK, INFO, WARN, MISSING = "ok", "info", "warn", "missing"

@@ -14,7 +14,7 @@ from fluxvae.device.bundle import NORMAL, Bundle, Request, export_bundle, read_b
 from fluxvae.device.harness import Harness, run_harness
 from fluxvae.errors import ArtifactError, UsageError
 from fluxvae.mil.program import Program
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.records.harness import HarnessReport, UnitsResult, Validation
 

@@ -26,7 +26,7 @@ from fluxvae.files import file_sha256, size_of
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.validation.evidence import Evidence
 from fluxvae.validation.inspect import quantization_evidence

@@ -18,7 +18,7 @@ from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
 from fluxvae.experiments.steps import bench_settings, compressed_for, plan
 from fluxvae.files import size_of
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import EACH, Task

@@ -28,7 +28,7 @@ from fluxvae.experiments.plan import decoder_name, needs_calibration
 from fluxvae.records.experiment import Cell
 
 if TYPE_CHECKING:
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
 
 Say = Callable[[str], None]
 

@@ -40,7 +40,7 @@ from fluxvae.files import files_of, read_text, size_of, write_text
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import LatentContract
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.records.experiment import Energy, ErrorFigures, Latency, Result
 from fluxvae.records.harness import Plan

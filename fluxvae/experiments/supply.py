@@ -10,8 +10,7 @@ from fluxvae.errors import MatrixError
 from fluxvae.experiments.inputs import CALIBRATION, Tensor, load_tensors
 from fluxvae.experiments.job import Job
 from fluxvae.networks.catalog import LatentContract
-from fluxvae.networks.digest import tensor_digest
-from fluxvae.networks.source import Weights, WeightSource
+from fluxvae.networks.weights import Weights, WeightSource, tensor_digest
 from fluxvae.recipes import Size
 from fluxvae.schema import build, json_text, parse_json
 from fluxvae.validation.validate import Case

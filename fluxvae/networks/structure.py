@@ -236,7 +236,7 @@ def residual_blocks(network: nn.Module) -> Iterator[str]:
 def stages(network: nn.Module) -> list[nn.Module]:
     """The row of modules that a network is: one after the other they are the network itself.
 
-    Raises ConvertError for one that is no such row.
+    Raises ConvertError for one that is not such a row.
     """
     if isinstance(network, Row):
         return network.stages()

@@ -1,7 +1,9 @@
 """From what ``--weights`` says to checked float32 tensors under upstream's names."""
 
+import hashlib
 import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,17 +18,56 @@ from fluxvae.networks.catalog import (
     find_decoder,
     random_contract,
 )
-from fluxvae.networks.digest import tensor_digest
 from fluxvae.networks.folder import choose_file, fitting_files
 from fluxvae.networks.hub import Progress, fetch_file
-from fluxvae.networks.keys import PARTS, choose_network, entry_shapes, first_few, fits_entry
-from fluxvae.networks.locate import Network, find_networks, group_names, passed_over
+from fluxvae.networks.keys import choose_network, first_few, fits_entry
+from fluxvae.networks.locate import PARTS, Network, find_networks, group_names, passed_over
 from fluxvae.networks.random import random_tensors
+from fluxvae.networks.shapes import entry_shapes
 from fluxvae.networks.sharded import checkpoint_sha256, open_checkpoint
-from fluxvae.networks.source import Weights, WeightSource
 
 OWN_METADATA = "fluxvae"  # key that scripts/train_demo_weights.py leaves in a file's metadata
 _LARGEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where tensors came from; written into every artifact, so it never holds a local path.
+
+    ``kind`` is ``hub``, ``file``, ``demo`` or ``random``. ``name`` is
+    ``repo@revision/file``, the file's bare name, ``demo`` or ``random:SEED``.
+    ``file_sha256`` is the digest of the file's bytes, for an index of several files as
+    ``fluxvae.networks.sharded.checkpoint_sha256`` defines it; None for random weights.
+    """
+
+    kind: str
+    name: str
+    file_sha256: str | None
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no useful ==; compare digests
+class Weights:
+    """One network's parameters, checked: every key, every shape, all finite.
+
+    ``part`` is ``decoder`` or ``encoder``; ``kind`` the catalogue's (``tiny``, ``full``,
+    ``small``). ``tensors`` has upstream's names (tiny: taesd's Sequential, ``1.weight``, ...; KL:
+    diffusers' without the leading ``decoder.``, ``up_blocks.0.resnets.0.conv1.weight``, ...) and
+    float32 values on the CPU. ``digest`` is
+    ``tensor_digest`` of them: equal for equal values, whatever the
+    container, key style or (exactly representable) dtype they came in. FLUX.2's batch-norm
+    statistics (``STATISTICS`` of ``fluxvae.networks.kl_keys``) may be absent, as from a file of the
+    decoder alone: then only latents of the VAE's own space can be taken. ``notes`` say, for
+    people, what was taken and what was passed over.
+    """
+
+    variant: str
+    part: str
+    tensors: Mapping[str, Tensor]
+    source: WeightSource
+    contract: LatentContract
+    digest: str
+    kind: str = "tiny"
+    notes: tuple[str, ...] = ()
 
 
 def load_weights(
@@ -230,3 +271,18 @@ def _weights(
     ordered = {name: tensors[name] for name in entry_shapes(entry, part) if name in tensors}
     digest = tensor_digest(ordered)
     return Weights(entry.variant, part, ordered, source, contract, digest, entry.kind, notes)
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hexadecimal sha256 over names (sorted), shapes and little-endian float32 values.
+
+    Each tensor contributes ``name shape\\n`` in UTF-8 (``3.conv.0.bias 64``, dimensions joined
+    by ``x``) and then its values in C order. Values beyond float32 are rounded to it first.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().to("cpu", torch.float32).contiguous().numpy()
+        shape = "x".join(str(size) for size in values.shape)
+        digest.update(f"{name} {shape}\n".encode())
+        digest.update(values.astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub import errors as hub_errors
 
 from fluxvae.errors import PublishError, UsageError
-from fluxvae.networks.hub_log import quiet_hub
+from fluxvae.networks.hub import quiet_hub
 
 # Ours alone: what is left of an earlier publication goes, whatever else is there stays.
 OUR_FOLDERS = ["packages/*", "compiled/*"]

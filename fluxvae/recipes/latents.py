@@ -14,7 +14,7 @@ PATCH = 2  # latent pixels of a patch, each way
 # FLUX.1's VAE: the sampler's latent is (z - shift) * scale.
 FLUX1_SCALE = 0.3611
 FLUX1_SHIFT = 0.1159
-_PACKED = {
+PACKED = {
     "flux1": (
         "flux1-sampler-packed",
         "FLUX.1's latent as the transformer leaves it: one token of 64 numbers for each 2 x 2 "
@@ -47,7 +47,7 @@ def artifact_contract(recipe: RecipeFields, own: LatentContract) -> LatentContra
     if own.space != entry.contract.space:  # demo and random weights: a space of their own
         space, wants = f"{own.space}-{form}", f"{own.wants} Here {_IN_WORDS[form]}."
     elif form == "packed":
-        space, wants = _PACKED[recipe.variant]
+        space, wants = PACKED[recipe.variant]
     elif form == "sampler":
         space, wants = find_decoder(recipe.variant).contract.space, _SAMPLER[recipe.variant]
     else:

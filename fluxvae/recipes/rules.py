@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fluxvae.errors import UsageError
 from fluxvae.networks.catalog import find_decoder
 from fluxvae.recipes.fields import ALLOWED, TARGETS, RecipeFields, native_form
-from fluxvae.recipes.latents import PATCH
+from fluxvae.recipes.latents import PACKED, PATCH
 from fluxvae.recipes.sizes import HALO, LARGEST_SIDE, SCALE, parse_attention
 
 Rule = tuple[bool, str]
@@ -130,6 +130,7 @@ def _latents(recipe: RecipeFields) -> Iterator[Rule]:
     step = PATCH * find_decoder(recipe.variant, recipe.decoder).contract.scale
     yield from _headed(
         f"--latents {form} of {recipe.variant}",
+        (recipe.variant not in PACKED, "is not known: leave --latents out"),
         (
             form == "vae" and recipe.variant == "flux2",
             "needs FLUX.2's batch-norm statistics, which the tiny decoder has not: use --latents "

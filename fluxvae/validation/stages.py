@@ -35,7 +35,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Op
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.validation.metrics import Metrics
 from fluxvae.validation.validate import build_cases, measure, torch_reference

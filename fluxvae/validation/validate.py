@@ -23,8 +23,7 @@ from fluxvae.data.spaces import Passage, passage
 from fluxvae.errors import LatentError, WeightsError
 from fluxvae.mil.program import Op
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.axes import latent_input
 from fluxvae.validation.limits import Limit, limit_for

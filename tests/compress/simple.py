@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.forms import Activation, CompressedDecoder, Quantized, to_float16
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
 from fluxvae.networks.structure import conv_sites
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 
 

@@ -31,7 +31,7 @@ class Rates:
     """Learning rates of Adam by what is learned, before warm-up and decay.
 
     ``scale`` is for logarithms of scales, ``bias`` for biases and the GroupNorm's gains, ``table``
-    is relative to the table's root mean square. A plain start has ranges and biases to mend: in
+    is relative to the table's root mean square. A plain start has ranges and biases to repair: in
     120 steps on TAEF1 (2 crops of 96 px) these rates gain 0.6 dB on held-out photos, a tenth of
     ``scale`` and a hundredth of ``bias`` lose 0.2; three times ``weight`` is no better.
     """

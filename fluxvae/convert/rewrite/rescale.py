@@ -165,28 +165,28 @@ def _scaled(
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How far the values at one place of a torch decoder go.
+class PeakMagnitude:
+    """The largest magnitude of the values of one layer of a torch decoder.
 
     ``square``: the squares that a GroupNorm sums, which no module gives; ``value``: an output.
     """
 
-    place: str
+    layer: str
     kind: str
     largest: float
 
 
-def reaches(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Reach, ...]:
-    """The largest magnitudes of any decoder's layers over all latents, the farthest first."""
+def peak_magnitudes(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[PeakMagnitude, ...]:
+    """The largest magnitudes of any decoder's layers over all latents, largest first."""
     found: dict[tuple[str, str], float] = {}
 
-    def note(place: str, kind: str, value: Tensor) -> None:
-        key = (place, kind)
+    def note(layer: str, kind: str, value: Tensor) -> None:
+        key = (layer, kind)
         found[key] = max(found.get(key, 0.0), _largest(value))
 
-    def square(place: str, norm: nn.GroupNorm, value: Tensor) -> None:
+    def square(layer: str, norm: nn.GroupNorm, value: Tensor) -> None:
         parts = value.detach().reshape(len(value), norm.num_groups, -1)
-        note(place, "square", (parts - parts.mean(2, keepdim=True)).square())
+        note(layer, "square", (parts - parts.mean(2, keepdim=True)).square())
 
     hooks = []
     sums = set(structure.residual_blocks(decoder))
@@ -210,7 +210,7 @@ def reaches(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Reach, ...]:
     finally:
         for hook in hooks:
             hook.remove()
-    rows = (Reach(place, kind, largest) for (place, kind), largest in found.items())
+    rows = (PeakMagnitude(layer, kind, largest) for (layer, kind), largest in found.items())
     return tuple(sorted(rows, key=lambda row: -row.largest))
 
 

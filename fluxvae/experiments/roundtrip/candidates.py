@@ -15,7 +15,7 @@ from fluxvae.data.spaces import passage
 from fluxvae.errors import UsageError
 from fluxvae.experiments.compare import PLAIN_NAMES, Maker, is_up_to_date, label_of
 from fluxvae.experiments.workers import worker_processes
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.records.roundtrip import Variant
 from fluxvae.validation.inspect import quantization_evidence

@@ -33,7 +33,7 @@ from fluxvae.experiments.roundtrip.measure import Run, Task, run_here, write_pic
 from fluxvae.experiments.roundtrip.sources import Input, Source
 from fluxvae.files import data_sha256
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Size
 from fluxvae.records.ablation import Part
 from fluxvae.records.roundtrip import (
