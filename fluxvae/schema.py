@@ -63,6 +63,15 @@ def load(kind: type[R], path: Path) -> R:
         ) from error
 
 
+def load_kept(kind: type[R], path: Path, key: str) -> R | None:
+    """The record in a file if its ``key`` is this one; None when absent, damaged or another."""
+    try:
+        record = load(kind, path)
+    except kind.header.error:
+        return None
+    return record if vars(record)["key"] == key else None
+
+
 def save(record: Record, path: Path, *, overwrite: bool = True) -> Path:
     """Write a record for ``load``, whole or not at all. Raises OutputError."""
     return write_text(path, record_text(record), overwrite=overwrite)

@@ -18,12 +18,12 @@ from fluxvae.experiments.compare import (
     folder_views,
     parse_recipes,
     photo_views,
-    similarity,
 )
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
+from fluxvae.validation.metrics import similarity
 from tests.artifacts import Reference, recipe
 from tests.compress.simple import save_simple
 

@@ -38,7 +38,7 @@ precision = ["float32"]
 WATCH = """
 import sys, threading, time
 from pathlib import Path
-from fluxvae.matrix.cell import _watch
+from fluxvae.experiments.cell import _watch
 threading.Thread(target=_watch, args=(Path(sys.argv[1]), int(sys.argv[2])), daemon=True).start()
 held = bytearray(int(sys.argv[3]))
 time.sleep(60)

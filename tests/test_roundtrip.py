@@ -15,7 +15,7 @@ from PIL import Image
 
 from fluxvae.data.photos import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, as_planes
 from fluxvae.errors import ReportError, UsageError
-from fluxvae.experiments.compare_make import Maker
+from fluxvae.experiments.compare import Maker
 from fluxvae.experiments.roundtrip.candidates import (
     Candidate,
     make_recipes,

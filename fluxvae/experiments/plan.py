@@ -200,3 +200,10 @@ def estimate(cells: Sequence[Cell], settings: Settings) -> tuple[float, float]:
         size += (width if cell.compression == NONE else 1.2e6) * (1.0 if heavy == 1.0 else 50.0)
     seconds += 100 * sum(compression != NONE for _, _, compression in solved)
     return seconds, size
+
+
+def time_left(seconds: float | None) -> str:
+    """An estimate in words; None: there is none yet."""
+    if seconds is None:
+        return "time left not known yet"
+    return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"

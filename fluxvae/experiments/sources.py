@@ -59,16 +59,16 @@ class Sources:
             self.loaded[name] = weights
         return self.loaded[name]
 
-    def supply(self, name: str, folder: Path) -> Path:
+    def weights_file(self, name: str, folder: Path) -> Path:
         """The weights as a file that a worker reads, made at most once."""
-        from fluxvae.experiments.supply import save_supply
+        from fluxvae.experiments.supply import save_weights_file
 
         path = folder / f"weights-{name}.safetensors"
         if not path.exists():
             weights = self.weights(name)
             known = self.decoders[name]
             check_same(name, known, replace(known, digest=weights.digest))
-            save_supply(weights, path)
+            save_weights_file(weights, path)
         return path
 
     def encoder(self, name: str) -> "Weights | None":

@@ -1,13 +1,26 @@
 """Figures over repeated measurements. Everything is computed in float64."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 Z_LIMIT = 3.5
 _Z_SCALE = 0.6745  # the MAD of a normal distribution, in standard deviations
 LEAST_FOR_OUTLIERS = 3
+
+
+def percentile(values: Iterable[float], q: float) -> float:
+    """numpy's linear percentile, for values that may be infinite (numpy gives NaN there)."""
+    ordered = list(values)
+    low, high = (float(np.percentile(ordered, q, method=m)) for m in ("lower", "higher"))
+    return high if low == high or math.isinf(high) else float(np.percentile(ordered, q))
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """Of the values that are known; None of none."""
+    known = [v for v in values if v is not None]
+    return percentile(known, 50) if known else None
 
 
 def decibels(squared_error: float) -> float:
@@ -23,7 +36,7 @@ def outliers(values: Sequence[float]) -> tuple[int, ...]:
 
     z = 0.6745 (x - median) / MAD: Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993),
     as in the NIST/SEMATECH e-Handbook of Statistical Methods, section 1.3.5.17. Where more than
-    half of the values are equal the MAD is 0 and every other value stands apart.
+    half of the values are equal the MAD is 0 and every other value is an outlier.
     """
     array = np.asarray(values, np.float64)
     if array.size < LEAST_FOR_OUTLIERS:

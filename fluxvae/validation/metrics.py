@@ -81,6 +81,11 @@ def compare(candidate: np.ndarray, reference: np.ndarray, *, peak: float = 1.0) 
     )
 
 
+def similarity(candidate: np.ndarray, reference: np.ndarray) -> float:
+    """Mean SSIM of two images (1, 3, H, W), clamped to [0, 1]."""
+    return ssim(*(np.clip(x[0], 0, 1).transpose(1, 2, 0) for x in (candidate, reference)))
+
+
 @dataclass(frozen=True)
 class Meter:
     """The metrics that can be computed here, as ``measure`` uses them; ``metrics`` names all."""
