@@ -28,8 +28,9 @@ Exponents = dict[str, tuple[int, ...]]  # stream -> the power of two each group 
 
 
 def streams(decoder: nn.Module) -> tuple[Stream, ...]:
-    """Every stream that a GroupNorm reads, each named after what writes it first."""
-    return tuple(stream for stream in structure.streams(decoder) if stream.norms)
+    """Every stream that a GroupNorm reads or a residual sums, named after what writes it first."""
+    found = structure.streams(decoder)
+    return tuple(stream for stream in found if stream.norms or len(stream.writers) > 1)
 
 
 class ScaledGroupNorm(nn.Module):
@@ -82,10 +83,9 @@ def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tens
         peaks[stream] = torch.maximum(peaks[stream], peak) if stream in peaks else peak
 
     hooks = []
+    groups = next(m.num_groups for m in decoder.modules() if isinstance(m, nn.GroupNorm))
     for stream in streams(decoder):
-        norm = decoder.get_submodule(stream.norms[0])
-        assert isinstance(norm, nn.GroupNorm)
-        noted = partial(note, stream.name, norm.num_groups)
+        noted = partial(note, stream.name, groups)
         for name in (*stream.norms, *stream.readers):
             hooks.append(
                 decoder.get_submodule(name).register_forward_pre_hook(
