@@ -35,7 +35,7 @@ from fluxvae.compress.noise import SiteNoise, measure_noise
 from fluxvae.compress.sensitivity import WINDOW, middle
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
-from fluxvae.networks.structure import Site, conv_sites, convolution
+from fluxvae.networks.structure import Site, conv_sites, convolution, run_hooked
 from fluxvae.recipes.compression import Compression
 
 Log = Callable[[str], object]
@@ -210,17 +210,11 @@ def input_extremes(
 
         return hook
 
-    handles = [
+    hooks = [
         decoder.get_submodule(site.name).register_forward_pre_hook(watch(site.name))
         for site in conv_sites(decoder)
     ]
-    try:
-        with torch.no_grad():
-            for latent in latents:
-                decoder(torch.from_numpy(latent))
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_hooked(decoder, map(torch.from_numpy, latents), hooks)
     return found
 
 

@@ -7,12 +7,14 @@ by its class; a test holds the steps against every network's ``forward``.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fluxvae.errors import CompressionError, ConvertError
 
@@ -163,6 +165,19 @@ def convolution(network: nn.Module, name: str) -> nn.Conv2d:
     found = network.get_submodule(name)
     assert isinstance(found, nn.Conv2d)
     return found
+
+
+def run_hooked(
+    network: nn.Module, latents: Iterable[Tensor], hooks: Iterable[RemovableHandle]
+) -> None:
+    """Run ``network`` on each latent for what its hooks see, and remove them whatever happens."""
+    try:
+        with torch.no_grad():
+            for latent in latents:
+                network(latent)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @dataclass(eq=False)  # several may hold equal names while they are collected
