@@ -92,7 +92,7 @@ def compress_layerwise(
     window: int = 128,
     damping: float = DAMPING,
 ) -> Fitted:
-    """Solve every convolution of a tiny decoder in execution order.
+    """Solve every convolution of a decoder in execution order.
 
     ``latents``: float32 (1, C, h, w), sizes may differ. ``quantize_input`` rounds each
     convolution's input in the compressed run. About ``positions`` output positions of all latents

@@ -68,7 +68,7 @@ def quantize_w8a8(
     *,
     effort: Effort = Effort(),
 ) -> CompressedDecoder:
-    """``decoder`` (a tiny decoder, float32) with int8 convolutions.
+    """``decoder`` (float32) with int8 convolutions.
 
     At least ``compression.int8_share`` of the multiply-accumulates are int8 (all with ``plain``).
     ``precision`` is the program's, to which int8 weights expand. ``log`` gets a line per stage.
