@@ -16,9 +16,12 @@ from fluxvae.networks.build import build_decoder, build_encoder
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.validation.metrics import Metrics, compare
-from tests import library
+from tests.conversion_cache import install, write_model
 
 VARIANTS = ("flux1", "flux2")
+# Sizes of tests whose point is another one: not square, and the fewest different conversions.
+SMALL = "64x96"
+TWO = "64x96,128"
 
 
 def recipe(variant: str, sizes: str = "64", **fields: object) -> Recipe:
@@ -33,22 +36,22 @@ def normal_latent(channels: int, size: Size, seed: int = 0) -> np.ndarray:
 
 
 def convert(weights: Weights, made: Recipe, folder: Path) -> Path:
-    """A bare model of a recipe (no metadata) in ``folder``, converted once a test run."""
+    """A bare model of a recipe (no metadata) in ``folder``, by way of the conversion cache."""
     path = folder / artifact_name(made, weights.source.kind)
-    library.write_model(build_decoder(weights), made, weights.contract.channels, path)
+    write_model(build_decoder(weights), made, weights.contract.channels, path)
     return path
 
 
 def save(weights: Weights, made: Recipe, folder: Path) -> Path:
-    """The whole artifact of a recipe, as ``fluxvae convert`` leaves it, converted once a run."""
-    with library.remembered():
-        return save_artifact(weights, made, folder / artifact_name(made, weights.source.kind))
+    """The whole artifact of a recipe, as ``fluxvae convert`` leaves it."""
+    install()
+    return save_artifact(weights, made, folder / artifact_name(made, weights.source.kind))
 
 
 def save_parts(weights: Weights, made: Recipe, folder: Path) -> tuple[Path, ...]:
     """``save`` for recipes of several programs: every package."""
-    with library.remembered():
-        return save_any(weights, made, folder / artifact_name(made, weights.source.kind))
+    install()
+    return save_any(weights, made, folder / artifact_name(made, weights.source.kind))
 
 
 @dataclass

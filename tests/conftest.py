@@ -2,42 +2,55 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conversion_folder import FOLDER, prune
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# For torch and numpy, here, in xdist's workers and in children: pictures are small, and threads of
+# several processes on the same cores wait for each other. tests/test_calibration.py takes 13 CPU
+# seconds with one thread, 44 with two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_finish() -> None:
-    """Keep the collected tests out of the collector's way.
-
-    coremltools 9.0 calls ``gc.collect()`` after every conversion; with thousands of tests in memory
-    that alone was 15 % of the time of converting.
+    """gc.freeze() the collected tests: coremltools 9.0 runs gc.collect() after each conversion,
+    which with thousands of tests in memory was 15 % of the time of converting.
     """
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def library_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where tests.library keeps conversions: for all processes of this run together."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    os.environ["FLUXVAE_TEST_LIBRARY"] = str(folder / "library")
+def conversions_folder(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[None]:
+    """Where tests.conversion_cache keeps its entries: in pytest's cache, for all runs."""
+    cache = pytestconfig.cache  # None: -p no:cacheprovider
+    folder = cache.mkdir("conversions") if cache else tmp_path_factory.mktemp("conversions")
+    os.environ[FOLDER] = str(folder)
     yield
-    del os.environ["FLUXVAE_TEST_LIBRARY"]
+    del os.environ[FOLDER]
 
 
-@pytest.fixture(scope="module")
-def remembered_conversions() -> Iterator[None]:
-    """For modules about what is done with a converted model: convert each one once a test run."""
-    from tests.library import remembered
+def pytest_runtest_setup() -> None:
+    """Convert by way of the cache, from when a test may convert: that needs torch."""
+    if "torch" in sys.modules:
+        from tests.conversion_cache import install
 
-    with remembered():
-        yield
+        install()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Bound the conversion cache, once all of xdist's workers are done."""
+    cache = session.config.cache
+    if cache and "PYTEST_XDIST_WORKER" not in os.environ:
+        prune(cache.mkdir("conversions"))
 
 
 @pytest.fixture(scope="session")

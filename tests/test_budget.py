@@ -14,10 +14,9 @@ from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Compression, Recipe
 from fluxvae.validation.budget import Budget, error_budget, stages_of
 from fluxvae.validation.validate import validate
-from tests.artifacts import normal_latent, recipe
+from tests.artifacts import SMALL, TWO, normal_latent, recipe
 from tests.compress.simple import save_simple
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 INT8 = Compression("int8", method="plain")
 
 
@@ -109,12 +108,10 @@ def test_stage_before_is_the_uncompressed_artifact(
 def test_artifact_of_several_sizes_is_budgeted_at_the_smallest(
     weights: Weights, demo_artifact: Callable[..., Path]
 ) -> None:
-    """At float32 the artifact is its own first stage, so that nothing is converted here."""
-    fields = {"shapes": "multifunction", "precision": "float32"}
-    path = demo_artifact("flux2", "64x96,128", **fields)
-    made = make_record(recipe("flux2", "64x96,128", **fields), weights)
+    path = demo_artifact("flux2", TWO, shapes="multifunction")
+    made = make_record(recipe("flux2", TWO, shapes="multifunction"), weights)
     found = error_budget(path, made, weights, encoder=None, backend="reference")
-    assert (str(found.size), found.stages) == ("64x96", ("conversion",))
+    assert (str(found.size), found.stages) == (SMALL, ("conversion", "precision"))
     assert [row.case for row in found.cases] == ["normal", "saturated", "constant", "zero"]
     for row in found.cases:
         assert np.isfinite(row.metrics[-1].psnr_db)

@@ -27,7 +27,7 @@ from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT
 from fluxvae.validation.validate import validate
-from tests import library, tiles
+from tests import conversion_cache, tiles
 from tests.artifacts import normal_latent, save, save_parts
 from tests.cli.run import run
 from tests.kl_hot import hot_weights, short_stages, small_weights
@@ -164,9 +164,10 @@ def test_weight_that_is_not_the_decoder_s_is_caught_by_name(
     assert isinstance(last, nn.Conv2d)
     last.weight = nn.Parameter(last.weight + 1, requires_grad=False)
     name = "write_halves" if made.tile is None else "write_tiled"
+    convert = getattr(conversion_cache, name)
     monkeypatch.setattr(
         f"fluxvae.artifact.save_parts.{name}",
-        lambda _, *rest, **options: getattr(library, name)(spoilt, *rest, **options),
+        lambda _, *rest, **options: convert(spoilt, *rest, **options),
     )
     with pytest.raises(CompressionError, match=r"no layer with the weight of"):
         save_any(weights, made, tmp_path / "x.mlpackage")

@@ -27,7 +27,6 @@ from fluxvae.recipes import Recipe, Size
 from tests.artifacts import Reference, recipe
 from tests.compress.simple import save_simple
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 SIZE = Size(64, 64)
 BASE = recipe("flux2", "64", target="iOS18")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from fluxvae.artifact.save import read_record, save_artifact
 from fluxvae.convert.census import FP16_LIMIT, Census, take_census
 from fluxvae.convert.fp16_safety import MARGIN, _probe_recipe, mixed_cost
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
 from fluxvae.convert.rewrite.rescale import choose_exponents, peak_magnitudes, rescaled
 from fluxvae.data.latents import Latent
 from fluxvae.errors import ConvertError, LatentError, UsageError
@@ -28,6 +28,7 @@ from fluxvae.recipes import Recipe, Size, parse_sizes
 from fluxvae.validation.metrics import Metrics, compare
 from fluxvae.validation.validate import validate
 from tests.artifacts import recipe
+from tests.conversion_cache import write_model
 from tests.kl_hot import heat, hot_weights, short_decoder, short_stages
 
 # At 1e3 a norm's squares overflow, at 1e5 the stream itself does; 1e4 lies between.

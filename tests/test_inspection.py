@@ -1,5 +1,6 @@
 """What ``inspect`` counts, against torch's own counts."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,29 @@ from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.validation.inspect import FunctionReport, Inspection, inspect_model
-from tests.artifacts import VARIANTS, recipe, save
+from tests.artifacts import SMALL, TWO, VARIANTS, recipe, save
 
 CHANNELS = {"flux1": 16, "flux2": 32}
+Inspect = Callable[[Recipe], Inspection]
 
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Weights]:
-    return {v: load_weights(v, "random:0") for v in VARIANTS}
+    return {v: load_weights(v, "demo") for v in VARIANTS}
 
 
-def inspect(weights: dict[str, Weights], made: Recipe, folder: Path) -> Inspection:
-    return inspect_model(save(weights[made.variant], made, folder))
+@pytest.fixture(scope="module")
+def inspect(weights: dict[str, Weights], tmp_path_factory: pytest.TempPathFactory) -> Inspect:
+    """What ``inspect`` finds in the artifact of a recipe, each made once."""
+    folder = tmp_path_factory.mktemp("inspected")
+    found: dict[Recipe, Inspection] = {}
+
+    def look(made: Recipe) -> Inspection:
+        if made not in found:
+            found[made] = inspect_model(save(weights[made.variant], made, folder))
+        return found[made]
+
+    return look
 
 
 def only(report: Inspection) -> FunctionReport:
@@ -42,20 +54,21 @@ def counted_macs(weights: Weights, size: Size) -> int:
 
 FORMS: dict[str, dict[str, Any]] = {
     "nchw": {},
-    "nhwc": {"layout": "nhwc"},
-    "nhwc-model": {"layout": "nhwc", "nhwc_model": True},
+    "nhwc": {"precision": "float32", "layout": "nhwc"},
+    "nhwc-model": {"precision": "float32", "layout": "nhwc", "nhwc_model": True},
     "float32": {"precision": "float32"},
     "neuralnetwork": {"precision": "float32", "format": "neuralnetwork"},
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "form"), [*(("flux2", form) for form in FORMS), ("flux1", "nchw")]
+)
 def test_arithmetic_and_weights_equal_torchs_own_count(
-    weights: dict[str, Weights], tmp_path: Path, variant: str, form: str
+    weights: dict[str, Weights], inspect: Inspect, variant: str, form: str
 ) -> None:
-    made = recipe(variant, "64x96", **FORMS[form])
-    report = inspect(weights, made, tmp_path)
+    made = recipe(variant, SMALL, **FORMS[form])
+    report = inspect(made)
     function = only(report)
     expected = counted_macs(weights[variant], made.sizes[0])
     assert function.macs == expected
@@ -70,18 +83,14 @@ def test_arithmetic_and_weights_equal_torchs_own_count(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_stages_are_the_maps_from_latent_to_image(
-    weights: dict[str, Weights], tmp_path: Path, form: str
-) -> None:
-    function = only(inspect(weights, recipe("flux2", "64x96", **FORMS[form]), tmp_path))
+def test_stages_are_the_maps_from_latent_to_image(inspect: Inspect, form: str) -> None:
+    function = only(inspect(recipe("flux2", SMALL, **FORMS[form])))
     assert [s.map for s in function.stages] == ["8x12", "16x24", "32x48", "64x96"]
 
 
-def test_activation_bytes_are_those_of_every_result(
-    weights: dict[str, Weights], tmp_path: Path
-) -> None:
+def test_activation_bytes_are_those_of_every_result(inspect: Inspect) -> None:
     """TAEF1 at 64 x 96, counted by hand from its definition; two bytes for each number."""
-    stages = only(inspect(weights, recipe("flux1", "64x96"), tmp_path)).stages
+    stages = only(inspect(recipe("flux1", SMALL))).stages
     latent, wide = 16 * 8 * 12, 64 * 8 * 12
     block = 7  # three convolutions, two activations between them, the sum, the last activation
     first = 3 * latent + 2 * wide + 3 * block * wide  # clamp is three operations; conv and relu
@@ -97,25 +106,20 @@ def test_activation_bytes_are_those_of_every_result(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nhwc_layout_costs_exactly_two_transposes_at_the_ends(
-    weights: dict[str, Weights], tmp_path: Path, variant: str
+    inspect: Inspect, variant: str
 ) -> None:
-    made = recipe(variant, "64x96", layout="nhwc")
-    first, last = only(inspect(weights, made, tmp_path)).placed
+    first, last = only(inspect(recipe(variant, SMALL, **FORMS["nhwc"]))).placed
     assert (first.kind, first.index, first.shape) == ("transpose", 1, (1, CHANNELS[variant], 8, 12))
     assert (last.kind, last.index, last.shape) == ("transpose", last.of, (1, 64, 96, 3))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_nchw_layout_has_no_transposes_and_no_casts(
-    weights: dict[str, Weights], tmp_path: Path, variant: str
-) -> None:
-    assert only(inspect(weights, recipe(variant), tmp_path)).placed == ()
+def test_nchw_layout_has_no_transposes_and_no_casts(inspect: Inspect, variant: str) -> None:
+    assert only(inspect(recipe(variant, SMALL))).placed == ()
 
 
-def test_float32_io_on_float16_shows_its_two_casts(
-    weights: dict[str, Weights], tmp_path: Path
-) -> None:
-    function = only(inspect(weights, recipe("flux1", io_precision="float32"), tmp_path))
+def test_float32_io_on_float16_shows_its_two_casts(inspect: Inspect) -> None:
+    function = only(inspect(recipe("flux2", SMALL, io_precision="float32")))
     assert [(p.kind, p.index) for p in function.placed] == [
         ("cast", 1),
         ("cast", function.placed[1].of),
@@ -124,10 +128,9 @@ def test_float32_io_on_float16_shows_its_two_casts(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nhwc_model_places_its_transposes_around_what_wants_channels_second(
-    weights: dict[str, Weights], tmp_path: Path, variant: str
+    inspect: Inspect, variant: str
 ) -> None:
-    made = recipe(variant, "64x96", layout="nhwc", nhwc_model=True)
-    function = only(inspect(weights, made, tmp_path))
+    function = only(inspect(recipe(variant, SMALL, **FORMS["nhwc-model"])))
     assert {p.kind for p in function.placed} == {"transpose"}
     # One pair around each convolution. A norm or an upsampling stands next to a convolution, and
     # the pair between the two cancels.
@@ -145,30 +148,29 @@ def test_nhwc_model_places_its_transposes_around_what_wants_channels_second(
 
 
 def test_flexible_model_is_counted_at_its_default_size(
-    weights: dict[str, Weights], tmp_path: Path
+    weights: dict[str, Weights], inspect: Inspect
 ) -> None:
-    made = recipe("flux2", "64x96,128", shapes="enumerated")
-    function = only(inspect(weights, made, tmp_path))
+    made = recipe("flux2", TWO, shapes="enumerated")
+    function = only(inspect(made))
     assert function.macs == counted_macs(weights["flux2"], made.sizes[0])
     assert function.inputs[0].shapes == ((1, 32, 8, 12), (1, 32, 16, 16))
 
 
 def test_functions_are_counted_each_and_their_weights_once(
-    weights: dict[str, Weights], tmp_path: Path
+    weights: dict[str, Weights], inspect: Inspect
 ) -> None:
-    several = recipe("flux1", "64x96,128", shapes="multifunction")
-    report = inspect(weights, several, tmp_path)
+    several = recipe("flux2", TWO, shapes="multifunction")
+    report = inspect(several)
     found = {f.name: f.macs for f in report.functions}
-    assert found == {s.function: counted_macs(weights["flux1"], s) for s in several.sizes}
-    single = inspect(weights, recipe("flux1", "128"), tmp_path)
+    assert found == {s.function: counted_macs(weights["flux2"], s) for s in several.sizes}
+    single = inspect(recipe("flux2", SMALL))
     assert report.weights["fp16"] == single.weights["fp16"]
 
 
-def test_what_the_model_is_comes_along(weights: dict[str, Weights], tmp_path: Path) -> None:
-    program = inspect(weights, recipe("flux1", target="iOS17"), tmp_path)
+def test_what_the_model_is_comes_along(inspect: Inspect) -> None:
+    program = inspect(recipe("flux2", SMALL, precision="float32", target="iOS17"))
     assert (program.kind, program.specification, only(program).opset) == ("mlprogram", 8, "CoreML7")
-    made = recipe("flux1", precision="float32", format="neuralnetwork")
-    network = inspect(weights, made, tmp_path)
+    network = inspect(recipe("flux2", SMALL, **FORMS["neuralnetwork"]))
     assert network.kind == "neuralnetwork"
     assert network.path.suffix == ".mlmodel"
 

@@ -19,18 +19,17 @@ from fluxvae.validation.intermediates import (
     compare_intermediates,
     require_comparable,
 )
-from tests.artifacts import normal_latent, recipe, save
+from tests.artifacts import SMALL, TWO, normal_latent, recipe, save
 from tests.compress.simple import save_simple
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 FORMS: dict[str, dict[str, Any]] = {
     "float16": {},
     "float32": {"precision": "float32"},
     "nhwc": {"layout": "nhwc"},
     "nhwc-model": {"layout": "nhwc", "nhwc_model": True},
     "float32-io": {"io_precision": "float32"},
-    "enumerated": {"sizes": "64x96,128", "shapes": "enumerated"},
-    "multifunction": {"sizes": "64x96,128", "shapes": "multifunction"},
+    "enumerated": {"sizes": TWO, "shapes": "enumerated"},
+    "multifunction": {"sizes": TWO, "shapes": "multifunction"},
     "neuralnetwork": {"precision": "float32", "format": "neuralnetwork"},
 }
 
@@ -45,7 +44,7 @@ def compare(path: Path, weights: Weights, made: Recipe) -> Intermediates:
 
 def make(form: str) -> Recipe:
     fields = dict(FORMS[form])
-    return recipe("flux2", fields.pop("sizes", "64x96"), **fields)
+    return recipe("flux2", fields.pop("sizes", SMALL), **fields)
 
 
 def stored(path: Path, kind: str, index: int) -> tuple[Op, Constant]:
@@ -73,7 +72,7 @@ def spoil(path: Path, index: int) -> str:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_untouched_artifact_departs_nowhere(tmp_path: Path, form: str) -> None:
-    made, weights = make(form), load_weights("flux2", "random:0")
+    made, weights = make(form), load_weights("flux2", "demo")
     found = compare(save(weights, made, tmp_path), weights, made)
     assert found.first is None
     assert found.bound_db == DEPARTS_BELOW[made.precision]
@@ -85,7 +84,7 @@ def test_untouched_artifact_departs_nowhere(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize(("variant", "index"), [("flux1", 4), ("flux2", 4), ("flux1", 34)])
 def test_spoilt_convolution_is_named_exactly(tmp_path: Path, variant: str, index: int) -> None:
-    made, weights = recipe(variant, "64x96"), load_weights(variant, "random:0")
+    made, weights = recipe(variant, SMALL), load_weights(variant, "demo")
     path = save(weights, made, tmp_path)
     name = spoil(path, index)
     found = compare(path, weights, made)
@@ -98,7 +97,7 @@ def test_spoilt_convolution_is_named_exactly(tmp_path: Path, variant: str, index
 
 @pytest.mark.parametrize("form", ["nhwc", "nhwc-model", "multifunction"])
 def test_spoilt_convolution_is_named_in_other_forms(tmp_path: Path, form: str) -> None:
-    made, weights = make(form), load_weights("flux2", "random:0")
+    made, weights = make(form), load_weights("flux2", "demo")
     path = save(weights, made, tmp_path)
     name = spoil(path, 4)
     found = compare(path, weights, made)
@@ -108,7 +107,7 @@ def test_spoilt_convolution_is_named_in_other_forms(tmp_path: Path, form: str) -
 
 def test_difference_is_that_of_numpy(tmp_path: Path) -> None:
     """The spoilt convolution has the opposite sign without its bias: an error of twice itself."""
-    made, weights = recipe("flux1", "64x96"), load_weights("flux1", "random:0")
+    made, weights = recipe("flux1", SMALL), load_weights("flux1", "demo")
     path = save(weights, made, tmp_path)
     operations = read_package(path).function().ops
     without = [o for o in operations if o.kind == "conv" and "bias" not in o.inputs]
@@ -123,7 +122,7 @@ def test_difference_is_that_of_numpy(tmp_path: Path) -> None:
 
 
 def test_overflow_departs(tmp_path: Path) -> None:
-    made, weights = recipe("flux1", "64x96"), load_weights("flux1", "random:0")
+    made, weights = recipe("flux1", SMALL), load_weights("flux1", "demo")
     path = save(weights, made, tmp_path)
     convolution, constant = stored(path, "conv", 4)
     assert constant.blob is not None
@@ -143,10 +142,10 @@ def test_overflow_departs(tmp_path: Path) -> None:
 )
 def test_program_of_other_operations_is_refused(tmp_path: Path, fields: dict[str, Any]) -> None:
     """A record that says another graph (transposes), or a shorter one (no scaling at its end)."""
-    weights = load_weights("flux1", "random:0")
-    other = recipe("flux1", "64", layout=fields.get("layout", "nchw"))
-    path = save(weights, recipe("flux1", "64", **fields), tmp_path)
-    latent = normal_latent(16, other.sizes[0])
+    weights = load_weights("flux2", "demo")
+    other = recipe("flux2", SMALL, layout=fields.get("layout", "nchw"))
+    path = save(weights, recipe("flux2", SMALL, **fields), tmp_path)
+    latent = normal_latent(32, other.sizes[0])
     with pytest.raises(ArtifactError, match="not the same program"):
         compare_intermediates(path, make_record(other, weights), weights, latent, other.sizes[0])
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from fluxvae.artifact.backends import make_runner
 from fluxvae.artifact.decode import decode_file
 from fluxvae.artifact.save import read_record
-from fluxvae.convert.program import write_model
 from fluxvae.data.latents import Latent, read_latents
 from fluxvae.data.spaces import Passage, pack, unpack
 from fluxvae.device.bundle import Request, export_bundle, read_bundle
@@ -28,6 +27,7 @@ from fluxvae.recipes.latents import artifact_contract
 from fluxvae.validation.metrics import compare
 from fluxvae.validation.validate import validate
 from tests.artifacts import recipe, save
+from tests.conversion_cache import write_model
 from tests.kl_hot import short_decoder
 from tests.pipelines import pack_flux1, patchify_flux2, unpack_flux1, unpatchify_flux2
 

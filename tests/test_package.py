@@ -9,7 +9,6 @@ import coremltools as ct
 import pytest
 
 import fluxvae.artifact.save
-import fluxvae.convert.program
 from fluxvae.artifact.save import PREFIX, make_record, read_record, save_artifact
 from fluxvae.errors import ArtifactError, ConvertError, OutputError, ValidationError
 from fluxvae.mil.package import read_package
@@ -17,9 +16,9 @@ from fluxvae.networks.catalog import CATALOG
 from fluxvae.networks.weights import Weights, load_weights
 from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write
+from tests.conversion_folder import FOLDER
 from tests.packages import WEIGHTS, change_one_weight, copy_of, edited, tree
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 SMALL = recipe("flux2", "64")
 
 
@@ -79,7 +78,7 @@ def test_failed_overwrite_keeps_the_old_and_a_good_one_replaces_it(
 
 
 def test_single_file_is_replaced_too(weights: Weights, tmp_path: Path) -> None:
-    network = recipe("flux2", "64", format="neuralnetwork", precision="float32")
+    network = recipe("flux2", "64x96", format="neuralnetwork", precision="float32")
     path = tmp_path / "x.mlmodel"
     path.write_bytes(b"old")
     save_artifact(weights, network, path, overwrite=True)
@@ -108,10 +107,10 @@ def test_model_of_another_shape_than_asked_for_is_refused(
     real = fluxvae.artifact.save.write_model
 
     def write_other(decoder, made, channels, path, *, keep, verbose) -> None:
-        real(decoder, recipe("flux2", "72"), channels, path, verbose=verbose)
+        real(decoder, recipe("flux2", "64x96"), channels, path, verbose=verbose)
 
     monkeypatch.setattr(fluxvae.artifact.save, "write_model", write_other)
-    with pytest.raises(ConvertError, match=r"takes the shapes \[\(1, 32, 9, 9\)\]; expected"):
+    with pytest.raises(ConvertError, match=r"takes the shapes \[\(1, 32, 8, 12\)\]; expected"):
         save_artifact(weights, SMALL, tmp_path / "x.mlpackage")
     assert tree(tmp_path) == {}
 
@@ -121,7 +120,7 @@ def test_temporary_packages_of_coremltools_do_not_stay(
 ) -> None:
     place = tmp_path / "temporary"
     place.mkdir()
-    monkeypatch.setattr(fluxvae.artifact.save, "write_model", fluxvae.convert.program.write_model)
+    monkeypatch.delenv(FOLDER)
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "torch"))
     save_artifact(

@@ -35,7 +35,6 @@ from tests.artifacts import normal_latent, recipe
 from tests.checkpoint_files import in_style, write
 from tests.packages import change_one_weight, copy_of, edited
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 ALL = ["chelsea", "coffee", "normal", "saturated", "constant", "zero"]
 
 

@@ -9,7 +9,6 @@ from fluxvae.artifact.save import read_record
 from fluxvae.mil.package import read_package
 from tests.cli.run import Ran, run
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 Capture = pytest.CaptureFixture[str]
 LABELS = ["float16", "int8-plain", "pal4-tensor-plain"]
 PROMISED = {"recipe", "bytes", "fraction", "psnr_db", "int8_macs", "path"}

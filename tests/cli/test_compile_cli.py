@@ -16,7 +16,6 @@ from tests.cli.run import run
 from tests.fake_xcode import COMPLETE, HANG, REFUSE, install, make_package
 from tests.packages import copy_of, tree
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 ROOT = Path(__file__).resolve().parents[2]
 STARTING_SECONDS = 60  # this machine may be busy; measured 1 s
 

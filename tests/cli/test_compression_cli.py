@@ -13,7 +13,6 @@ from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Compression
 from tests.cli.run import Ran, run
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 Capture = pytest.CaptureFixture[str]
 Convert = Callable[..., Ran]
 

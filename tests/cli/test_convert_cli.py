@@ -1,21 +1,17 @@
 """``fluxvae convert`` as a user meets it."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import fluxvae.convert.program
 from fluxvae.artifact.save import read_record
 from fluxvae.mil.package import read_package
+from tests import warm
 from tests.cli.run import run
 from tests.packages import tree
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 Capture = pytest.CaptureFixture[str]
 DEMO = ("convert", "--variant", "flux1", "--weights", "demo", "--size", "64")
 
@@ -49,10 +45,7 @@ def test_json_is_one_object_with_the_path(capsys: Capture, tmp_path: Path) -> No
     assert record.recipe.to_dict() == ran.json["recipe"]
 
 
-def test_verbose_noise_never_reaches_stdout(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fluxvae.artifact.save.write_model", fluxvae.convert.program.write_model)
+def test_verbose_noise_never_reaches_stdout(capsys: Capture) -> None:
     ran = run(capsys, *DEMO, "--out", "x.mlpackage", "--json", "-v")
     assert ran.code == 0
     assert ran.json["path"] == "x.mlpackage"
@@ -190,11 +183,7 @@ def test_json_of_every_command_is_strict() -> None:
 
 def test_what_a_killed_conversion_left_goes_with_the_next(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fluxvae", *DEMO, "--out", str(out)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        stderr=subprocess.DEVNULL,
-    )
+    process = warm.start("-m", "fluxvae", *DEMO, "--out", str(out))
     while not list(out.glob(".fluxvae-*/*")):
         assert process.poll() is None
         time.sleep(0.05)

@@ -17,7 +17,6 @@ from tests.test_harness import DRIFT
 
 Capture = pytest.CaptureFixture[str]
 Artifact = Callable[..., Path]
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 COMMANDS = (
     *("validate", "validate-swift", "roundtrip", "inspect", "bench", "decode", "drift", "plan"),
 )

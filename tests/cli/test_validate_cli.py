@@ -19,7 +19,6 @@ from tests.checkpoint_files import in_style, write
 from tests.cli.run import run
 from tests.packages import change_one_weight, copy_of
 
-pytestmark = pytest.mark.usefixtures("remembered_conversions")
 Capture = pytest.CaptureFixture[str]
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "validate.schema.json"
 # what the product promises of each case

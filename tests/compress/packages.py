@@ -19,11 +19,11 @@ from fluxvae.compress.forms import (
     to_float16,
 )
 from fluxvae.compress.write import write_compressed
-from fluxvae.convert.program import write_model
 from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.tiny import Block, LatentClamp
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.recipes.compression import Compression
+from tests.conversion_cache import write_model
 
 LATENT, WIDTH = 4, 16
 # convolutions of small_decoder in execution order, by module name

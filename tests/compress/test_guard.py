@@ -9,12 +9,12 @@ import pytest
 
 from fluxvae.compress.forms import Activation, CompressedDecoder
 from fluxvae.compress.guard import check_weights
-from fluxvae.convert.program import write_model
 from fluxvae.errors import ArtifactError, CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.recipes import Recipe, parse_sizes
 from tests.compress.packages import LATENT, SITES, Bases, compressed_as, small_decoder
+from tests.conversion_cache import write_model
 from tests.packages import WEIGHTS, copy_of, edited
 
 FORMS = {"5": "pal4-scaled", "7": "int8-channel", "9": "int8-channel", "10.conv.0": "pal6"}

@@ -28,7 +28,6 @@ from fluxvae.compress.sensitivity import (
     other_bytes,
 )
 from fluxvae.compress.write import write_compressed
-from fluxvae.convert.program import write_model
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.experiments.compare import weight_bytes
 from fluxvae.networks.build import build_decoder
@@ -38,6 +37,7 @@ from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.recipes.compression import Compression
 from tests.compress.packages import LATENT, SITES, small_decoder
 from tests.compress.test_compensate import calibration
+from tests.conversion_cache import write_model
 
 MIXED = Compression("mixed", budget="16KB")
 

@@ -1,10 +1,7 @@
 """Training: it helps, it repeats itself, it survives kills, and it can be split."""
 
-import os
 import secrets
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +23,7 @@ from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.compression import Compression
 from fluxvae.validation.metrics import compare
+from tests import warm
 from tests.cli.run import run
 from tests.compress.qat_starts import W8A8, demo_start, image_folder, tables
 
@@ -210,7 +208,7 @@ def test_two_processes_are_one_with_the_joint_batch(
 # The command
 
 ARGUMENTS = (
-    "qat", "--variant", "flux2", "--weights", "demo", "--steps", "12", "--batch", "1",
+    "qat", "--variant", "flux2", "--weights", "demo", "--steps", "6", "--batch", "1",
     "--crop", "32", "--judge-size", "32", "--judge-every", "1", "--device", "cpu",
 )  # fmt: skip
 
@@ -221,15 +219,18 @@ def qat(folder: Path, out: Path, *more: str) -> tuple[str, ...]:
             *more)  # fmt: skip
 
 
+QAT = """
+import sys, torch
+from fluxvae.cli import main
+torch.set_num_threads(int(sys.argv[1]))
+main(sys.argv[2:])
+"""
+
+
 def kill_at(step: int, arguments: tuple[str, ...]) -> str:
     """Run the command in a process of its own and SIGKILL it once it says it is at ``step``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fluxvae", *arguments],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,
-    )  # fmt: skip
+    process = warm.start("-c", QAT, str(torch.get_num_threads()), *arguments)
     said = ""
-    assert process.stderr is not None
     for line in process.stderr:
         said += line
         if line.startswith(f"step {step}:"):
@@ -247,7 +248,7 @@ def test_a_killed_command_goes_on_and_gives_the_same_bytes(
     one, out = (tmp_path / f"{name}.safetensors" for name in ("one", "killed"))
     whole = run(capsys, *qat(folder, one, "--json"))
     assert whole.code == 0, whole.err
-    step = 2 + secrets.randbelow(10)
+    step = 2 + secrets.randbelow(4)
     kill_at(step, qat(folder, out, "--save-every", "0"))
     assert not out.exists()
     assert (tmp_path / "killed.safetensors.run" / "state.safetensors").exists()
@@ -256,7 +257,7 @@ def test_a_killed_command_goes_on_and_gives_the_same_bytes(
     assert "going on with the training" in resumed.err
     assert f"step {step - 1}:" not in resumed.err  # it did not begin anew
     assert resumed.json["curve"] == whole.json["curve"], f"killed at step {step}"
-    assert [p["step"] for p in whole.json["curve"]] == list(range(13))
+    assert [p["step"] for p in whole.json["curve"]] == list(range(7))
     assert not (tmp_path / "killed.safetensors.run").exists()
     assert one.read_bytes() == out.read_bytes()
     record = load_checkpoint(one, WEIGHTS, W8A8).notes["qat"]

@@ -14,7 +14,6 @@ import torch
 from fluxvae.compress.forms import Activation, CompressedDecoder, dense, stored_bytes
 from fluxvae.compress.guard import check_weights
 from fluxvae.compress.write import write_compressed
-from fluxvae.convert.program import write_model
 from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
@@ -32,6 +31,7 @@ from tests.compress.packages import (
     small_decoder,
     weight_of,
 )
+from tests.conversion_cache import write_model
 from tests.packages import MODEL, WEIGHTS, edited
 
 OLD = cycled("pal1", "pal2", "int8-channel", "pal4", "", "pal6", "int8-tensor", "pal8")
