@@ -40,7 +40,7 @@ def latent(variant: str) -> Tensor:
 def run(row: tuple[Step, ...], x: Tensor) -> Tensor:
     for step in row:
         if isinstance(step, Residual):
-            x = run(step.branch, x) + (x if step.shortcut is None else step.shortcut.run(x))
+            x = run(step.branch, x) + run(step.shortcut, x)
         else:
             x = step.run(x)
     return x

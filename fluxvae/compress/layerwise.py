@@ -151,7 +151,7 @@ class _LayerwisePass:
 
     def _residual(self, step: Residual, pairs: list[Pair]) -> list[Pair]:
         """The branch's output plus its input, for both runs."""
-        skip = pairs if step.shortcut is None else self.row((step.shortcut,), pairs)
+        skip = self.row(step.shortcut, pairs)
         branch = self.row(step.branch, pairs, skip)
         return [(a + s, b + t) for (a, b), (s, t) in zip(branch, skip, strict=True)]
 

@@ -34,13 +34,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Residual:
-    """A branch whose output is added to its input, or to ``shortcut`` of its input.
+    """A branch whose output is added to its input, after ``shortcut`` where there is one.
 
     ``role``: ``block``, or ``pool`` for TAEF2's branch of the whole map.
     """
 
     branch: tuple["Step", ...]
-    shortcut: Layer | None = None
+    shortcut: tuple["Step", ...] = ()
     role: str = "block"
 
 
@@ -93,12 +93,17 @@ def steps(network: nn.Module, name: str = "") -> tuple[Step, ...]:
     that does not say so."""
     if isinstance(network, Described):
         return network.steps(name)
-    if isinstance(network, nn.Sequential):
-        children = network.named_children()
-        return tuple(s for key, child in children for s in steps(child, joined(name, key)))
+    if isinstance(network, nn.Sequential | nn.ModuleList):
+        return row(network, name, *(key for key, _ in network.named_children()))
     if next(network.children(), None) is None:
         return (Layer(name, network),)
     raise CompressionError(f"layer {name}: no rule for a {type(network).__name__}")
+
+
+def row(module: nn.Module, name: str, *keys: str) -> tuple[Step, ...]:
+    """The steps of these parts of the module ``name``, in turn; absent ones have none."""
+    parts = dict(module.named_modules())
+    return tuple(s for k in keys if k in parts for s in steps(parts[k], joined(name, k)))
 
 
 def joined(name: str, key: str) -> str:
@@ -134,8 +139,7 @@ def conv_sites(network: nn.Module) -> tuple[Site, ...]:
             if isinstance(step, Residual):
                 block = step.role == "block"
                 visit(step.branch, step.role, "block-end" if block else step.role)
-                if step.shortcut is not None:
-                    found.append((step.shortcut.name, "shortcut", scale))
+                visit(step.shortcut, "shortcut", "shortcut")
                 continue
             if isinstance(step.run, nn.Upsample):
                 scale, resized = scale * 2, True
@@ -202,19 +206,16 @@ def streams(network: nn.Module) -> tuple[Stream, ...]:
     """
     found: list[Stream] = []
 
-    def opened(*writers: str) -> Stream:
-        found.append(Stream(writers[0], list(writers)))
+    def opened(writer: str) -> Stream:
+        found.append(Stream(writer, [writer]))
         return found[-1]
 
     def visit(row: tuple[Step, ...], stream: Stream) -> Stream:
         for step in row:
             if isinstance(step, Residual):
                 own = visit(step.branch, stream)
-                if step.shortcut is None:
-                    stream.writers += own.writers
-                else:
-                    stream.readers.append(step.shortcut.name)
-                    stream = opened(step.shortcut.name, *own.writers)
+                stream = visit(step.shortcut, stream)
+                stream.writers += own.writers
                 found.remove(own)
             elif isinstance(step.run, nn.GroupNorm):
                 stream.norms.append(step.name)
