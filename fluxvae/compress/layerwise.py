@@ -141,7 +141,7 @@ class _LayerwisePass:
             elif isinstance(step.run, nn.Conv2d):
                 added = skip if step is row[-1] else None
                 pairs = self._conv(step.name, step.run, pairs, added)
-            elif step.parts or (step.name and isinstance(step.run, nn.Linear)):
+            elif step.parts or isinstance(step.run, nn.Linear):
                 raise CompressionError(f"layer {step.name}: no rule for layers without a kernel")
             else:
                 pairs = [(step.run(a), step.run(b)) for a, b in pairs]

@@ -133,9 +133,9 @@ def conv_sites(network: nn.Module) -> tuple[Site, ...]:
     found: list[tuple[str, str, int]] = []  # name, role, scale
     scale, resized = 1, False
 
-    def visit(row: tuple[Step, ...], role: str, end: str) -> None:
+    def visit(given: tuple[Step, ...], role: str, end: str) -> None:
         nonlocal scale, resized
-        for step in row:
+        for step in given:
             if isinstance(step, Residual):
                 block = step.role == "block"
                 visit(step.branch, step.role, "block-end" if block else step.role)
@@ -143,8 +143,8 @@ def conv_sites(network: nn.Module) -> tuple[Site, ...]:
                 continue
             if isinstance(step.run, nn.Upsample):
                 scale, resized = scale * 2, True
-            for name in (step.name,) if isinstance(step.run, nn.Conv2d) else step.parts:
-                here = end if step is row[-1] and name == (step.parts or (name,))[-1] else role
+            for name in (step.name,) if isinstance(step.run, nn.Conv2d | nn.Linear) else step.parts:
+                here = end if step is given[-1] and name == (step.parts or (name,))[-1] else role
                 found.append((name, "up" if resized else here, scale))
                 resized = False
 
@@ -210,8 +210,8 @@ def streams(network: nn.Module) -> tuple[Stream, ...]:
         found.append(Stream(writer, [writer]))
         return found[-1]
 
-    def visit(row: tuple[Step, ...], stream: Stream) -> Stream:
-        for step in row:
+    def visit(given: tuple[Step, ...], stream: Stream) -> Stream:
+        for step in given:
             if isinstance(step, Residual):
                 own = visit(step.branch, stream)
                 stream = visit(step.shortcut, stream)
@@ -244,8 +244,8 @@ def residual_blocks(network: nn.Module) -> Iterator[str]:
     """Names of the modules whose output is a residual's sum."""
     for name, module in network.named_modules():
         if isinstance(module, Described):
-            row = module.steps(name)
-            if len(row) == 1 and isinstance(row[0], Residual):
+            own = module.steps(name)
+            if len(own) == 1 and isinstance(own[0], Residual):
                 yield name
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 TILE_STATISTICS = ("strided", "whole")
 # Latent pixels that reach into a tile from each side, from where the front hands over; exact from
-# the graph: fluxvae.convert.rewrite.split.reach computes them, and its tests hold these against it.
+# the graph: fluxvae.networks.structure.receptive_field computes them, tests compare these with it.
 HALO = {"tiny": 9, "full": 7, "small": 7}
 
 
