@@ -130,7 +130,7 @@ def test_schema_refuses_what_the_reader_refuses(damaged: Callable[..., Path]) ->
 
 
 def test_limits_are_those_of_validate(weights: Weights, encoder: Weights, tmp_path: Path) -> None:
-    from fluxvae.artifact.save import make_record
+    from fluxvae.artifact.record import make_record
 
     for case, kind in (("normal", "normal"), ("chelsea", "photo")):
         made = export_bundle(

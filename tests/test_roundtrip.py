@@ -15,7 +15,7 @@ from PIL import Image
 
 from fluxvae.data.photos import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, as_planes
 from fluxvae.errors import ReportError, UsageError
-from fluxvae.experiments.compare_make import Maker
+from fluxvae.experiments.compare import Maker
 from fluxvae.experiments.roundtrip.candidates import (
     Candidate,
     make_recipes,
@@ -32,7 +32,7 @@ from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.records.ablation import CONVERTED, Part
 from fluxvae.records.roundtrip import REFERENCE, Roundtrip
 from fluxvae.schema import load, save
-from fluxvae.validation.image_metrics import Meter, make_meter
+from fluxvae.validation.metrics import Meter, make_meter
 from tests import artifacts
 
 SIZE = Size(64, 72)

@@ -15,10 +15,10 @@ from fluxvae.cli.harness import (
     harness_environment,
     number,
 )
+from fluxvae.cli.newest import artifact_argument
 from fluxvae.cli.options import (
     ARTIFACT,
     FiniteRange,
-    artifact_argument,
     json_option,
     option_group,
     overwrite_option,

@@ -13,7 +13,7 @@ from fluxvae.errors import WeightsError
 from fluxvae.networks.catalog import CATALOG, DECODERS
 
 if TYPE_CHECKING:
-    from fluxvae.artifact.save import Record
+    from fluxvae.artifact.record import Record
     from fluxvae.data.latents import LatentFile
     from fluxvae.networks.catalog import LatentContract
     from fluxvae.networks.weights import Weights

@@ -19,7 +19,7 @@ from fluxvae.networks.build import build_encoder
 from fluxvae.networks.catalog import LatentContract, find_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes.axes import LatentInput
-from fluxvae.recipes.latents import native_form
+from fluxvae.recipes.fields import native_form
 
 SIDE = 256  # of a crop, in pixels
 MOST = 16  # crops taken from a folder's images: as many as the photos give

@@ -16,7 +16,8 @@ from fluxvae.networks.kl_keys import NO_STATISTICS, STATISTICS_EPS
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.axes import FIRST, LatentInput
-from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH, native_form
+from fluxvae.recipes.fields import native_form
+from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH
 
 _MEAN, _VARIANCE = "bn.running_mean", "bn.running_var"
 

@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluxvae.device.programs import Runner, run_captured
 from fluxvae.errors import ArtifactError, ToolError
 from fluxvae.files import commit, refuse_existing, staging
-
-# As subprocess.run with capture_output and text: raises OSError when the program cannot start.
-Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 COMPILERS = ("auto", "xcode", "portable")
 SUFFIX = ".mlmodelc"
@@ -77,14 +75,8 @@ def find_compilers(
 
 def _finds(xcrun: str, tool: str, runner: Runner) -> bool:
     try:
-        result = runner(
-            [xcrun, "--find", tool],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_FIND_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
+        command = [xcrun, "--find", tool]
+        result = run_captured(command, runner=runner, timeout=_FIND_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return result.returncode == 0
@@ -191,13 +183,8 @@ def _first_success(path: Path, folder: Path, compilers: Iterable[Compiler], runn
         place = folder / str(number)
         place.mkdir()
         try:
-            result = runner(
-                [*compiler.command, str(path.absolute()), str(place.absolute())],
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-            )
+            command = [*compiler.command, str(path.absolute()), str(place.absolute())]
+            result = run_captured(command, runner=runner)
         except OSError as error:
             failures.append(f"{compiler.name} cannot be started: {error.strerror}")
             continue

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.device.compile import Compiler, find_compilers
+from fluxvae.device.programs import run_captured
 from fluxvae.files import read_text
 
 _SECONDS = 60  # xcrun and swift are slow the first time after an update
@@ -71,14 +72,7 @@ def this_host() -> Host:
 def ask(command: Sequence[str]) -> Answer | None:
     """Run a short program with no input. None when it is missing or silent for a minute."""
     try:
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
+        result = run_captured(command, timeout=_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return Answer(result.returncode, result.stdout.strip(), result.stderr.strip())

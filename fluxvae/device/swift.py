@@ -7,7 +7,6 @@ would pay for every model again.
 
 import hashlib
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fluxvae.device.host import Answer, ask
+from fluxvae.device.programs import run_captured
 from fluxvae.errors import OutputError, ToolError
 from fluxvae.files import commit, disk_trouble, staging
 from fluxvae.schema import json_text
@@ -147,14 +147,7 @@ def _build(
 
 def _swift(command: list[str], environment: Mapping[str, str]) -> str:
     """stdout of one ``swift`` call. Raises ToolError with the compiler's first complaints."""
-    ran = subprocess.run(
-        command,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        env=dict(environment),
-    )
+    ran = run_captured(command, environment=environment)
     if ran.returncode != 0:
         lines = [line.strip() for line in (ran.stderr + ran.stdout).splitlines() if line.strip()]
         told = [line for line in lines if "error:" in line] or lines or ["no message"]

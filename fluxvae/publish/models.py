@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from fluxvae.artifact.save import Record, read_record
+from fluxvae.artifact.record import Record, read_record
 from fluxvae.device.compile import SUFFIX
 from fluxvae.errors import PublishError, UsageError
 from fluxvae.experiments.folder import recorded_digest

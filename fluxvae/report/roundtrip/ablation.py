@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from fluxvae.records.ablation import ALL, CONVERTED, combined_psnr
 from fluxvae.records.roundtrip import Ablation, Figures, Metric
+from fluxvae.records.statistics import percentile
 from fluxvae.report.figures import (
     Report,
     badness,
     figure,
     number,
-    percentile,
     resolution,
 )
 
