@@ -98,13 +98,7 @@ def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tens
                     lambda _, __, output, noted=noted: noted(output)
                 )
             )
-    try:
-        with torch.no_grad():
-            for latent in latents:
-                decoder(latent)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    structure.run_hooked(decoder, latents, hooks)
     return peaks
 
 
@@ -203,13 +197,7 @@ def peak_magnitudes(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Peak
                     lambda _, __, output, name=name: note(name, "value", output)
                 )
             )
-    try:
-        with torch.no_grad():
-            for latent in latents:
-                decoder(latent)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    structure.run_hooked(decoder, latents, hooks)
     rows = (PeakMagnitude(layer, kind, largest) for (layer, kind), largest in found.items())
     return tuple(sorted(rows, key=lambda row: -row.largest))
 
