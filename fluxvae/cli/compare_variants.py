@@ -123,8 +123,10 @@ def command(
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     maker = Maker.load(wanted, calibration, weights, encoder, checkpoint, overwrite=overwrite,
                        verbose=verbose, check=ctrl_c.check, log=say)  # fmt: skip
-    compared = compare_variants(weights, wanted, views, out, save=maker.save,
-                                reusable=maker.is_reusable, overwrite=overwrite, say=say)  # fmt: skip
+    compared = compare_variants(
+        weights, wanted, views, out, save=maker.save, reusable=maker.is_reusable,
+        overwrite=overwrite, say=say,
+    )  # fmt: skip
     if as_json:
         print_json(comparison_json(compared, calibration))
     elif markdown:
