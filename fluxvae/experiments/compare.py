@@ -251,10 +251,12 @@ def label_of(recipe: Recipe) -> str:
     return recipe.compression.label() if recipe.compression else PLAIN
 
 
-def weight_bytes(package: Path) -> int:
-    """Bytes of a package's weight files, with their headers and padding."""
-    folder = package / "Data" / "com.apple.CoreML" / "weights"
-    return sum(f.stat().st_size for f in folder.iterdir())
+def weight_bytes(path: Path) -> int:
+    """Bytes of an artifact's weight files, with their headers and padding; of the whole file for an
+    ``.mlmodel``."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(f.stat().st_size for f in path.rglob("weights/*") if f.is_file())
 
 
 def _row(
