@@ -38,7 +38,7 @@ DRIVERS = {"swift": ("swift",), "python": ("python",), "both": ("swift", "python
 
 
 class BenchGroup(click.Group):
-    """``bench MODEL`` and ``bench compare A B``: a first word that is no command is a model."""
+    """``bench MODEL`` and ``bench compare A B``: a first word that is not a command is a model."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

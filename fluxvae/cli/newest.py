@@ -42,7 +42,7 @@ def artifact_argument(name: str, *, compiled: bool = False) -> Callable[[Any], A
 
 
 def newest_artifact() -> Artifact:
-    """The artifact of ours that was made last, said with its decoder, weights and sizes.
+    """The artifact of ours that was made last, announced with its decoder, weights and sizes.
 
     Models of others and damaged ones are passed over, each with a note; subfolders are not
     searched: what ``roundtrip`` and others make for themselves lies there. A compiled model counts

@@ -206,8 +206,8 @@ def _image_crops(
     for index, path in enumerate(chosen):
         pixels = read_image(path, note)
         several = MOST // count + (index < MOST % count)
-        for place in range(several):
-            part = (place + 0.5) / several  # along the diagonal
+        for index in range(several):
+            part = (index + 0.5) / several  # along the diagonal
             top, left = (round(part * max(0, length - side)) for length in pixels.shape[:2])
             yield crop_image(pixels, top, left, side, side)
 

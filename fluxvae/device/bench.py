@@ -1,7 +1,7 @@
-"""Benchmarks of one artifact: fresh processes, every sample kept, and what may be said of them.
+"""Benchmarks of one artifact: fresh processes, every sample kept, and the statistics they allow.
 
 A run is one process: load, first calls, N timed predictions, and after a pause first calls again.
-Runs of one process share its luck (memory layout, caches, the machine's mood at that moment), so
+Samples of one process are correlated (memory layout, caches, thermal state), so
 the unit of every statistic here is the run, represented by its median, and never the single
 prediction. First calls are a figure of their own: a Neural Engine that rested for more than 5 s
 takes about 260 ms to wake, with a ramp of some three calls (arXiv 2606.22283).

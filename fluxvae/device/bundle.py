@@ -52,7 +52,7 @@ class Request:
 
     ``case``: ``normal`` (with ``seed``) or an evaluation photo's name; the latent's name when
     ``latent`` (1, C, h, w) is given, of the form ``latents`` (FLUX.1's tokens as the map that they
-    are the places of). ``io_precision`` is the dtype of ``input.bin``; a float16
+    are the pixels of). ``io_precision`` is the dtype of ``input.bin``; a float16
     bundle's image is that of the rounded latent. ``output.bin`` is always float32, since a
     rounded reference would spoil the measure. Raises UsageError for what does not exist.
     """

@@ -23,7 +23,7 @@ _OWN_STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a program said: exit code, stdout and stderr without surrounding blanks."""
+    """What a program answered: exit code, stdout and stderr without surrounding blanks."""
 
     code: int
     out: str
@@ -32,7 +32,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Host:
-    """A machine as the examination sees it; tests put another in its place.
+    """A machine as the examination sees it; tests substitute another.
 
     ``system`` is ``Darwin``, ``Linux``, ...; ``release`` the version people know; ``arch`` is
     Python's (under Rosetta ``x86_64``). ``memory`` is in bytes, None when unknown. ``run`` gives

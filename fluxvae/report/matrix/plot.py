@@ -60,8 +60,8 @@ def runs_svg(group: Group, *, narrow: bool = False) -> str:
     with mpl.rc_context(draw.SETTINGS | {"svg.hashsalt": f"{group.title} runs {kind}"}):
         drawing = draw.new_drawing((3.4 if narrow else 8.6, 0.7 + _ROW * len(shown)))
         axes = drawing.subplots()
-        for place, item in enumerate(shown):
-            _runs(axes, place, item, COLOURS[style.colour(item)], f"{kind}runs-{item.index}")
+        for line, item in enumerate(shown):
+            _runs(axes, line, item, COLOURS[style.colour(item)], f"{kind}runs-{item.index}")
         names = [shorten(group.name(item), 22 if narrow else 40) for item in shown]
         axes.set_yticks(range(len(shown)), names, fontsize=8.5 if narrow else 9, parse_math=False)
         axes.set_ylim(len(shown) - 0.4, -0.6)
@@ -73,18 +73,18 @@ def runs_svg(group: Group, *, narrow: bool = False) -> str:
         return draw.svg_text(drawing, "Every run of every cell")
 
 
-def _runs(axes: Axes, place: int, item: Item, colour: str, gid: str) -> None:
+def _runs(axes: Axes, line: int, item: Item, colour: str, gid: str) -> None:
     row = item.row
     p10, middle, p90 = np.percentile(row.runs_ms, (10, 50, 90))
-    axes.plot([p10, p90], [place, place], color=colour, linewidth=5, alpha=0.3,
+    axes.plot([p10, p90], [line, line], color=colour, linewidth=5, alpha=0.3,
               solid_capstyle="butt")  # fmt: skip
-    axes.plot(middle, place, "|", color=draw.INK, markersize=9, markeredgewidth=1.6, gid=gid)
+    axes.plot(middle, line, "|", color=draw.INK, markersize=9, markeredgewidth=1.6, gid=gid)
     apart = {n - 1 for n in row.outliers}
     usual = [ms for number, ms in enumerate(row.runs_ms) if number not in apart]
     crossed = [row.runs_ms[number] for number in sorted(apart)]
-    axes.plot(usual, [place] * len(usual), "o", color=colour, markersize=3.4)
+    axes.plot(usual, [line] * len(usual), "o", color=colour, markersize=3.4)
     if crossed:
-        axes.plot(crossed, [place] * len(crossed), "x", color=draw.INK, markersize=5.5,
+        axes.plot(crossed, [line] * len(crossed), "x", color=draw.INK, markersize=5.5,
                   markeredgewidth=1.3)  # fmt: skip
 
 

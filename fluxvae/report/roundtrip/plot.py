@@ -43,11 +43,11 @@ def plot_svg(report: Report, *, narrow: bool = False) -> str:
         inches, grid = ((3.6, 6.4), (2, 1)) if narrow else ((9.6, 3.9), (1, 2))
         drawing = draw.new_drawing(inches)
         axes = drawing.subplots(*grid)
-        for place, against in zip(axes, AGAINST, strict=True):
-            _panel(place, report, against)
+        for panel, against in zip(axes, AGAINST, strict=True):
+            _panel(panel, report, against)
         drawing.draw_without_rendering()  # the layout settles before labels look for room
-        for place, against in zip(axes, AGAINST, strict=True):
-            _labels(place, points(report, against), _reference(report, against))
+        for panel, against in zip(axes, AGAINST, strict=True):
+            _labels(panel, points(report, against), _reference(report, against))
         drawing.set_layout_engine("none")
         return draw.svg_text(drawing, title(report))
 
