@@ -21,16 +21,25 @@ from torch import Tensor, nn
 
 from fluxvae.convert.rewrite.replace import with_parts
 from fluxvae.networks import structure
-from fluxvae.networks.structure import Stream
+from fluxvae.networks.structure import Stream, TakesVAELatent
 
 LARGEST = 64.0  # of a group of the stream, once rescaled: its squares stay below 2^14
 Exponents = dict[str, tuple[int, ...]]  # stream -> the power of two each group is divided by
 
 
 def streams(decoder: nn.Module) -> tuple[Stream, ...]:
-    """Every stream that a GroupNorm reads or a residual sums, named after what writes it first."""
-    found = structure.streams(decoder)
-    return tuple(stream for stream in found if stream.norms or len(stream.writers) > 1)
+    """Every stream from the first 3x3 convolution on, each named after what writes it first.
+
+    Not those that a norm writes: they are small.
+    """
+    quant = decoder.vae_input().quant if isinstance(decoder, TakesVAELatent) else None
+    return tuple(
+        stream
+        for stream in structure.streams(decoder)
+        if (stream.norms or stream.readers)
+        and stream.name != quant
+        and not isinstance(decoder.get_submodule(stream.name), nn.GroupNorm)
+    )
 
 
 class ScaledGroupNorm(nn.Module):
@@ -75,6 +84,7 @@ def _power(peak: float) -> int:
 
 def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tensor]:
     """Largest magnitude in each group (G,) of each stream, over all its values and all latents."""
+    groups = next(m.num_groups for m in decoder.modules() if isinstance(m, nn.GroupNorm))
     peaks: dict[str, Tensor] = {}
 
     def note(stream: str, groups: int, value: Tensor) -> None:
@@ -83,7 +93,6 @@ def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tens
         peaks[stream] = torch.maximum(peaks[stream], peak) if stream in peaks else peak
 
     hooks = []
-    groups = next(m.num_groups for m in decoder.modules() if isinstance(m, nn.GroupNorm))
     for stream in streams(decoder):
         noted = partial(note, stream.name, groups)
         for name in (*stream.norms, *stream.readers):
