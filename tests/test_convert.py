@@ -162,7 +162,7 @@ def test_demo_decoder_at_two_sizes_passes_in_each_form(
         path = save(reference.weights, recipe(variant, text, shapes=shapes), tmp_path)
         report = validate(path, reference.weights, encoder=encoder, backend="reference")
         assert report.passed, [c for c in report.cases if not c.passed]
-        assert {c.kind for c in report.cases} == {"photo", "normal", "nasty"}
+        assert {c.kind for c in report.cases} == {"photo", "normal", "extreme"}
         sizes += [str(s) for s in dict.fromkeys(c.size for c in report.cases)]
     assert sizes == ["64x96", "128"]
 

@@ -17,7 +17,7 @@ from fluxvae.validation.metrics import compare
 from fluxvae.validation.validate import limit_for
 from tests.artifacts import recipe
 
-KINDS = ("photo", "user", "normal", "nasty")
+KINDS = ("photo", "user", "normal", "extreme")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -56,7 +56,7 @@ def report(demo_package: Path, weights: Weights, encoder: Weights) -> Report:
 def test_faithful_artifact_passes_photos_first(report: Report) -> None:
     assert report.passed
     assert [c.case for c in report.cases] == ALL
-    assert [c.kind for c in report.cases] == ["photo"] * 2 + ["normal"] + ["nasty"] * 3
+    assert [c.kind for c in report.cases] == ["photo"] * 2 + ["normal"] + ["extreme"] * 3
     assert {(c.function, str(c.size)) for c in report.cases} == {("main", "64")}
     assert (report.backend, report.compute_units) == ("reference", None)
     (note,) = report.notes
@@ -259,10 +259,12 @@ def test_limit_holds_up_to_its_bound_and_never_for_nan(
 
 def test_fp16_limits_ask_more_of_noise_than_of_photos(report: Report) -> None:
     # noise flatters fp16: the same defect costs it less
-    bounds = {kind: limit_for(report.record, kind) for kind in ("photo", "user", "normal", "nasty")}
+    bounds = {
+        kind: limit_for(report.record, kind) for kind in ("photo", "user", "normal", "extreme")
+    }
     assert {limit.metric for limit in bounds.values()} == {"psnr_db"}
     assert bounds["normal"].bound > bounds["photo"].bound == bounds["user"].bound
-    assert bounds["photo"].bound > bounds["nasty"].bound
+    assert bounds["photo"].bound > bounds["extreme"].bound
 
 
 def test_report_without_cases_is_no_pass(report: Report) -> None:

@@ -128,13 +128,13 @@ def _run(path: Path, inputs: Inputs) -> Report:
 
 
 def _intermediates(report: Report, inputs: Inputs) -> Intermediates:
-    from fluxvae.data.spaces import passage
+    from fluxvae.data.spaces import latent_transform
     from fluxvae.validation.stages import compare_intermediates
     from fluxvae.validation.validate import build_cases
 
     recipe, weights = report.record.recipe, inputs.weights
-    size, way = min(recipe.sizes), passage(recipe, weights)
-    case = next(build_cases(report.record, size, inputs.encoder, inputs.latents, way))
+    size, transform = min(recipe.sizes), latent_transform(recipe, weights)
+    case = next(build_cases(report.record, size, inputs.encoder, inputs.latents, transform))
     say(f"comparing every operation on {case.name} at {size}")
     return compare_intermediates(report.path, report.record, weights, case.latent, size)
 

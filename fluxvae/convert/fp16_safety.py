@@ -20,7 +20,7 @@ from fluxvae.convert.census import FP16_LIMIT, take_census
 from fluxvae.convert.rewrite.rescale import choose_exponents, peak_magnitudes, rescaled
 from fluxvae.data.latents import Latent
 from fluxvae.data.photos import CALIBRATION_PHOTOS, photo_image
-from fluxvae.data.spaces import passage
+from fluxvae.data.spaces import latent_transform
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_encoder
@@ -115,8 +115,8 @@ def probe_latents(
         return tuple(latents)
     shape = (1, weights.contract.channels, size.height // SCALE, size.width // SCALE)
     noise = np.random.Generator(np.random.PCG64(0)).standard_normal(shape, np.float32)
-    way = replace(passage(recipe, weights), form="sampler")
-    return (Latent("noise", way.inwards(noise) if way.known else noise),)
+    transform = replace(latent_transform(recipe, weights), form="sampler")
+    return (Latent("noise", transform.to_decoder(noise) if transform.known else noise),)
 
 
 def _warnings(decoder: nn.Module, latents: Sequence[torch.Tensor], mode: str) -> tuple[str, ...]:
@@ -156,8 +156,8 @@ def _mixed(decoder: nn.Module, recipe: Recipe, weights: Weights, encoder: Weight
         probe, parts = _probe_recipe(recipe, size)
         if parts not in by_parts:
             own = probe_latents(weights, encoder, probe.sizes[0], recipe)
-            way = passage(recipe, weights)
-            measured = tuple(Latent(x.name, way.outwards(x.values)) for x in own)
+            transform = latent_transform(recipe, weights)
+            measured = tuple(Latent(x.name, transform.from_decoder(x.values)) for x in own)
             census = take_census(decoder, probe, weights.contract.channels, measured)
             names = frozenset(tap.name for tap in census.beyond(FP16_LIMIT / MARGIN))
             by_parts[parts] = names

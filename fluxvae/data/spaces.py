@@ -39,7 +39,7 @@ def unpack(patches: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Passage:
+class LatentTransform:
     """Between what an artifact takes and what its decoder takes, both (1, C, h, w) maps.
 
     FLUX.1's tokens are here the map (1, 64, H/16, W/16) whose pixels they are.
@@ -55,7 +55,7 @@ class Passage:
         """Whether the weights have what it takes to leave the VAE's own space."""
         return self.variant != "flux2" or self.native != "vae" or _MEAN in self.tensors
 
-    def inwards(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    def to_decoder(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
         """What the decoder takes, in ``dtype``, of what the artifact takes."""
         if self.form == self.native:
             return latent.astype(dtype, copy=False)
@@ -68,7 +68,7 @@ class Passage:
             values = self._to_sampler(values)
         return np.ascontiguousarray(values, dtype)
 
-    def outwards(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    def from_decoder(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
         """What the artifact takes, in ``dtype``, of what the decoder takes."""
         if self.form == self.native:
             return latent.astype(dtype, copy=False)
@@ -102,10 +102,10 @@ class Passage:
         return mean, np.sqrt(variance + STATISTICS_EPS)
 
 
-def passage(recipe: Recipe, weights: Weights) -> Passage:
-    """The way of an artifact made by ``recipe`` from the decoder's ``weights``."""
+def latent_transform(recipe: Recipe, weights: Weights) -> LatentTransform:
+    """The transform of an artifact made by ``recipe`` from the decoder's ``weights``."""
     native = native_form(recipe.decoder)
-    return Passage(recipe.variant, recipe.latent_form, native, weights.tensors)
+    return LatentTransform(recipe.variant, recipe.latent_form, native, weights.tensors)
 
 
 # Measured by scripts/measure_latents.py with the real encoders of TAEF1 and TAEF2 on the photos and

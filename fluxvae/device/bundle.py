@@ -27,7 +27,7 @@ from fluxvae import __version__
 from fluxvae.artifact.record import make_record
 from fluxvae.data.latents import Latent, beyond_float16, to_model
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
-from fluxvae.data.spaces import passage
+from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
 from fluxvae.files import commit, refuse_existing, require_writable, staging
 from fluxvae.networks.build import build_decoder, build_encoder
@@ -111,7 +111,7 @@ def export_bundle(
     check_target(out, overwrite)
     recipe = _recipe(weights, request)
     latent = _latent(weights, request, recipe, encoder)
-    own = passage(recipe, weights).inwards(latent, "float64")
+    own = latent_transform(recipe, weights).to_decoder(latent, "float64")
     image = decode_float64(build_decoder(weights), own)
     tokens = artifact_contract(recipe, weights.contract).tokens
     stored = (
@@ -184,7 +184,9 @@ def _latent(
         generator = np.random.Generator(np.random.PCG64(request.seed))
         values = generator.standard_normal(shape, np.float32)
     else:
-        values = passage(recipe, weights).outwards(_photo_latent(request, encoder), "float64")
+        values = latent_transform(recipe, weights).from_decoder(
+            _photo_latent(request, encoder), "float64"
+        )
     beyond = beyond_float16(values)
     if beyond is not None and request.io_precision == "float16":
         raise LatentError(f"the latent {beyond}: export with --io-precision float32")

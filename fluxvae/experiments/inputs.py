@@ -24,7 +24,7 @@ LATENTS = "latents.safetensors"
 
 @dataclass(frozen=True)
 class Tensor:
-    """One latent. ``kind``: photo, normal or nasty (what limits hold), or calibration."""
+    """One latent. ``kind``: photo, normal or extreme (what limits hold), or calibration."""
 
     kind: str
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class Inputs(Record):
 
     header: ClassVar = Header(
         MatrixError, "a list of a matrix's inputs", "put the right one back, or start a new folder",
-        "fluxvae-matrix-inputs",
+        "fluxvae-matrix-inputs", version=2,
     )  # fmt: skip
     tensors: dict[str, Tensor]
 

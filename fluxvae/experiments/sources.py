@@ -135,7 +135,7 @@ def _latents(
     """The cases of ``fluxvae.validation.validate`` at each size; other photos to compress with."""
     from fluxvae.artifact.record import make_record
     from fluxvae.data.calibration import photo_calibration
-    from fluxvae.data.spaces import passage
+    from fluxvae.data.spaces import latent_transform
     from fluxvae.recipes import Recipe, parse_sizes
     from fluxvae.validation.validate import build_cases
 
@@ -149,7 +149,7 @@ def _latents(
         (size,) = parse_sizes(group)
         recipe = Recipe(variant, decoder=kind, sizes=(size,))
         record = make_record(recipe, weights)
-        for case in build_cases(record, size, encoder, (), passage(recipe, weights)):
+        for case in build_cases(record, size, encoder, (), latent_transform(recipe, weights)):
             yield f"{name}/{group}/{case.name}", (case.kind, case.latent)
 
 

@@ -84,7 +84,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class ErrorFigures:
-    """One input against the float32 torch decoder; ``kind``: photo, normal (noise) or nasty.
+    """One input against the float32 torch decoder; ``kind``: photo, normal (noise) or extreme.
 
     ``psnr_db`` None: the images are equal, and ``max_abs`` is 0; or the image is not finite, and
     ``max_abs`` is None too. ``ssim`` is of images, None for noise. ``limit``: validate's, in words.
@@ -138,7 +138,7 @@ class Result(Record):
 
     header: ClassVar = Header(
         MatrixError, "a result of `fluxvae matrix run`",
-        "remove its folder and run the matrix again", "fluxvae-matrix-cell",
+        "remove its folder and run the matrix again", "fluxvae-matrix-cell", version=2,
     )  # fmt: skip
     key: str
     cell: Cell

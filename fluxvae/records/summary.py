@@ -48,7 +48,7 @@ def summary_json(summary: Summary) -> str:
 def worst_psnr(result: Result) -> float | None:
     """The worst photo's PSNR in dB; None when all are infinite or any image is not finite.
 
-    Of all inputs where there is no photo. Nasty inputs have limits of their own, which make the
+    Of all inputs where there is no photo. Extreme inputs have limits of their own, which make the
     verdict: flat latents come out 15 to 30 dB below photos, and would be all that is compared.
     """
     if any(e.max_abs is None for e in result.errors):

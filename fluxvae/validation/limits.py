@@ -42,7 +42,7 @@ class Worst:
 
     photo: float
     normal: float
-    nasty: float
+    extreme: float
 
 
 # The least of each kind: --recipe plain, one table or scale for a whole tensor where there is such
@@ -62,7 +62,7 @@ FEWEST_MIXED = "pal2"  # what every layer of a mixed allocation has at least
 
 
 def compressed_floor(compression: Compression, kind: str) -> float:
-    """Least PSNR in dB of a case of ``kind``: photo, user, normal or nasty.
+    """Least PSNR in dB of a case of ``kind``: photo, user, normal or extreme.
 
     Bits chosen for a PSNR have to keep it on photos and the user's latents, without a margin.
     """
@@ -72,7 +72,7 @@ def compressed_floor(compression: Compression, kind: str) -> float:
             return budget.value
     stored = {"palette": f"pal{compression.bits}", "mixed": FEWEST_MIXED}
     worst = MEASURED[stored.get(compression.kind, compression.kind)]
-    return {"normal": worst.normal, "nasty": worst.nasty}.get(kind, worst.photo) - MARGIN
+    return {"normal": worst.normal, "extreme": worst.extreme}.get(kind, worst.photo) - MARGIN
 
 
 def limit_for(record: Record, kind: str) -> Limit:
@@ -89,9 +89,9 @@ def _limit_without_compression(record: Record, kind: str) -> Limit:
         return _kl_limit(record, kind)
     if record.recipe.output == "image":
         # A flat image may lie half a level off everywhere: rounding is not averaged out there.
-        return Limit("psnr_db", 48.0 if kind == "nasty" else 57.0)
+        return Limit("psnr_db", 48.0 if kind == "extreme" else 57.0)
     if record.recipe.precision == "float32":
-        return Limit("max_abs", 5e-5 if kind == "nasty" else 2e-5)
+        return Limit("max_abs", 5e-5 if kind == "extreme" else 2e-5)
     return Limit("psnr_db", {"photo": 60.0, "user": 60.0, "normal": 68.0}.get(kind, 50.0))
 
 
@@ -100,10 +100,10 @@ def _kl_limit(record: Record, kind: str) -> Limit:
     if record.tiles is not None and (record.tiles.stride or 1) > 1:
         # Strided statistics: 41 dB and more on photos and noise, 31 on flat latents, whose borders
         # are all there is to measure (random KL weights, 192 x 224 px).
-        return Limit("psnr_db", 26.0 if kind == "nasty" else STRIDED_DB)
-    nasty = kind == "nasty"
+        return Limit("psnr_db", 26.0 if kind == "extreme" else STRIDED_DB)
+    extreme = kind == "extreme"
     if record.recipe.output == "image":
-        return Limit("psnr_db", 48.0 if nasty else 55.0)
+        return Limit("psnr_db", 48.0 if extreme else 55.0)
     if record.recipe.precision == "float32":
-        return Limit("max_abs", 5e-5 if nasty else 2e-5)
-    return Limit("psnr_db", 58.0 if nasty else 60.0)
+        return Limit("max_abs", 5e-5 if extreme else 2e-5)
+    return Limit("psnr_db", 58.0 if extreme else 60.0)

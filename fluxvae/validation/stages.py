@@ -28,7 +28,7 @@ from fluxvae.artifact.record import Record
 from fluxvae.convert.fp16_safety import as_recorded, kept
 from fluxvae.convert.program import write_model
 from fluxvae.data.latents import Latent, to_model
-from fluxvae.data.spaces import passage
+from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import ArtifactError
 from fluxvae.files import scratch
 from fluxvae.mil.executor import Session
@@ -109,8 +109,8 @@ def error_budget(
     from ``weights`` into a temporary folder. Raises as ``validate`` and ``write_model`` do.
     """
     size, contract = min(record.recipe.sizes), record.contract
-    way = passage(record.recipe, weights)
-    cases = tuple(build_cases(record, size, encoder, latents, way))
+    transform = latent_transform(record.recipe, weights)
+    cases = tuple(build_cases(record, size, encoder, latents, transform))
     decode = torch_reference(record.recipe, weights)
     images = {id(case): decode(case) for case in cases}
     chosen, columns = choose_backend(backend), []

@@ -19,7 +19,7 @@ from fluxvae.artifact.open import Artifact, open_artifact
 from fluxvae.artifact.record import Record
 from fluxvae.data.latents import Latent, float16_note
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
-from fluxvae.data.spaces import Passage, passage
+from fluxvae.data.spaces import LatentTransform, latent_transform
 from fluxvae.errors import LatentError, WeightsError
 from fluxvae.mil.program import Op
 from fluxvae.networks.build import build_decoder, build_encoder
@@ -34,7 +34,7 @@ SATURATED = 8.0  # far beyond the decoder's own soft clamp at 3
 
 @dataclass(frozen=True)
 class Case:
-    """One input: its name, its kind (photo, normal, nasty or user), latent (1, C, h, w)."""
+    """One input: its name, its kind (photo, normal, extreme or user), latent (1, C, h, w)."""
 
     name: str
     kind: str
@@ -161,11 +161,11 @@ def measure(
 
 def torch_reference(recipe: Recipe, weights: Weights) -> Callable[[Case], np.ndarray]:
     """What the float32 torch decoder makes of a case of an artifact of ``recipe``."""
-    decoder, way = build_decoder(weights), passage(recipe, weights)
+    decoder, transform = build_decoder(weights), latent_transform(recipe, weights)
 
     def decode(case: Case) -> np.ndarray:
         with torch.no_grad():
-            image: np.ndarray = decoder(torch.from_numpy(way.inwards(case.latent))).numpy()
+            image: np.ndarray = decoder(torch.from_numpy(transform.to_decoder(case.latent))).numpy()
         return image
 
     return decode
@@ -217,10 +217,10 @@ def validate(
     record = artifact.record
     chosen = choose_backend(backend)
     network = None if encoder is None or latents else build_encoder(encoder)
-    way = passage(record.recipe, weights)
+    transform = latent_transform(record.recipe, weights)
 
     def cases(size: Size) -> Iterator[Case]:
-        return build_cases(record, size, network, latents, way)
+        return build_cases(record, size, network, latents, transform)
 
     results: list[CaseResult] = []
     for result, _ in judge(artifact, weights, cases, backend=chosen, compute_units=compute_units):
@@ -268,11 +268,12 @@ def build_cases(
     size: Size,
     encoder: Weights | nn.Module | None,
     latents: tuple[Latent, ...],
-    way: Passage,
+    transform: LatentTransform,
 ) -> Iterator[Case]:
     """The inputs for one size: photos (or the user's latents), noise, then extreme ones.
 
-    ``encoder`` as weights is built here; pass a built module to reuse it over sizes. ``way`` leads
+    ``encoder`` as weights is built here; pass a built module to reuse it over sizes. ``transform``
+    leads
     from its latents to the artifact's.
     """
     contract = record.contract
@@ -288,9 +289,9 @@ def build_cases(
             image = torch.from_numpy(photo_image(photo, size.height, size.width))
             with torch.no_grad():
                 latent = network(image).numpy()
-            yield Case(photo.name, "photo", way.outwards(latent))
+            yield Case(photo.name, "photo", transform.from_decoder(latent))
     noise = np.random.Generator(np.random.PCG64(0)).standard_normal(shape, np.float32)
     yield Case("normal", "normal", noise)
-    yield Case("saturated", "nasty", np.copysign(np.float32(SATURATED), noise))
-    yield Case("constant", "nasty", np.ones(shape, np.float32))
-    yield Case("zero", "nasty", np.zeros(shape, np.float32))
+    yield Case("saturated", "extreme", np.copysign(np.float32(SATURATED), noise))
+    yield Case("constant", "extreme", np.ones(shape, np.float32))
+    yield Case("zero", "extreme", np.zeros(shape, np.float32))

@@ -11,7 +11,7 @@ import numpy as np
 
 from fluxvae.artifact.backends import Runner
 from fluxvae.artifact.open import TILED, Artifact, open_artifact
-from fluxvae.data.spaces import passage
+from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import UsageError
 from fluxvae.experiments.compare import PLAIN_NAMES, Maker, is_up_to_date, label_of, weight_bytes
 from fluxvae.experiments.workers import worker_processes
@@ -170,10 +170,13 @@ def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Cand
         fraction=bytes_ / (2 * sum(t.numel() for t in weights.tensors.values())),
         evidence=_evidence(opened, function),
     )
-    run, to_artifact = opened.runner(function, "reference"), passage(record.recipe, weights)
+    run, to_artifact = (
+        opened.runner(function, "reference"),
+        latent_transform(record.recipe, weights),
+    )
 
     def decode(latent: np.ndarray) -> np.ndarray:
-        return run(to_artifact.outwards(latent))
+        return run(to_artifact.from_decoder(latent))
 
     return Candidate(label, record.recipe, _digest(paths), decode, variant)
 
