@@ -62,7 +62,7 @@ def meter() -> Meter:
 def candidates(decoder: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, ...]:
     folder = tmp_path_factory.mktemp("artifacts")
     maker = Maker(decoder, None, None, False, False, lambda: None, lambda _: None)
-    paths = make_recipes((BASE, INT8), folder, maker, workers=1, threads=1, tell=print)
+    paths = make_recipes((BASE, INT8), folder, maker, workers=1, threads=1, progress=print)
     return tuple(
         open_candidate(label, paths[recipe], decoder, SIZE)
         for label, recipe in (("fp16", BASE), ("int8-plain", INT8))
@@ -264,7 +264,7 @@ def test_several_made_at_once_are_what_one_makes(
     decoder: Weights, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     maker = Maker(decoder, None, None, False, False, _pass, print)
-    paths = make_recipes((BASE, INT8), tmp_path, maker, workers=2, threads=1, tell=print)
+    paths = make_recipes((BASE, INT8), tmp_path, maker, workers=2, threads=1, progress=print)
     made = [open_candidate("", paths[recipe], decoder, SIZE).digest for recipe in (BASE, INT8)]
     assert made == [candidate.digest for candidate in candidates]
 

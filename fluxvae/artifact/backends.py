@@ -102,7 +102,7 @@ def make_runner(
 def on_planes(run: Runner, layout: str, span: tuple[float, float], *, tokens: bool) -> Runner:
     """``run``, from latent (1, C, h, w) to image (1, 3, H, W), both float32.
 
-    FLUX.1's ``tokens`` come as the map that they are the places of. ``span`` is the range of the
+    FLUX.1's ``tokens`` come as the map whose pixels they are. ``span`` is the range of the
     contract, which the levels of an 8-bit output stand for.
     """
 

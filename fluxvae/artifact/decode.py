@@ -57,7 +57,7 @@ def decode_file(
     With ``out`` ending in ``.safetensors`` the model's outputs are stored as they come (its
     layout and dtype) under the latents' names. ``function`` and ``size`` narrow the choice where
     an artifact has several; ``tile`` says that tiles of so many pixels are expected. ``on_note``
-    gets what is to be said of the latents (see ``read_latents``, ``strict`` too). Raises
+    gets the notes about the latents (see ``read_latents``, ``strict`` too). Raises
     UsageError when the artifact makes other tiles or none, LatentError when no latent fits,
     OutputError when a file exists already.
     """

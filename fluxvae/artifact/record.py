@@ -148,8 +148,8 @@ def _identify(package: Path) -> None:
     manifest = json.loads(file.read_bytes())
     names = {}
     for old, item in manifest["itemInfoEntries"].items():
-        place = package / "Data" / item["path"]
-        files = sorted(f for f in place.rglob("*") if f.is_file()) or [place]
+        item_path = package / "Data" / item["path"]
+        files = sorted(f for f in item_path.rglob("*") if f.is_file()) or [item_path]
         content = [(str(f.relative_to(package)), file_sha256(f)) for f in files]
         names[old] = str(uuid5(NAMESPACE_URL, f"sha256:{data_sha256(content)}")).upper()
     manifest["itemInfoEntries"] = {

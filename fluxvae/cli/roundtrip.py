@@ -28,7 +28,7 @@ from fluxvae.schema import plain
 
 if TYPE_CHECKING:
     from fluxvae.experiments.compare import Maker
-    from fluxvae.experiments.roundtrip.candidates import Wanted
+    from fluxvae.experiments.roundtrip.candidates import VariantSpec
     from fluxvae.experiments.roundtrip.measure import Run
     from fluxvae.experiments.roundtrip.run import Job
     from fluxvae.networks.weights import Weights
@@ -141,7 +141,7 @@ def command(
 
 def _of_newest(
     variants: str, spec: str | None, sizes: tuple[Size, ...] | None, offline: bool
-) -> tuple[Recipe, tuple[Wanted, ...], str | None]:
+) -> tuple[Recipe, tuple[VariantSpec, ...], str | None]:
     """Decoder, variants and ``--weights`` of a round trip of the newest artifact.
 
     Without ``sizes``, at its smallest. Raises UsageError when it is not of a tiny decoder,
@@ -168,7 +168,7 @@ def _of_newest(
 
 def _run(
     base: Recipe,
-    wanted: tuple[Wanted, ...],
+    wanted: tuple[VariantSpec, ...],
     sources: Sources,
     images: str,
     calibration: str,
@@ -195,9 +195,9 @@ def _run(
                        verbose=verbose, check=ctrl_c.check, log=say)  # fmt: skip
     job = _job(base, wanted, weights, network, maker, meter, ablate, out, workers)
     with ExitStack() as stack:
-        tell = _progress(stack)
+        progress = _progress(stack)
         run = _measuring(stack, workers)
-        record = run_roundtrip(job, source, tell=tell, check=ctrl_c.check, run=run)
+        record = run_roundtrip(job, source, progress=progress, check=ctrl_c.check, run=run)
     save(record, out / RECORD)
     return record, write_report(out / RECORD)
 
@@ -236,7 +236,7 @@ def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) ->
 
 def _job(
     base: Recipe,
-    wanted: tuple[Wanted, ...],
+    wanted: tuple[VariantSpec, ...],
     weights: Weights,
     encoder: Weights,
     maker: Maker,
@@ -263,7 +263,7 @@ def _job(
     extra = [recipe for recipe in parts if recipe not in own]
     paths = make_recipes(
         [*(one.recipe for one in wanted if one.recipe is not None), *extra],
-        out / ARTIFACTS, maker, workers=workers, threads=max(1, _cores() // workers), tell=say,
+        out / ARTIFACTS, maker, workers=workers, threads=max(1, _cores() // workers), progress=say,
     )  # fmt: skip
     candidates = tuple(
         found.get(label) or open_candidate(label, paths[recipe], weights, size)
@@ -288,7 +288,7 @@ def _measuring(stack: ExitStack, workers: int) -> Run:
 
 
 def _cores() -> int:
-    """Cores that this process may use; not all systems tell."""
+    """Cores that this process may use; not all systems say."""
     import os
 
     if hasattr(os, "sched_getaffinity"):
@@ -304,7 +304,7 @@ def _progress(stack: ExitStack) -> Any:
         return lambda done, total, text: say(f"{done}/{total} {text}")
     bar: Any = None
 
-    def tell(done: int, total: int, text: str) -> None:
+    def progress(done: int, total: int, text: str) -> None:
         nonlocal bar
         if bar is None:
             bar = stack.enter_context(
@@ -314,4 +314,4 @@ def _progress(stack: ExitStack) -> Any:
             )
         bar.update(done - bar.pos, text)
 
-    return tell
+    return progress

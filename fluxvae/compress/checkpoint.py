@@ -75,7 +75,7 @@ def write_checksummed(
 ) -> Path:
     """Write arrays and plain data as one file that ``read_checksummed`` can check; atomic.
 
-    Equal contents make equal bytes. Raises OutputError when the place is taken or cannot be
+    Equal contents make equal bytes. Raises OutputError when the path is taken or cannot be
     written.
     """
     # (np.ascontiguousarray would make vectors of single numbers.)

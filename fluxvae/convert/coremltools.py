@@ -127,7 +127,7 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
     """Let coremltools 9.0 put its temporary packages into ``folder``, and remove them.
 
     It leaves them behind when it fails half-way or is interrupted. torch must not see this: it
-    would remember the place as its cache (TORCHINDUCTOR_CACHE_DIR).
+    would remember the path as its cache (TORCHINDUCTOR_CACHE_DIR).
     """
     before = tempfile.tempdir
     with scratch(folder) as hidden:

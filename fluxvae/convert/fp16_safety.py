@@ -130,9 +130,9 @@ def _warnings(decoder: nn.Module, latents: Sequence[torch.Tensor], mode: str) ->
             f"the {_what(near.kind)} of {near.layer} reach {near.largest:.3g}, close to float16's "
             f"{FP16_LIMIT:.0f}: other latents may overflow{_way_out(mode)}",
         )
-    places = list(dict.fromkeys(row.layer for row in beyond))
+    layers = list(dict.fromkeys(row.layer for row in beyond))
     return (
-        f"values go beyond float16's {FP16_LIMIT:.0f} at {len(places)} places, first of all the "
+        f"values go beyond float16's {FP16_LIMIT:.0f} at {len(layers)} layers, first of all the "
         f"{_what(beyond[0].kind)} of {beyond[0].layer} ({beyond[0].largest:.3g}): the image will "
         f"be wrong, even where it is finite{_way_out(mode)}",
     )
@@ -177,8 +177,8 @@ def _probe_recipe(recipe: Recipe, size: Size) -> tuple[Recipe, int]:
     for each turn: so the small one gets as many turns.
     """
     form, queries = parse_attention(recipe.attention)
-    places = size.height * size.width // SCALE**2
-    parts = math.ceil(places / queries) if queries else 1
+    tokens = size.height * size.width // SCALE**2
+    parts = math.ceil(tokens / queries) if queries else 1
     rows = SIDE // SCALE
     columns = parts * max(1, rows // parts)
     attention = f"{form}:{rows * columns // parts}" if parts > 1 else form
@@ -210,8 +210,8 @@ def mixed_cost(program: Program) -> MixedCost:
                 ops += 1
             for constant in op.constants():
                 if constant.type.dtype == "fp32" and constant.blob is not None:
-                    place = (str(constant.blob.file.path), constant.blob.offset)
-                    weights[place] = constant.nbytes
+                    key = (str(constant.blob.file.path), constant.blob.offset)
+                    weights[key] = constant.nbytes
     return MixedCost(ops, casts, sum(weights.values()) // 2)
 
 

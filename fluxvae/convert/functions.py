@@ -126,7 +126,7 @@ class _Builder:
     def prepared(self, decoder: nn.Module, size: Size) -> nn.Module:
         """The decoder with what the recipe changes inside it; what may be cut into parts.
 
-        ``size`` matters to FLUX.1's tokens, which do not tell theirs.
+        ``size`` matters to FLUX.1's tokens, which do not state theirs.
         """
         recipe, patch = self.plan.recipe, self.plan.own.scale * PATCH
         patches = (size.height // patch, size.width // patch)

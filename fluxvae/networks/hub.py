@@ -177,7 +177,7 @@ def _broken_off(hub: HubFile, host: str, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return (
             f"cannot write {_name(hub)} to the cache ({_one_line(error)}): free space or choose "
-            f"another place with HF_HOME, {_ways_out(hub)}"
+            f"another folder with HF_HOME, {_ways_out(hub)}"
         )
     return (
         f"the connection to {host} broke while fetching {_name(hub)} ({_one_line(error)}); "

@@ -208,8 +208,8 @@ def load_file(
     own = source.kind == "demo" or OWN_METADATA in checkpoint.metadata
     contract = demo_contract(entry) if own else entry.contract
     others = [*passed_over(network, networks, checkpoint.shapes), *checkpoint.others]
-    said = (*notes, *_notes(path.name, network, others))
-    return _weights(entry, part, tensors, source, contract, said)
+    texts = (*notes, *_notes(path.name, network, others))
+    return _weights(entry, part, tensors, source, contract, texts)
 
 
 def _notes(name: str, network: Network, others: Sequence[str]) -> Iterator[str]:

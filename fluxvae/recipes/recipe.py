@@ -64,9 +64,9 @@ class Recipe(RecipeFields):
 
     def auto_attention(self) -> tuple[str, str]:
         """What ``--attention auto`` gives for the largest size, and why."""
-        places = max(s.height * s.width for s in self.sizes) // SCALE**2
+        positions = max(s.height * s.width for s in self.sizes) // SCALE**2
         newest = TARGETS.index(self.deployment_target or "iOS15") >= TARGETS.index("iOS18")
-        return choose_attention(places, self.precision, newest)
+        return choose_attention(positions, self.precision, newest)
 
     def resolved(self) -> "Recipe":
         """The recipe with its ``auto`` attention replaced by a form; what artifacts record."""

@@ -105,8 +105,8 @@ def parse_attention(text: str) -> tuple[str, int | None]:
     return form, number or None
 
 
-def choose_attention(places: int, precision: str, newest: bool) -> tuple[str, str]:
-    """The form for a map of ``places`` latent pixels, and why, in a sentence.
+def choose_attention(positions: int, precision: str, newest: bool) -> tuple[str, str]:
+    """The form for a map of ``positions`` latent pixels, and why, in a sentence.
 
     ``newest``: the target has the attention operation (iOS18 on). The scores of all queries and
     their softmax are the largest values of the whole decoder at 1024 px; a few queries at a time
@@ -115,13 +115,16 @@ def choose_attention(places: int, precision: str, newest: bool) -> tuple[str, st
     width = 2 if precision == "float16" else 4
 
     def megabytes(queries: int) -> str:
-        return f"{2 * queries * places * width / _MEGABYTE:.3g} MB"
+        return f"{2 * queries * positions * width / _MEGABYTE:.3g} MB"
 
-    if places <= _QUERIES:
-        return "channels-first", f"all scores at once take {megabytes(places)} ({places} places)"
+    if positions <= _QUERIES:
+        return (
+            "channels-first",
+            f"all scores at once take {megabytes(positions)} ({positions} positions)",
+        )
     why = (
-        f"{_QUERIES} queries at a time hold {megabytes(_QUERIES)} of scores, all {places} at once "
-        f"{megabytes(places)}"
+        f"{_QUERIES} queries at a time hold {megabytes(_QUERIES)} of scores, all {positions} at "
+        f"once {megabytes(positions)}"
     )
     if newest:
         why += "; sdpa was not chosen, as its memory on devices is not known"

@@ -123,9 +123,9 @@ def _weight_bytes(program: Program) -> dict[str, int]:
                 if constant.blob is None:
                     sizes["immediate"] += constant.nbytes
                     continue
-                place = (constant.blob.file.path, constant.blob.offset)
-                if place not in seen:
-                    seen.add(place)
+                key = (constant.blob.file.path, constant.blob.offset)
+                if key not in seen:
+                    seen.add(key)
                     constant.check()
                     sizes[constant.type.dtype] += constant.nbytes
     return dict(sizes.most_common())

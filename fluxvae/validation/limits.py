@@ -1,8 +1,8 @@
 """The bounds that a sound artifact keeps: docs/validation.md has the measurements behind them.
 
 Floors for compressed artifacts are by how their values are stored. Compression is meant to cost, so
-these tell a broken artifact from a compressed one; they are not grades. Each is the worst figure
-measured, less ``MARGIN``.
+these separate a broken artifact from a compressed one; they are not grades. Each is the worst
+figure measured, less ``MARGIN``.
 """
 
 import math

@@ -189,7 +189,7 @@ def flip_and_map(candidate: np.ndarray, reference: np.ndarray) -> tuple[float, n
 
 
 def ssimulacra2(candidate: np.ndarray, reference: np.ndarray) -> float | None:
-    """SSIMULACRA2: 100 equal, 90 not told apart in a flicker test, 70 high, 50 medium quality."""
+    """SSIMULACRA2: 100 equal, 90 the same in a flicker test, 70 high, 50 medium quality."""
     from ssimulacra2 import compute_ssimulacra2
 
     return float(compute_ssimulacra2(_file(reference), _file(candidate)))

@@ -69,7 +69,7 @@ def tile_costs(artifact: Artifact, size: Size) -> TileCosts:
     made = front.macs * share + tile.macs * len(cells)
     live = [front.live.bytes * share, tile.live.bytes]
     if tiles.stride is not None:
-        made += tile.macs * area  # one pass over every place, in stride^2 pieces
+        made += tile.macs * area  # one pass over every pixel, in stride^2 pieces
         live.append(reports[statistics].live.bytes)
     return TileCosts(
         size=size,
@@ -88,9 +88,9 @@ def _places(front: FunctionReport, channels: int) -> float:
     return math.prod(front.inputs[0].shape) / channels
 
 
-def _held(tile: FunctionReport, places: int) -> int:
+def _held(tile: FunctionReport, pixels: int) -> int:
     """Bytes of all features and of the whole image, as the functions hand them over."""
     features = next(f for f in tile.inputs if f.name == FEATURES)
     width = {"fp16": 2, "fp32": 4}
-    image = 3 * places * SCALE**2 * width.get(tile.outputs[0].dtype, 4)
-    return features.shape[1] * places * width.get(features.dtype, 4) + image
+    image = 3 * pixels * SCALE**2 * width.get(tile.outputs[0].dtype, 4)
+    return features.shape[1] * pixels * width.get(features.dtype, 4) + image

@@ -273,8 +273,7 @@ def build_cases(
     """The inputs for one size: photos (or the user's latents), noise, then extreme ones.
 
     ``encoder`` as weights is built here; pass a built module to reuse it over sizes. ``transform``
-    leads
-    from its latents to the artifact's.
+    leads from its latents to the artifact's.
     """
     contract = record.contract
     sides = (size.height // contract.scale, size.width // contract.scale)

@@ -41,7 +41,7 @@ class Job:
     """What to train: ``start`` is a way to compress after training, or an earlier checkpoint.
 
     ``images`` is ``photos`` or a folder; ``calibration`` too, or None for the images that are
-    trained on; ``out`` is the checkpoint's place.
+    trained on; ``out`` is the checkpoint's path.
     """
 
     weights: Weights

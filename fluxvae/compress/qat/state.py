@@ -123,7 +123,7 @@ class ProcessGroup:
 
 
 def share(batch: int, processes: ProcessGroup) -> range:
-    """The places of a batch that this process computes. Raises UsageError for unequal shares."""
+    """The indices in a batch that this process computes. Raises UsageError for unequal shares."""
     if batch % processes.size:
         raise UsageError(
             f"a batch of {batch} cannot be split equally over {processes.size} processes: "
@@ -146,10 +146,10 @@ def average_gradients(
     flat = torch.cat([loss.reshape(1), *(g.reshape(-1) for g in gradients)])
     dist.all_reduce(flat)
     flat /= processes.size
-    place = 1
+    offset = 1
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = flat[place : place + gradient.numel()].view_as(gradient).clone()
-        place += gradient.numel()
+        parameter.grad = flat[offset : offset + gradient.numel()].view_as(gradient).clone()
+        offset += gradient.numel()
     return flat[0]
 
 

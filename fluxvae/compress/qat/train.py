@@ -242,8 +242,8 @@ def _fraction(settings: Settings, step: int, spent: float) -> float:
 def _step(bench: _Bench, run: Run, fraction: float) -> float:
     """One step of Adam on one batch; the loss over the whole batch, of all processes."""
     settings, processes = bench.settings, bench.processes
-    places = share(settings.batch, processes)
-    images = crops(bench.pictures.training, settings.crop, settings.seed, run.step, places)
+    indices = share(settings.batch, processes)
+    images = crops(bench.pictures.training, settings.crop, settings.seed, run.step, indices)
     with torch.no_grad():
         latent = bench.encoder(torch.from_numpy(images).to(processes.device))
         target = bench.teacher(latent)
