@@ -109,7 +109,7 @@ def run_roundtrip(
     """Send every input through every candidate. Pictures and cells go below ``job.out``.
 
     ``progress`` is called for every picture and candidate; ``check`` runs between them and may
-    raise. ``run`` measures, here or elsewhere (``roundtrip_measure.run_in``) while the next is decoded.
+    raise. ``run`` measures, here or elsewhere (``measure.run_in``) while the next is decoded.
     Raises ReportError when no input can be used, OutputError when nothing can be written.
     """
     names = unique_names([Path(one.name).stem for one in source.inputs])
