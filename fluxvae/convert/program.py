@@ -5,6 +5,7 @@ second. Every conversion goes through ``write_packages``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,12 @@ def write_packages(
 
 
 def _write_function(ct: Any, made: Function, plan: Plan, path: Path) -> None:
-    with translate_errors(plan.recipe, path.parent), no_garbage_collection():
-        with step("capture"):
+    translated = partial(translate_errors, plan.recipe, path.parent)
+    with no_garbage_collection():
+        with translated(), step("capture"):
             program = _export(made.network.eval(), made.inputs)
-        with temporary_files_in(path.parent):  # not while torch looks
+        # Not while torch looks; and a full disk is recognised while its files are still there.
+        with temporary_files_in(path.parent), translated():
             model = _run_converter(ct, program, made, plan)
             if len(made.image_sizes) > 1:
                 model = _with_image_sizes(ct, model, made.image_sizes)
