@@ -247,6 +247,7 @@ def test_a_command_says_on_stderr_what_was_passed_over(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == (
+        f"loading {path} weights of flux1\n"
         "note: aio.safetensors: took the decoder under 'vae.'; passed over 7 other entries "
         "(text_encoders., model., decoder., encoder.)\n"
     )

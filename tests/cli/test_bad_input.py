@@ -514,8 +514,8 @@ def test_ctrl_c_while_converting(
 # torch, whose optional imports are guarded by bare excepts.
 @pytest.mark.parametrize(
     ("name", "swallow"),
-    [pytest.param("write_model", False, marks=FULL), ("write_model", True),
-     pytest.param("_read_again", True, marks=FULL), ("commit", False)],
+    [pytest.param("write_packages", False, marks=FULL), ("write_packages", True),
+     pytest.param("_stamp_and_read", True, marks=FULL), ("commit", False)],
 )  # fmt: skip
 def test_ctrl_c_while_saving(tmp_path: Path, output: Path, name: str, swallow: bool) -> None:
     script = SLOW.format(name=name, swallow=swallow)
@@ -529,7 +529,7 @@ def test_ctrl_c_keeps_the_package_that_was_to_be_replaced(
 ) -> None:
     package = copy_of(demo_package, tmp_path / "old")
     before = tree(tmp_path / "old")
-    script = SLOW.format(name="_read_again", swallow=False)
+    script = SLOW.format(name="_stamp_and_read", swallow=False)
     command = ["-c", script, *DEMO, "--out", str(package), "--overwrite"]
     refused(interrupted(started(tmp_path, *command), "now"), "interrupted")
     assert tree(tmp_path / "old") == before
