@@ -18,8 +18,7 @@ from fluxvae.artifact.save import save_artifact
 from fluxvae.compress import compress
 from fluxvae.data.calibration import Calibration, photo_calibration
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import find_encoder, load_weights
+from fluxvae.networks.weights import Weights, find_encoder, load_weights
 from fluxvae.recipes import PRECISIONS, Recipe, parse_label, parse_sizes
 from fluxvae.validation.validate import Report, validate
 
@@ -32,7 +31,7 @@ def measure(
     if recipe.compression is not None:
         compressed = compress(build_decoder(weights), recipe, calibration)
     with tempfile.TemporaryDirectory() as folder:
-        path = save_artifact(
+        (path,) = save_artifact(
             weights, recipe, Path(folder) / "model.mlpackage", compressed=compressed
         )
         return validate(path, weights, encoder=encoder, backend="reference")

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 
 STYLES = ("taesd", "taesd prefixed", "diffusers")
 KINDS = (".safetensors", ".pth")

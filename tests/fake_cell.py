@@ -90,7 +90,7 @@ def _cell(job: dict, out: Path) -> None:
     host = {"system": "Linux", "release": "6", "build": None, "arch": "x86_64", "chip": None,
             "memory": 8 * 10**9, "python": job["versions"]["python"]}  # fmt: skip
     result = {
-        "format": "fluxvae-matrix-cell", "version": 1, "key": job["key"], "cell": job["cell"],
+        "format": "fluxvae-matrix-cell", "version": 2, "key": job["key"], "cell": job["cell"],
         "status": "done", "reason": None, "verdict": "pass",
         "weights_digest": job["weights_digest"], "inputs_digest": job["inputs_digest"],
         "versions": job["versions"], "host": host, "seconds": {"convert": 1.0},

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from fluxvae.networks.catalog import KL_CATALOG, Decoder, find_decoder
 from fluxvae.networks.kl_keys import RESNETS
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_entry
+from fluxvae.networks.weights import Weights, load_entry
 
 KINDS = tuple(sorted(KL_CATALOG))  # (variant, kind)
 NARROW = (32, 64, 128, 128)

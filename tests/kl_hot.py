@@ -9,12 +9,10 @@ from torch import Tensor
 
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import KLForm, find_decoder
-from fluxvae.networks.digest import tensor_digest
 from fluxvae.networks.kl import KLDecoder
 from fluxvae.networks.kl_keys import RESNETS
 from fluxvae.networks.random import random_tensors
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_entry
+from fluxvae.networks.weights import Weights, load_entry, tensor_digest
 from tests.kl import narrow_entry
 
 CHANNELS = {"flux1": 16, "flux2": 32}

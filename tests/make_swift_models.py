@@ -17,8 +17,7 @@ from fluxvae.artifact.backends import Runner, make_runner
 from fluxvae.artifact.open import open_artifact
 from fluxvae.device.compile import compile_model
 from fluxvae.mil.package import read_package
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
 from tests.artifacts import normal_latent, recipe, save
 from tests.packages import edited

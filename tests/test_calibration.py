@@ -19,8 +19,7 @@ from fluxvae.data.latents import space_metadata
 from fluxvae.data.photos import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, load_photo, photo_crops
 from fluxvae.errors import CompressionError
 from fluxvae.networks.build import build_encoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 
 
 @pytest.fixture(scope="module")

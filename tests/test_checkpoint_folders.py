@@ -12,8 +12,7 @@ from torch import Tensor
 from fluxvae.errors import WeightsError
 from fluxvae.networks.describe import describe_file
 from fluxvae.networks.sharded import checkpoint_sha256
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_entry
+from fluxvae.networks.weights import Weights, load_entry
 from tests.checkpoint_files import write
 from tests.kl import diffusers_names, narrow_entry, narrow_weights
 

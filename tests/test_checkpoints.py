@@ -13,10 +13,9 @@ from torch import Tensor
 from fluxvae.cli.sources import Sources
 from fluxvae.errors import WeightsError
 from fluxvae.networks.catalog import find_decoder
-from fluxvae.networks.keys import entry_shapes
+from fluxvae.networks.shapes import entry_shapes
 from fluxvae.networks.sharded import open_checkpoint
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import _holds, find_encoder, load_entry, load_weights
+from fluxvae.networks.weights import Weights, _holds, find_encoder, load_entry, load_weights
 from tests.checkpoint_files import in_style, write
 from tests.cli.run import run
 from tests.kl import bfl_names, diffusers_names, narrow_entry, narrow_weights

@@ -15,16 +15,14 @@ from fluxvae.experiments.compare import (
     Comparison,
     View,
     compare_variants,
-    folder_views,
+    load_views,
     parse_recipes,
-    photo_views,
-    similarity,
 )
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
+from fluxvae.validation.metrics import similarity
 from tests.artifacts import Reference, recipe
 from tests.compress.simple import save_simple
 
@@ -44,14 +42,14 @@ def encoder() -> Weights:
 
 @pytest.fixture(scope="module")
 def views(weights: Weights, encoder: Weights) -> tuple[View, ...]:
-    return photo_views(weights, encoder, SIZE)
+    return load_views("photos", weights, encoder, SIZE)
 
 
 @pytest.fixture(scope="module")
 def saver(weights: Weights, views: tuple[View, ...]) -> Callable[[Recipe, Path], object]:
     def save(made: Recipe, path: Path) -> object:
         if made.compression is None:
-            return save_artifact(weights, made, path)
+            return save_artifact(weights, made, path)[0]
         return save_simple(weights, made, path, views[0].latent)
 
     return save
@@ -169,7 +167,7 @@ def test_views_of_a_folder_are_the_middles_of_its_images(
     pixels = np.random.Generator(np.random.PCG64(5)).integers(0, 256, (100, 84, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "b.png")
     Image.fromarray(pixels[18:82, 10:74]).save(tmp_path / "a.png")
-    first, second = folder_views(weights, encoder, SIZE, tmp_path)
+    first, second = load_views(str(tmp_path), weights, encoder, SIZE)
     assert (first.name, second.name) == ("a.png", "b.png")
     assert np.array_equal(first.latent, second.latent)
 
@@ -181,7 +179,7 @@ def test_folder_without_images_is_refused(
         with pytest.raises(
             CompressionError, match=r"(no images in|is not a folder) .* --images photos"
         ):
-            folder_views(weights, encoder, SIZE, place)
+            load_views(str(place), weights, encoder, SIZE)
 
 
 def test_recipes_start_with_float16_asked_for_or_not() -> None:

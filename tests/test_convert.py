@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 from fluxvae.artifact.backends import make_runner
-from fluxvae.artifact.save import make_record, read_record
+from fluxvae.artifact.record import make_record, read_record
 from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import ConvertError, UsageError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, artifact_name, latent_shape
 from fluxvae.validation.validate import limit_for, validate
 from tests.artifacts import (
@@ -163,7 +162,7 @@ def test_demo_decoder_at_two_sizes_passes_in_each_form(
         path = save(reference.weights, recipe(variant, text, shapes=shapes), tmp_path)
         report = validate(path, reference.weights, encoder=encoder, backend="reference")
         assert report.passed, [c for c in report.cases if not c.passed]
-        assert {c.kind for c in report.cases} == {"photo", "normal", "nasty"}
+        assert {c.kind for c in report.cases} == {"photo", "normal", "extreme"}
         sizes += [str(s) for s in dict.fromkeys(c.size for c in report.cases)]
     assert sizes == ["64x96", "128"]
 

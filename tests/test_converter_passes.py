@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 import fluxvae.convert.program
-from fluxvae.convert.coremltools import coremltools
-from fluxvae.convert.passes import PASSES, pass_pipeline
+from fluxvae.convert.coremltools import PASSES, coremltools, pass_pipeline
 from fluxvae.convert.program import write_model
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, parse_sizes
 from tests.kl import narrow_weights
 from tests.kl_hot import short_stages

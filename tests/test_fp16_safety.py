@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxvae.artifact.save import read_record, save_artifact
+from fluxvae.artifact.record import read_record
+from fluxvae.artifact.save import save_artifact
 from fluxvae.convert.census import FP16_LIMIT, Census, take_census
 from fluxvae.convert.fp16_safety import MARGIN, _probe_recipe, mixed_cost
 from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
-from fluxvae.convert.rewrite.rescale import choose_exponents, reaches, rescaled
+from fluxvae.convert.rewrite.rescale import choose_exponents, peak_magnitudes, rescaled
 from fluxvae.data.latents import Latent
 from fluxvae.errors import ConvertError, LatentError, UsageError
 from fluxvae.mil.executor import Session
@@ -91,8 +92,8 @@ def test_plain_float16_is_caught_by_name(hot: Hot, census: Census, tmp_path: Pat
     named = {name.removesuffix("_cast_fp16") for name in strange}
     assert beyond[0].name in named
     # ... and before any conversion, by the module's name.
-    first = [row for row in reaches(hot.decoder, [hot.latent]) if row.largest > FP16_LIMIT]
-    assert ("mid_block.resnets.0.norm1", "square") in {(row.place, row.kind) for row in first}
+    first = [row for row in peak_magnitudes(hot.decoder, [hot.latent]) if row.largest > FP16_LIMIT]
+    assert ("mid_block.resnets.0.norm1", "square") in {(row.layer, row.kind) for row in first}
 
 
 def test_rescaled_float16_is_right_without_float32(hot: Hot, tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_artifact_of_all_stages(tmp_path: Path, mode: str) -> None:
     )
     weights = hot_weights("flux1", latent / 0.3611 + 0.1159, 1e5)
     said: list[str] = []
-    path = save_artifact(
+    (path,) = save_artifact(
         weights, made(fp16_safety=mode, latents="sampler"), tmp_path / "x.mlpackage",
         report=said.append,
     )  # fmt: skip

@@ -11,8 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fluxvae.errors import ArtifactError
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.validation.inspect import FunctionReport, Inspection, inspect_model
 from tests.artifacts import SMALL, TWO, VARIANTS, recipe, save

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from fluxvae.convert.fp16_safety import probe_latents
 from fluxvae.convert.rewrite.latents import with_latents
-from fluxvae.data.spaces import passage
+from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import DownloadError, FluxVAEError, UsageError, WeightsError
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import KL_CATALOG, find_decoder
 from fluxvae.networks.describe import describe_file
-from fluxvae.networks.keys import PARTS, entry_shapes
 from fluxvae.networks.kl import KLDecoder, KLEncoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import find_encoder, load_entry, load_weights
+from fluxvae.networks.locate import PARTS
+from fluxvae.networks.shapes import entry_shapes
+from fluxvae.networks.weights import Weights, find_encoder, load_entry, load_weights
 from fluxvae.recipes import Recipe, parse_sizes
 from tests.hub_server import serving
 from tests.kl import (
@@ -252,7 +252,7 @@ def test_a_decoder_without_statistics_refuses_the_sampler_s_latents(
     latent = torch.ones(1, 32, 8, 8).numpy()
     for action in (
         lambda: with_latents(decoder, "flux2", form),
-        lambda: passage(recipe, bare).outwards(latent),
+        lambda: latent_transform(recipe, bare).from_decoder(latent),
     ):
         with pytest.raises(WeightsError, match=r"no batch-norm statistics .* use --latents vae"):
             action()

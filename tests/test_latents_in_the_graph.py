@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fluxvae.artifact.backends import make_runner
 from fluxvae.artifact.decode import decode_file
-from fluxvae.artifact.save import read_record
+from fluxvae.artifact.record import read_record
 from fluxvae.data.latents import Latent, read_latents
-from fluxvae.data.spaces import Passage, pack, unpack
+from fluxvae.data.spaces import LatentTransform, pack, unpack
 from fluxvae.device.bundle import Request, export_bundle, read_bundle
 from fluxvae.errors import LatentError, UsageError
 from fluxvae.mil.package import read_package
@@ -120,7 +120,7 @@ def test_tiny_artifact_of_packed_latents_from_conversion_to_decoding(
     encoder = load_weights(variant, "demo", part="encoder")
     report = validate(path, weights, encoder=encoder, backend="reference")
     assert report.passed
-    assert {c.kind for c in report.cases} == {"photo", "normal", "nasty"}
+    assert {c.kind for c in report.cases} == {"photo", "normal", "extreme"}
     decode_packed(variant, path, tmp_path)
 
 
@@ -157,20 +157,20 @@ def test_bundle_of_tokens_is_read_back(tmp_path: Path) -> None:
     assert np.abs(expected.numpy() - again.image).max() < 1e-5
 
 
-def passage(variant: str, form: str, native: str) -> Passage:
+def latent_transform(variant: str, form: str, native: str) -> LatentTransform:
     tensors = {} if variant == "flux1" else dict(one_stage("flux2").state_dict())
-    return Passage(variant, form, native, tensors)
+    return LatentTransform(variant, form, native, tensors)
 
 
 @pytest.mark.parametrize("variant", CHANNELS)
 @pytest.mark.parametrize("form", ["sampler", "packed"])
 def test_passage_is_the_pipelines_and_leads_both_ways(variant: str, form: str) -> None:
-    way = passage(variant, form, "vae")
+    transform = latent_transform(variant, form, "vae")
     latent, unpacked = given(variant, form)
     decoder = one_stage(variant)
-    inside = way.inwards(latent.numpy())
+    inside = transform.to_decoder(latent.numpy())
     assert np.abs(inside - to_vae(variant, unpacked, decoder).numpy()).max() < 1e-5
-    assert np.abs(way.outwards(inside) - latent.numpy()).max() < 1e-5
+    assert np.abs(transform.from_decoder(inside) - latent.numpy()).max() < 1e-5
 
 
 def test_pack_and_unpack_are_diffusers() -> None:

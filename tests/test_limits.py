@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fluxvae.artifact.save import make_record
+from fluxvae.artifact.record import make_record
 from fluxvae.compress import compress
 from fluxvae.compress.fake import simulate
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
@@ -17,7 +17,7 @@ from fluxvae.validation.metrics import compare
 from fluxvae.validation.validate import limit_for
 from tests.artifacts import recipe
 
-KINDS = ("photo", "user", "normal", "nasty")
+KINDS = ("photo", "user", "normal", "extreme")
 
 
 @pytest.mark.parametrize("kind", KINDS)

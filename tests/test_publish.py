@@ -16,7 +16,7 @@ import yaml
 from fluxvae.errors import FluxVAEError, MatrixError, OutputError, PublishError, UsageError
 from fluxvae.experiments.folder import write_digest
 from fluxvae.networks.catalog import CATALOG
-from fluxvae.networks.source import WeightSource
+from fluxvae.networks.weights import WeightSource
 from fluxvae.publish.card import card_text, minimum_os
 from fluxvae.publish.folder import HubFolder, make_folder
 from fluxvae.publish.models import choose

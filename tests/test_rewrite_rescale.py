@@ -10,7 +10,7 @@ from fluxvae.convert.rewrite.rescale import (
     ScaledGroupNorm,
     choose_exponents,
     group_peaks,
-    reaches,
+    peak_magnitudes,
     rescaled,
     streams,
 )
@@ -105,15 +105,17 @@ def test_the_original_stays_as_it_was() -> None:
 
 def test_the_reach_of_squares_is_found_by_name() -> None:
     decoder, x = hot_decoder("flux1", 1e3)
-    first = reaches(decoder, [x])[0]
+    first = peak_magnitudes(decoder, [x])[0]
     assert first.kind == "square"
-    norm = decoder.get_submodule(first.place)
+    norm = decoder.get_submodule(first.layer)
     assert isinstance(norm, nn.GroupNorm)
-    places = dict.fromkeys(row.place for row in reaches(decoder, [x]) if row.largest > 65504)
+    places = dict.fromkeys(
+        row.layer for row in peak_magnitudes(decoder, [x]) if row.largest > 65504
+    )
     assert "mid_block.resnets.0.norm1" in places
     assert "conv_norm_out" in places
     by_hand = decoder.conv_in(x).reshape(1, 32, -1)
     by_hand = (by_hand - by_hand.mean(2, keepdim=True)).square().max()
-    (row,) = (r for r in reaches(decoder, [x]) if r.place == "mid_block.resnets.0.norm1"
+    (row,) = (r for r in peak_magnitudes(decoder, [x]) if r.layer == "mid_block.resnets.0.norm1"
               and r.kind == "square")  # fmt: skip
     assert row.largest == pytest.approx(float(by_hand))

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from fluxvae.artifact.open import open_artifact
-from fluxvae.artifact.save import Tiles, read_record
-from fluxvae.artifact.tiles import cut, grid, places, pooled, samples
+from fluxvae.artifact.record import Tiles, read_record
+from fluxvae.artifact.tiles import cut, grid, pooled, sample_indices, samples
 from fluxvae.convert.rewrite.split import Frozen, Measuring, front_and_up
 from fluxvae.data.latents import Latent
 from fluxvae.errors import LatentError, UsageError
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import HALO, Recipe, Size, check_tile
-from fluxvae.recipes.parts import best_tile
+from fluxvae.recipes.sizes import best_tile
 from fluxvae.validation.metrics import compare
 from fluxvae.validation.tile_costs import STRIDED_DB, WHOLE_DB, tile_costs
 from fluxvae.validation.validate import validate
@@ -124,7 +124,7 @@ def test_pooled_statistics_are_those_of_all_numbers_together(seed: int, count: i
 
 @given(st.integers(1, 90))
 def test_samples_take_every_place_once_in_blocks(half: int) -> None:
-    parts = places(2 * half, 2)
+    parts = sample_indices(2 * half, 2)
     assert [len(part) for part in parts] == [half, half]
     assert sorted(np.concatenate(parts)) == list(range(2 * half))
     block = min(8, half & -half)  # the largest power of two that divides

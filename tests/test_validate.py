@@ -19,8 +19,7 @@ from fluxvae.errors import ArtifactError, LatentError, ToolError, WeightsError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Size
 from fluxvae.recipes.axes import latent_input
 from fluxvae.validation.metrics import Metrics
@@ -57,7 +56,7 @@ def report(demo_package: Path, weights: Weights, encoder: Weights) -> Report:
 def test_faithful_artifact_passes_photos_first(report: Report) -> None:
     assert report.passed
     assert [c.case for c in report.cases] == ALL
-    assert [c.kind for c in report.cases] == ["photo"] * 2 + ["normal"] + ["nasty"] * 3
+    assert [c.kind for c in report.cases] == ["photo"] * 2 + ["normal"] + ["extreme"] * 3
     assert {(c.function, str(c.size)) for c in report.cases} == {("main", "64")}
     assert (report.backend, report.compute_units) == ("reference", None)
     (note,) = report.notes
@@ -131,7 +130,7 @@ def test_weights_are_found_from_the_record(demo_package: Path, weights: Weights)
 def test_weights_from_a_file_have_to_be_named_again(weights: Weights, tmp_path: Path) -> None:
     file = write(tmp_path / "mine.safetensors", in_style("diffusers", weights))
     own = load_weights("flux2", str(file))
-    package = save_artifact(own, recipe("flux2"), tmp_path / "x.mlpackage")
+    (package,) = save_artifact(own, recipe("flux2"), tmp_path / "x.mlpackage")
     record = require_record(read_package(package))
     with pytest.raises(WeightsError, match=r"the file 'mine.safetensors' \(sha256 [0-9a-f]{12}…\)"):
         resolve_weights(record, None)
@@ -260,10 +259,12 @@ def test_limit_holds_up_to_its_bound_and_never_for_nan(
 
 def test_fp16_limits_ask_more_of_noise_than_of_photos(report: Report) -> None:
     # noise flatters fp16: the same defect costs it less
-    bounds = {kind: limit_for(report.record, kind) for kind in ("photo", "user", "normal", "nasty")}
+    bounds = {
+        kind: limit_for(report.record, kind) for kind in ("photo", "user", "normal", "extreme")
+    }
     assert {limit.metric for limit in bounds.values()} == {"psnr_db"}
     assert bounds["normal"].bound > bounds["photo"].bound == bounds["user"].bound
-    assert bounds["photo"].bound > bounds["nasty"].bound
+    assert bounds["photo"].bound > bounds["extreme"].bound
 
 
 def test_report_without_cases_is_no_pass(report: Report) -> None:

@@ -16,10 +16,8 @@ from torch import Tensor
 from fluxvae.errors import UsageError, WeightsError
 from fluxvae.networks.catalog import CATALOG
 from fluxvae.networks.describe import describe_file
-from fluxvae.networks.digest import tensor_digest
-from fluxvae.networks.keys import PARTS
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import find_encoder, load_weights
+from fluxvae.networks.locate import PARTS
+from fluxvae.networks.weights import Weights, find_encoder, load_weights, tensor_digest
 from tests.checkpoint_files import KINDS, STYLES, in_style, write
 
 VARIANTS = sorted(CATALOG)

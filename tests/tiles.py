@@ -8,8 +8,7 @@ import torch
 from fluxvae.artifact.open import open_artifact
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT
 from tests.artifacts import save, save_parts

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.artifact.open import TILED, Artifact, open_artifact
-from fluxvae.artifact.save import Record
+from fluxvae.artifact.record import Record
 from fluxvae.data.latents import (
     Latent,
     float16_note,
@@ -19,6 +19,7 @@ from fluxvae.data.latents import (
 )
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.files import refuse_existing, write_file
+from fluxvae.networks.catalog import find_decoder
 from fluxvae.recipes import Recipe, Size, check_tile, parse_sizes
 from fluxvae.recipes.axes import latent_input
 
@@ -56,7 +57,7 @@ def decode_file(
     With ``out`` ending in ``.safetensors`` the model's outputs are stored as they come (its
     layout and dtype) under the latents' names. ``function`` and ``size`` narrow the choice where
     an artifact has several; ``tile`` says that tiles of so many pixels are expected. ``on_note``
-    gets what is to be said of the latents (see ``read_latents``, ``strict`` too). Raises
+    gets the notes about the latents (see ``read_latents``, ``strict`` too). Raises
     UsageError when the artifact makes other tiles or none, LatentError when no latent fits,
     OutputError when a file exists already.
     """
@@ -120,7 +121,7 @@ def _why_whole(recipe: Recipe) -> str:
             "its attention and its GroupNorms see the whole picture, and plain tiles come out far "
             "from it (about 19 dB)"
         )
-    if recipe.variant == "flux2":
+    if find_decoder(recipe.variant).pool:
         return (
             "its GroupNorms see the whole picture, and plain tiles come out far from it (about "
             "40 dB, with any halo)"

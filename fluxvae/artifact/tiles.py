@@ -21,15 +21,14 @@ from itertools import pairwise
 import numpy as np
 
 from fluxvae.artifact.backends import FunctionRunner, function_runner
-from fluxvae.artifact.save import Record, Tiles
-from fluxvae.convert.parts import FEATURES, STATISTICS, TILE, function_names
-from fluxvae.convert.program import INPUT_NAME
+from fluxvae.artifact.record import Record, Tiles
 from fluxvae.errors import LatentError, UsageError
 from fluxvae.mil.executor import OnOp
 from fluxvae.mil.program import Program
 from fluxvae.recipes import SCALE, Size
+from fluxvae.recipes.functions import FEATURES, INPUT_NAME, STATISTICS, TILE, function_names
 
-_BLOCKS = (8, 4, 2, 1)  # latent pixels; see ``places``
+_BLOCKS = (8, 4, 2, 1)  # latent pixels; see ``sample_indices``
 
 
 @dataclass(frozen=True)
@@ -99,17 +98,17 @@ def tiles_for(tiles: Tiles, size: Size) -> tuple[str, Grid]:
 
 
 def samples(features: np.ndarray, stride: int) -> Iterator[np.ndarray]:
-    """The features (1, C, h, w) in ``stride`` x ``stride`` samples of one size, all places once.
+    """The features (1, C, h, w) in ``stride`` x ``stride`` samples of one size, every pixel once.
 
-    A sample takes every ``stride``-th block of rows and of columns; see ``places``.
+    A sample takes every ``stride``-th block of rows and of columns; see ``sample_indices``.
     """
-    axes = [places(extent, stride) for extent in features.shape[2:]]
+    axes = [sample_indices(extent, stride) for extent in features.shape[2:]]
     for rows in axes[0]:
         for columns in axes[1]:
             yield np.ascontiguousarray(features[:, :, rows][..., columns])
 
 
-def places(extent: int, stride: int) -> list[np.ndarray]:
+def sample_indices(extent: int, stride: int) -> list[np.ndarray]:
     """Rows (or columns) of each sample: every ``stride``-th block of 8, 4, 2 or 1, as it divides.
 
     ``extent`` is a multiple of ``stride``.

@@ -15,7 +15,7 @@ from fluxvae.recipes.latents import artifact_contract
 if TYPE_CHECKING:
     from fluxvae.convert.census import Census, Tap
     from fluxvae.data.latents import Latent
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
 
 _ROWS = 20  # of the table, unless --all
 
@@ -77,13 +77,13 @@ def _measured(recipe: Recipe, weights: Weights, encoder: Weights | None) -> tupl
     """Photo latents, or noise without an encoder, as the recipe takes them."""
     from fluxvae.convert.fp16_safety import probe_latents
     from fluxvae.data.latents import Latent
-    from fluxvae.data.spaces import passage
+    from fluxvae.data.spaces import latent_transform
 
     if encoder is None:
         say("warning: no encoder belongs to these weights; noise says less than photos do")
-    way = passage(recipe, weights)
+    transform = latent_transform(recipe, weights)
     own = probe_latents(weights, encoder, recipe.sizes[0], recipe)
-    return tuple(Latent(x.name, way.outwards(x.values)) for x in own)
+    return tuple(Latent(x.name, transform.from_decoder(x.values)) for x in own)
 
 
 def _print(census: Census, every: bool) -> None:

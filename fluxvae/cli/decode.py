@@ -128,7 +128,7 @@ def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -
 
     from fluxvae.artifact.open import open_artifact
     from fluxvae.data.latents import space_metadata
-    from fluxvae.data.spaces import passage
+    from fluxvae.data.spaces import latent_transform
     from fluxvae.recipes import parse_sizes
     from fluxvae.validation.validate import build_cases
 
@@ -147,14 +147,14 @@ def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -
     latents = {
         case.name if len(sizes) == 1 else f"{case.name}-{one}": case.latent
         for one in sizes
-        for case in build_cases(record, one, encoder, (), passage(record.recipe, weights))
+        for case in build_cases(record, one, encoder, (), latent_transform(record.recipe, weights))
         if case.kind == "photo"
     }
     save_file(latents, file, space_metadata(record.contract))
 
 
 def _tile_costs(artifact: Path, sizes: list[str]) -> list[dict[str, object]]:
-    """What tiles cost, for each size; said to stderr. Nothing for an artifact without tiles."""
+    """What tiles cost, for each size; printed to stderr. Nothing for an artifact without tiles."""
     from fluxvae.artifact.open import open_artifact
     from fluxvae.recipes import parse_sizes
 

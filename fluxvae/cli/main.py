@@ -1,4 +1,4 @@
-"""The command group, and the one place where errors become lines and exit codes."""
+"""The command group, and where errors become lines and exit codes."""
 
 import importlib
 import sys
@@ -25,7 +25,7 @@ COMMANDS = {
         "Compress a decoder in several ways; one table.",
     ),
     "roundtrip": ("fluxvae.cli.roundtrip", "Images through every variant: see and measure them."),
-    "report": ("fluxvae.cli.report", "Make the pages of a round trip again, from its record."),
+    "report": ("fluxvae.cli.report", "Make the pages of a round trip or matrix again."),
     "data": ("fluxvae.cli.data", "Fetch images to look at."),
     "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc, on any OS."),
     "export-io": ("fluxvae.cli.export_io", "Write a latent and its image as plain files."),
@@ -122,5 +122,5 @@ def describe_os_error(error: OSError | MemoryError) -> str:
     """One line for an error of the operating system that no stage has named better."""
     if isinstance(error, MemoryError):
         return "out of memory: use a smaller --size, or a machine with more memory"
-    place = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or type(error).__name__}{place}"
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or type(error).__name__}{where}"

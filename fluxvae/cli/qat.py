@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from fluxvae.cli.sources import Sources
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
-    from fluxvae.compress.qat.state import Team
+    from fluxvae.compress.qat.state import ProcessGroup
     from fluxvae.compress.qat.train import Progress, Trained
     from fluxvae.recipes import Compression
 
@@ -113,10 +114,10 @@ def command(
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps contradict each other: give one of them")
     begin = _start(start)
-    place = out or _place(sources, begin)
-    refuse_existing(place, overwrite)
-    if place.suffix != ".safetensors":
-        raise UsageError(f"a checkpoint is a .safetensors file: expected such a name, got {place}")
+    path = out or _default_path(sources, begin)
+    refuse_existing(path, overwrite)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"a checkpoint is a .safetensors file: expected such a name, got {path}")
 
     from fluxvae.compress.qat.job import Job, run_job
     from fluxvae.compress.qat.student import Rates
@@ -132,14 +133,16 @@ def command(
         side=judge_size,
         judge_every=judge_every,
     )
-    with _team(device) as team:
-        first = team.rank == 0
+    with _process_group(device) as processes:
+        first = processes.rank == 0
         decoder, network = sources.load_pair("training needs latents of photos")
-        job = Job(decoder, network, begin, calibration, images, settings, place, overwrite,
+        job = Job(decoder, network, begin, calibration, images, settings, path, overwrite,
                   save_every)  # fmt: skip
-        trained = run_job(job, team=team, say=say if first else _quiet, watch=_watcher(first))
+        trained = run_job(
+            job, processes=processes, say=say if first else _quiet, watch=_watcher(first)
+        )
         if first:
-            _report(place, trained, as_json)
+            _report(path, trained, as_json)
 
 
 def _start(text: str) -> Compression | Path:
@@ -151,7 +154,7 @@ def _start(text: str) -> Compression | Path:
     return parse_label(text)
 
 
-def _place(sources: Sources, start: Compression | Path) -> Path:
+def _default_path(sources: Sources, start: Compression | Path) -> Path:
     label = f"_{sources.label}" if sources.label in ("demo", "random") else ""
     own = f"{sources.variant}{label}"
     name = f"{start.stem}_more" if isinstance(start, Path) else f"{own}_{start.label()}"
@@ -159,14 +162,14 @@ def _place(sources: Sources, start: Compression | Path) -> Path:
 
 
 @contextmanager
-def _team(device: str) -> Iterator[Team]:
+def _process_group(device: str) -> Iterator[ProcessGroup]:
     """This process's part: alone, or among those that torchrun started."""
     # cuBLAS repeats itself only with a workspace of fixed size, asked for before its first use:
     # https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from fluxvae.compress.qat.state import Team
+    from fluxvae.compress.qat.state import ProcessGroup
 
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
@@ -174,7 +177,7 @@ def _team(device: str) -> Iterator[Team]:
     use_cuda = cuda and device != "cpu"
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team(device=torch.device("cuda" if use_cuda else "cpu"))
+        yield ProcessGroup(device=torch.device("cuda" if use_cuda else "cpu"))
         return
     from torch import distributed
 
@@ -184,7 +187,7 @@ def _team(device: str) -> Iterator[Team]:
         torch.cuda.set_device(where)
     distributed.init_process_group("nccl" if use_cuda else "gloo")
     try:
-        yield Team(distributed.get_rank(), size, where)
+        yield ProcessGroup(distributed.get_rank(), size, where)
     finally:
         distributed.destroy_process_group()
 
@@ -217,20 +220,20 @@ def _left(seconds: float) -> str:
 
 
 def _quiet(text: str) -> None:
-    """Only the first process of a team speaks."""
+    """Only rank 0 prints."""
 
 
-def _report(place: Path, trained: Trained, as_json: bool) -> None:
+def _report(path: Path, trained: Trained, as_json: bool) -> None:
     begun, points = trained.curve[0], {p.step: p for p in trained.curve}
     best = points[trained.best_step]
     if as_json:
         result: dict[str, Any] = {
-            "path": str(place),
+            "path": str(path),
             "steps": trained.steps,
             "seconds": round(trained.seconds, 1),
-            "start": begun.to_dict(),
-            "best": best.to_dict(),
-            "curve": [p.to_dict() for p in trained.curve],
+            "start": asdict(begun),
+            "best": asdict(best),
+            "curve": [asdict(p) for p in trained.curve],
         }
         print_json(result)
         return
@@ -238,4 +241,4 @@ def _report(place: Path, trained: Trained, as_json: bool) -> None:
         f"held-out photos: {begun.held_out_db:.2f} dB at the start, {best.held_out_db:.2f} dB "
         f"after {best.step} steps (the best of {trained.steps} on parts kept to judge by)"
     )
-    click.echo(str(place))
+    click.echo(str(path))

@@ -27,11 +27,11 @@ from fluxvae.recipes import Recipe, Size, parse_sizes
 from fluxvae.schema import plain
 
 if TYPE_CHECKING:
-    from fluxvae.experiments.compare_make import Maker
-    from fluxvae.experiments.roundtrip.candidates import Wanted
+    from fluxvae.experiments.compare import Maker
+    from fluxvae.experiments.roundtrip.candidates import VariantSpec
     from fluxvae.experiments.roundtrip.measure import Run
     from fluxvae.experiments.roundtrip.run import Job
-    from fluxvae.networks.source import Weights
+    from fluxvae.networks.weights import Weights
     from fluxvae.records.roundtrip import Roundtrip
 
 VARIANTS = "fp16,pal8,pal6,pal4,int8,w8a8"
@@ -141,7 +141,7 @@ def command(
 
 def _of_newest(
     variants: str, spec: str | None, sizes: tuple[Size, ...] | None, offline: bool
-) -> tuple[Recipe, tuple[Wanted, ...], str | None]:
+) -> tuple[Recipe, tuple[VariantSpec, ...], str | None]:
     """Decoder, variants and ``--weights`` of a round trip of the newest artifact.
 
     Without ``sizes``, at its smallest. Raises UsageError when it is not of a tiny decoder,
@@ -168,7 +168,7 @@ def _of_newest(
 
 def _run(
     base: Recipe,
-    wanted: tuple[Wanted, ...],
+    wanted: tuple[VariantSpec, ...],
     sources: Sources,
     images: str,
     calibration: str,
@@ -178,23 +178,26 @@ def _run(
     overwrite: bool,
     verbose: bool,
 ) -> tuple[Roundtrip, tuple[Path, ...]]:
+    from fluxvae.experiments.compare import Maker
     from fluxvae.experiments.roundtrip.run import run_roundtrip
     from fluxvae.experiments.roundtrip.sources import open_source
     from fluxvae.report import write_report
     from fluxvae.schema import save
-    from fluxvae.validation.image_metrics import make_meter
+    from fluxvae.validation.metrics import make_meter
 
     meter = make_meter()
     source = open_source(images, cache_folder())
     weights, network = sources.load_pair("a round trip begins with one")
     _refuse_foreign(out, weights, base.sizes[0], overwrite)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
-    maker = _maker(wanted, weights, network, calibration, overwrite, verbose, ctrl_c)
+    recipes = [one.recipe for one in wanted if one.recipe is not None]
+    maker = Maker.load(recipes, calibration, weights, network, overwrite=overwrite,
+                       verbose=verbose, check=ctrl_c.check, log=say)  # fmt: skip
     job = _job(base, wanted, weights, network, maker, meter, ablate, out, workers)
     with ExitStack() as stack:
-        tell = _progress(stack)
+        progress = _progress(stack)
         run = _measuring(stack, workers)
-        record = run_roundtrip(job, source, tell=tell, check=ctrl_c.check, run=run)
+        record = run_roundtrip(job, source, progress=progress, check=ctrl_c.check, run=run)
     save(record, out / RECORD)
     return record, write_report(out / RECORD)
 
@@ -231,30 +234,9 @@ def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) ->
             )
 
 
-def _maker(
-    wanted: tuple[Wanted, ...],
-    weights: Weights,
-    encoder: Weights,
-    calibration: str,
-    overwrite: bool,
-    verbose: bool,
-    ctrl_c: CtrlC,
-) -> Maker:
-    from fluxvae.data.calibration import load_calibration
-    from fluxvae.experiments.compare_make import Maker
-
-    asked = [w.recipe.compression for w in wanted if w.recipe and w.recipe.compression]
-    allowed = None
-    if any(compression.needs_calibration for compression in asked):
-        allowed = load_calibration(calibration, weights.variant, encoder, contract=weights.contract)
-        for note in allowed.notes:
-            say(f"note: {note}")
-    return Maker(weights, allowed, None, overwrite, verbose, ctrl_c.check, say)
-
-
 def _job(
     base: Recipe,
-    wanted: tuple[Wanted, ...],
+    wanted: tuple[VariantSpec, ...],
     weights: Weights,
     encoder: Weights,
     maker: Maker,
@@ -281,7 +263,7 @@ def _job(
     extra = [recipe for recipe in parts if recipe not in own]
     paths = make_recipes(
         [*(one.recipe for one in wanted if one.recipe is not None), *extra],
-        out / ARTIFACTS, maker, workers=workers, threads=max(1, _cores() // workers), tell=say,
+        out / ARTIFACTS, maker, workers=workers, threads=max(1, _cores() // workers), progress=say,
     )  # fmt: skip
     candidates = tuple(
         found.get(label) or open_candidate(label, paths[recipe], weights, size)
@@ -306,7 +288,7 @@ def _measuring(stack: ExitStack, workers: int) -> Run:
 
 
 def _cores() -> int:
-    """Cores that this process may use; not all systems tell."""
+    """Cores that this process may use; not all systems say."""
     import os
 
     if hasattr(os, "sched_getaffinity"):
@@ -322,7 +304,7 @@ def _progress(stack: ExitStack) -> Any:
         return lambda done, total, text: say(f"{done}/{total} {text}")
     bar: Any = None
 
-    def tell(done: int, total: int, text: str) -> None:
+    def progress(done: int, total: int, text: str) -> None:
         nonlocal bar
         if bar is None:
             bar = stack.enter_context(
@@ -332,4 +314,4 @@ def _progress(stack: ExitStack) -> Any:
             )
         bar.update(done - bar.pos, text)
 
-    return tell
+    return progress

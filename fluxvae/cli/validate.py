@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.options import artifact_argument, json_option, option_group, print_json, say
+from fluxvae.cli.newest import artifact_argument
+from fluxvae.cli.options import json_option, option_group, print_json, say
 from fluxvae.cli.sources import OwnSources, Runner, Sources, UserLatents
 
 if TYPE_CHECKING:
     from fluxvae.data.latents import Latent
-    from fluxvae.networks.source import Weights
-    from fluxvae.validation.budget import Budget
-    from fluxvae.validation.intermediates import Departure, Intermediates
+    from fluxvae.networks.weights import Weights
+    from fluxvae.validation.stages import Budget, Departure, Intermediates
     from fluxvae.validation.validate import Report
 
 
@@ -63,7 +63,7 @@ def command(
     if budget:
         refuse_parts(artifact.name, record, "--budget")
     if intermediates:
-        from fluxvae.validation.intermediates import require_comparable
+        from fluxvae.validation.stages import require_comparable
 
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
@@ -128,19 +128,19 @@ def _run(path: Path, inputs: Inputs) -> Report:
 
 
 def _intermediates(report: Report, inputs: Inputs) -> Intermediates:
-    from fluxvae.data.spaces import passage
-    from fluxvae.validation.intermediates import compare_intermediates
+    from fluxvae.data.spaces import latent_transform
+    from fluxvae.validation.stages import compare_intermediates
     from fluxvae.validation.validate import build_cases
 
     recipe, weights = report.record.recipe, inputs.weights
-    size, way = min(recipe.sizes), passage(recipe, weights)
-    case = next(build_cases(report.record, size, inputs.encoder, inputs.latents, way))
+    size, transform = min(recipe.sizes), latent_transform(recipe, weights)
+    case = next(build_cases(report.record, size, inputs.encoder, inputs.latents, transform))
     say(f"comparing every operation on {case.name} at {size}")
     return compare_intermediates(report.path, report.record, weights, case.latent, size)
 
 
 def _budget(report: Report, inputs: Inputs) -> Budget:
-    from fluxvae.validation.budget import error_budget
+    from fluxvae.validation.stages import error_budget
 
     say("converting the same decoder without compression, and at float32")
     return error_budget(

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from torch import nn
 
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.compress.mixed import Allocation, compress_mixed
-from fluxvae.compress.plain import compress_weights
+from fluxvae.compress.mixed import Allocation, allocate, compress_allocation
+from fluxvae.compress.plain import compress_weights, required
 from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
@@ -29,23 +29,12 @@ def compress(
     compression, granularity = recipe.compression, recipe.granularity
     if compression is None or granularity is None:
         raise CompressionError("the recipe asks for no compression")
-    if calibration is None and compression.needs_calibration:
-        raise CompressionError(
-            f"{compression.label()} is found by looking at latents: pass calibration latents, or "
-            "use the plain method"
-        )
+    precision = recipe.precision
+    if compression.kind not in ("w8a8", "mixed"):
+        return compress_weights(decoder, compression, granularity, precision, calibration, log)
+    seen = required(compression, calibration)
     if compression.kind == "w8a8":
-        assert calibration is not None
-        return quantize_w8a8(decoder, compression, recipe.precision, calibration, log)
-    if compression.kind == "mixed":
-        assert calibration is not None
-        return compress_mixed(
-            decoder,
-            compression,
-            granularity,
-            recipe.precision,
-            calibration,
-            allocation=allocation,
-            log=log,
-        )
-    return compress_weights(decoder, compression, granularity, recipe.precision, calibration, log)
+        return quantize_w8a8(decoder, compression, precision, seen, log)
+    if allocation is None:
+        allocation = allocate(decoder, compression, granularity, precision, seen, log=log)
+    return compress_allocation(decoder, allocation, precision, seen, log=log)

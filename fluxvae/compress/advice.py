@@ -32,10 +32,10 @@ def advice(compression: Compression) -> str:
 
 
 def advice_on_time(compressions: Iterable[Compression]) -> tuple[str, ...]:
-    """What several compressions can buy in time, each thing said once; empty for none."""
+    """What several compressions can buy in time, each stated once; empty for none."""
     quantized = {compression.kind == "w8a8" for compression in compressions}
-    said = [text for kind, text in ((False, WEIGHTS_ONLY), (True, BOTH)) if kind in quantized]
-    return (*said, OTHERS) if said else ()
+    texts = [text for kind, text in ((False, WEIGHTS_ONLY), (True, BOTH)) if kind in quantized]
+    return (*texts, OTHERS) if texts else ()
 
 
 def _size(compression: Compression) -> str:

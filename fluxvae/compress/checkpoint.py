@@ -42,8 +42,9 @@ from fluxvae.compress.forms import (
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.files import write_file
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes.compression import Compression
+from fluxvae.schema import parse_json
 
 CHECKPOINT = "fluxvae-qat"
 VERSION = 1
@@ -69,28 +70,28 @@ class Checkpoint:
     tensors: Arrays
 
 
-def write_sealed(
+def write_checksummed(
     path: Path, kind: str, tensors: Arrays, data: Mapping[str, Any], *, overwrite: bool
 ) -> Path:
-    """Write arrays and plain data as one file that ``read_sealed`` can check; atomic.
+    """Write arrays and plain data as one file that ``read_checksummed`` can check; atomic.
 
-    Equal contents make equal bytes. Raises OutputError when the place is taken or cannot be
+    Equal contents make equal bytes. Raises OutputError when the path is taken or cannot be
     written.
     """
     # (np.ascontiguousarray would make vectors of single numbers.)
     arrays = {name: np.array(array, order="C") for name, array in tensors.items()}
-    record = {"kind": kind, "version": VERSION, "seal": _seal(kind, arrays, data), "data": data}
+    record = {"kind": kind, "version": VERSION, "seal": _checksum(kind, arrays, data), "data": data}
     metadata = {_KEY: _canonical(record)}
     return write_file(path, lambda p: save_file(arrays, p, metadata), overwrite=overwrite)
 
 
-def read_sealed(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and data of a sealed file. CompressionError when it is damaged or another kind."""
+def read_checksummed(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and data of such a file. CompressionError when it is damaged or another kind."""
     if not path.is_file():
         raise CompressionError(f"{path}: there is no such file; `fluxvae qat` makes checkpoints")
     try:
         with safe_open(path, framework="numpy") as file:
-            record = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            record = parse_json((file.metadata() or {}).get(_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CompressionError(
@@ -104,7 +105,7 @@ def read_sealed(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str,
             "use the fluxvae that made it, or train again"
         )
     data = record.get("data")
-    if not isinstance(data, dict) or record.get("seal") != _seal(kind, tensors, data):
+    if not isinstance(data, dict) or record.get("seal") != _checksum(kind, tensors, data):
         raise CompressionError(
             f"{path}: the file is damaged (its contents do not match its checksum): "
             "copy it again, or train again"
@@ -130,12 +131,12 @@ def save_checkpoint(
         "training": dict(training),
         **described,
     }
-    return write_sealed(path, CHECKPOINT, tensors, data, overwrite=overwrite)
+    return write_checksummed(path, CHECKPOINT, tensors, data, overwrite=overwrite)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check a file. Raises CompressionError when it is damaged or not a checkpoint."""
-    tensors, data = read_sealed(path, CHECKPOINT)
+    tensors, data = read_checksummed(path, CHECKPOINT)
     try:
         return Checkpoint(
             name=path.name,
@@ -222,7 +223,7 @@ def to_arrays(compressed: CompressedDecoder) -> tuple[dict[str, np.ndarray], dic
 def digest_of(compressed: CompressedDecoder) -> str:
     """sha256 over all that a compressed decoder computes with: not its notes."""
     arrays, data = to_arrays(compressed)
-    return _seal("compressed", arrays, {key: data[key] for key in ("forms", "activations")})
+    return _checksum("compressed", arrays, {key: data[key] for key in ("forms", "activations")})
 
 
 def from_arrays(arrays: Arrays, data: Mapping[str, Any], weights: Weights) -> CompressedDecoder:
@@ -268,7 +269,7 @@ def _canonical(data: object) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _seal(kind: str, tensors: Arrays, data: Mapping[str, Any]) -> str:
+def _checksum(kind: str, tensors: Arrays, data: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(f"{kind} {VERSION} {_canonical(data)}\n".encode())
     for name in sorted(tensors):
         array = tensors[name]

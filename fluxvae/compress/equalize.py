@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fluxvae.compress.noise import SiteNoise
 from fluxvae.networks.structure import Stream, convolution, streams
 
-# Values are held against the last level as if they were this much larger: photos that were not
+# Values are compared with the last level as if they were this much larger: photos that were not
 # seen reach further than those that were (measured: 0.6 dB on held-out photos).
 MARGIN = 1.2
 # Of the error that weights rounded to nearest would show: compensated ones show about that part.

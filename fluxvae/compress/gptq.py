@@ -249,7 +249,7 @@ def error(difference: np.ndarray, gram: np.ndarray) -> float:
 def gptq(
     weight: np.ndarray, gram: np.ndarray, codebook: Codebook, *, damping: float = 0.01
 ) -> np.ndarray:
-    """Codes intp (O, K), column by column, each column's error made up for by those after it.
+    """Codes intp (O, K), column by column; later columns compensate each one's error.
 
     Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ", 2022; the columns with the largest inputs
     first. ``damping`` of the Gram matrix's mean diagonal keeps it invertible.

@@ -1,11 +1,16 @@
-"""Whether a saved package holds what was asked for, told by the executor's own reader.
+"""Whether a saved package holds what was asked for, as the executor's own reader finds it.
 
 coremltools can drop or corrupt a weight on its way to the file (its issues 2716 and 2777), and so
 could we. Nothing here is shared with the writer: the package is read by ``fluxvae.mil``, its
-weights expanded by the operations the executor runs, and held against ``forms.dense``.
+weights expanded by the operations the executor runs, and compared with ``forms.dense``.
+
+Weights are compared by their digest: every layer of the network must be found in the program, and
+the reverse. Where forms are asked for, or the layers run in the order in which the network lists
+its sites, the order is compared too: the first convolution that differs is named.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +22,7 @@ from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature, Function, Op, Program, Ref, Signature
-from fluxvae.networks.structure import conv_sites
+from fluxvae.networks.structure import conv_sites, convolution
 
 # coremltools 9.0 makes values that fp16 would flush to zero the smallest number it has, in tensors
 # below 400 elements (_check_underflow_to_zero): so a bias can be.
@@ -29,17 +34,17 @@ WAY_OUT = "the package must not be used; convert again, and report this if it ha
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What a convolution must hold: float32 values that the precision holds."""
+class _Layer:
+    """A layer as it is asked for or found: float32 values that the precision holds."""
 
-    site: str
-    weight: np.ndarray
+    name: str
+    weight: np.ndarray | None
     bias: np.ndarray | None
-    activation: Activation | None
+    activation: Activation | None = None
 
 
 def check_weights(package: Path, asked: CompressedDecoder | nn.Module, precision: str) -> None:
-    """Read a saved ``.mlpackage`` back and compare every convolution with what was asked.
+    """Read a saved ``.mlpackage`` back and compare every convolution, in order, with ``asked``.
 
     ``asked``: the compressed decoder, or a plain one whose weights were to be kept as they are;
     ``precision``: ``float16`` or ``float32``. Weights must be equal bit for bit, and so must the
@@ -48,72 +53,129 @@ def check_weights(package: Path, asked: CompressedDecoder | nn.Module, precision
     package cannot be read.
     """
     compressed = asked if isinstance(asked, CompressedDecoder) else CompressedDecoder(asked, {})
-    wanted = _wanted(compressed, precision)
-    merged = _wanted(compressed, precision, factor=_LEVELS)
+    wanted = _sites(compressed, precision)
+    merged = _sites(compressed, precision, factor=_LEVELS)
     program = read_package(package)
     for name in sorted(program.functions):
-        _check_function(program, program.functions[name], wanted, merged[-1])
+        found = _stored(program, program.functions[name], ("conv",))
+        if len(found) != len(wanted):
+            raise CompressionError(
+                f"the saved function {name!r} has {len(found)} convolutions; "
+                f"{len(wanted)} were asked for"
+            )
+        image = program.signatures[name].outputs[0].kind == "image"
+        last = merged[-1] if image and _equal(found[-1].weight, merged[-1].weight) else wanted[-1]
+        _compare_in_order(name, found, (*wanted[:-1], last))
 
 
-def _wanted(
+def check_layers(
+    package: Path, network: nn.Module | Mapping[str, nn.Module], precision: str
+) -> None:
+    """Compare every convolution and linear layer of a saved ``.mlpackage`` with ``network``'s.
+
+    In any order: a KL decoder's order of operations is not that of its modules. ``network`` is
+    what was converted, in its final form; by function where they are of different parts. Values
+    must be equal bit for bit once rounded to ``precision``. Raises CompressionError that names the
+    first layer that was lost; ArtifactError when the package cannot be read.
+    """
+    program = read_package(package)
+    for name in sorted(program.functions):
+        own = network[name] if isinstance(network, Mapping) else network
+        found = _stored(program, program.functions[name], LAYERS)
+        _compare_digests(
+            name, [layer for layer in found if layer.weight is not None], own, precision
+        )
+
+
+def _sites(
     compressed: CompressedDecoder, precision: str, *, factor: float = 1
-) -> tuple[_Asked, ...]:
+) -> tuple[_Layer, ...]:
     """What each convolution must hold; ``factor`` multiplies the last one's, if it has no form."""
     sites = conv_sites(compressed.decoder)
     result = []
     for site in sites:
-        module = compressed.decoder.get_submodule(site.name)
-        assert isinstance(module, nn.Conv2d)
+        module = convolution(compressed.decoder, site.name)
         form = compressed.weights.get(site.name)
         times = np.float32(factor if site is sites[-1] and form is None else 1)
         weight, bias = (
             None if t is None else as_stored(t.detach().cpu().numpy() * times, precision)
             for t in (module.weight, module.bias)
         )
-        assert weight is not None
         weight = weight if form is None else dense(form, precision)
-        result.append(_Asked(site.name, weight, bias, compressed.activations.get(site.name)))
+        result.append(_Layer(site.name, weight, bias, compressed.activations.get(site.name)))
     return tuple(result)
 
 
-def _check_function(
-    program: Program, function: Function, wanted: tuple[_Asked, ...], merged: _Asked
-) -> None:
-    """``merged``: the last convolution with an image output's factor in it."""
-    convolutions = [op for op in function.ops if op.kind == "conv"]
-    if len(convolutions) != len(wanted):
-        raise CompressionError(
-            f"the saved function {function.name!r} has {len(convolutions)} convolutions; "
-            f"{len(wanted)} were asked for"
-        )
-    stored = expanded(program, function)
-    last = argument(convolutions[-1], "weight", stored)
-    image = program.signatures[function.name].outputs[0].kind == "image"
-    if image and last is not None and _equal(last, merged.weight):
-        wanted = (*wanted[:-1], merged)
+def _stored(program: Program, function: Function, kinds: Sequence[str]) -> list[_Layer]:
+    """The layers of a saved function in program order, their constants expanded."""
+    stored = _expanded(program, function)
     makers = {v.name: op for op in function.ops for v in op.outputs}
-    for op, asked in zip(convolutions, wanted, strict=True):
-        where = f"convolution {asked.site} ({op.name!r} of function {function.name!r})"
-        weight = argument(op, "weight", stored)
-        if weight is None or not _equal(weight, asked.weight):
+    return [
+        _Layer(
+            op.name,
+            _argument(op, "weight", stored),
+            _argument(op, "bias", stored),
+            _activation(op, makers, stored),
+        )
+        for op in function.ops
+        if op.kind in kinds
+    ]
+
+
+def _compare_in_order(function: str, found: Sequence[_Layer], wanted: Sequence[_Layer]) -> None:
+    for layer, asked in zip(found, wanted, strict=True):
+        where = f"convolution {asked.name} ({layer.name!r} of function {function!r})"
+        if not _equal(layer.weight, asked.weight):
             raise CompressionError(
-                f"the saved weight of {where} {_difference(weight, asked.weight)}"
-                f"{_whose(weight, asked, wanted)}: {WAY_OUT}"
+                f"the saved weight of {where} {_difference(layer.weight, asked.weight)}"
+                f"{_owner(layer.weight, asked, wanted)}: {WAY_OUT}"
             )
-        bias = argument(op, "bias", stored)
-        if not same_bias(bias, asked.bias):
+        if not _same_bias(layer.bias, asked.bias):
             raise CompressionError(
-                f"the saved bias of {where} {_difference(bias, asked.bias)}: {WAY_OUT}"
+                f"the saved bias of {where} {_difference(layer.bias, asked.bias)}: {WAY_OUT}"
             )
-        found = _activation(op, makers, stored)
-        if found != asked.activation:
+        if layer.activation != asked.activation:
             raise CompressionError(
-                f"the input of {where} is {_words(found, 'not rounded to 8 bits')}; "
-                f"asked was {_words(asked.activation, 'none of that')}: {WAY_OUT}"
+                f"the input of {where} is {_words(layer.activation, 'not rounded to 8 bits')}; "
+                f"expected {_words(asked.activation, 'none of that')}: {WAY_OUT}"
             )
 
 
-def expanded(program: Program, function: Function) -> Mapping[str, np.ndarray]:
+def _compare_digests(
+    function: str, found: Sequence[_Layer], network: nn.Module, precision: str
+) -> None:
+    rest: dict[bytes, list[np.ndarray | None]] = {}
+    for layer in found:
+        # Of a program with parts in float32 a bias may be wider than its weight.
+        bias = None if layer.bias is None else as_stored(layer.bias, precision)
+        rest.setdefault(_digest(layer.weight, precision), []).append(bias)
+    asked = 0
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        asked += 1
+        bias = None if module.bias is None else as_stored(module.bias.numpy(), precision)
+        same = rest.get(_digest(module.weight.numpy(), precision), [])
+        index = next((i for i, other in enumerate(same) if _same_bias(other, bias)), None)
+        if index is None:
+            what = "bias" if same else "weight"
+            raise CompressionError(
+                f"the saved function {function!r} has no layer with the {what} of {name}: {WAY_OUT}"
+            )
+        same.pop(index)
+    if len(found) != asked:
+        raise CompressionError(
+            f"the saved function {function!r} has {len(found)} convolutions and linear layers; "
+            f"{asked} were asked for: {WAY_OUT}"
+        )
+
+
+def _digest(weight: np.ndarray | None, precision: str) -> bytes:
+    """Of the values as ``precision`` stores them. BLAKE2b: these are hundreds of megabytes."""
+    return hashlib.blake2b(np.ascontiguousarray(weight, precision).data).digest()
+
+
+def _expanded(program: Program, function: Function) -> Mapping[str, np.ndarray]:
     """Values of constants as the executor expands them: weights, biases, scales, zero points.
 
     Of those that convolutions, linear layers and operations that round read. Runs the function
@@ -143,7 +205,7 @@ def expanded(program: Program, function: Function) -> Mapping[str, np.ndarray]:
     return Session(alone).run({})
 
 
-def argument(op: Op, name: str, stored: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def _argument(op: Op, name: str, stored: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """The value of an argument; None when it is absent or not constant."""
     (binding,) = op.inputs.get(name, (None,))
     if isinstance(binding, Ref):
@@ -151,11 +213,13 @@ def argument(op: Op, name: str, stored: Mapping[str, np.ndarray]) -> np.ndarray 
     return None if binding is None else np.asarray(binding.value(), np.float32)
 
 
-def _equal(found: np.ndarray, wanted: np.ndarray) -> bool:
+def _equal(found: np.ndarray | None, wanted: np.ndarray | None) -> bool:
+    if found is None or wanted is None:
+        return False
     return found.shape == wanted.shape and bool(np.array_equal(found, wanted))
 
 
-def same_bias(found: np.ndarray | None, wanted: np.ndarray | None) -> bool:
+def _same_bias(found: np.ndarray | None, wanted: np.ndarray | None) -> bool:
     """Equal, but for values that coremltools keeps from becoming zero; no bias may be zeros."""
     if found is None or wanted is None:
         return all(bias is None or not bias.any() for bias in (found, wanted))
@@ -175,7 +239,7 @@ def _activation(
         return None
     read = []
     for step in (quantize, dequantize):
-        scale, point = (argument(step, key, stored) for key in ("scale", "zero_point"))
+        scale, point = (_argument(step, key, stored) for key in ("scale", "zero_point"))
         if scale is None or scale.size != 1 or (point is not None and point.size != 1):
             raise CompressionError(f"{step.name!r} has no single constant scale; {WAY_OUT}")
         read.append((float(scale), 0 if point is None else int(point)))
@@ -203,7 +267,7 @@ def _words(activation: Activation | None, without: str) -> str:
 def _difference(found: np.ndarray | None, wanted: np.ndarray | None) -> str:
     """``differs in 3 of 36864 values, by up to 0.01``, or what else is wrong with it."""
     if found is None or wanted is None:
-        return "is missing" if found is None else "is there, where none was asked for"
+        return "is missing" if found is None else "is there, where none was expected"
     if found.shape != wanted.shape:
         return f"has the shape {found.shape}, not {wanted.shape}"
     wrong = found != wanted
@@ -214,9 +278,9 @@ def _difference(found: np.ndarray | None, wanted: np.ndarray | None) -> str:
     )
 
 
-def _whose(found: np.ndarray | None, asked: _Asked, wanted: tuple[_Asked, ...]) -> str:
+def _owner(found: np.ndarray | None, asked: _Layer, wanted: Sequence[_Layer]) -> str:
     """Names the convolution that a misplaced weight belongs to."""
     for other in wanted:
-        if found is not None and other is not asked and _equal(found, other.weight):
-            return f" (it is that of {other.site})"
+        if other is not asked and _equal(found, other.weight):
+            return f" (it is that of {other.name})"
     return ""

@@ -22,11 +22,11 @@ import numpy as np
 from fluxvae.errors import CompressionError
 
 LLOYD_STEPS = 60
-POINTS = 9  # places tried for each boundary at once, before the pass that tries all
+POINTS = 9  # positions tried for each boundary at once, before the pass that tries all
 WORTHWHILE = 1e-3  # of the error: what a pass in wide steps must save to be repeated
 BRACKETED = 64  # clusters up to which steps of Lloyd's narrow the last pass's windows fast enough
 BRACKETING = 300  # such steps
-WHOLE_CELLS = 8000  # pairs of places up to which trying each is faster than searching
+WHOLE_CELLS = 8000  # pairs of positions up to which trying each is faster than searching
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def kmeans(
         masses = np.bincount(where, np.asarray(weights, np.float64).ravel())
         if not (np.isfinite(masses).all() and masses.min() >= 0 and masses.sum() > 0):
             raise CompressionError("k-means weights must be finite, not negative, and not all zero")
-        masses = np.maximum(masses, 1e-12 * masses.max())  # a number without weight has a place too
+        masses = np.maximum(masses, 1e-12 * masses.max())  # none is without weight
     if len(distinct) <= count:
         return Clusters(distinct, where.reshape(np.shape(values)), 0.0)
     sums = _Sums.of(distinct, masses)
@@ -87,10 +87,10 @@ def _distinct(raw: np.ndarray, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray
     counts = np.bincount(patterns, minlength=2**16)
     present = np.flatnonzero(counts).astype(np.uint16)
     present = present[np.argsort(present.view(np.float16), kind="stable")]
-    places = np.zeros(2**16, np.intp)
-    places[present] = np.arange(len(present))
+    positions = np.zeros(2**16, np.intp)
+    positions[present] = np.arange(len(present))
     masses = counts[present].astype(np.float64)
-    return present.view(np.float16).astype(np.float64), places[patterns], masses
+    return present.view(np.float16).astype(np.float64), positions[patterns], masses
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _seed(sums: _Sums, count: int) -> np.ndarray:
 
 
 def _apart(bounds: np.ndarray, size: int) -> np.ndarray:
-    """The boundaries (..., count + 1), moved as little as leaves none of ``size`` values alone."""
+    """The boundaries (..., count + 1) of ``size`` values, changed least: no cluster is empty."""
     steps = np.arange(bounds.shape[-1])
     room = size - steps[-1]
     slack = np.clip(np.maximum.accumulate(bounds - steps, axis=-1), 0, room)
@@ -192,20 +192,20 @@ def _improved(sums: _Sums, bounds: np.ndarray, proved: bool) -> np.ndarray:
 
 
 def _move_near(sums: _Sums, bounds: np.ndarray, stride: int) -> np.ndarray:
-    """The best of POINTS places around each boundary, never beyond its neighbours."""
+    """The best of POINTS positions around each boundary, never beyond its neighbours."""
     steps = (np.arange(POINTS) - POINTS // 2) * stride
-    places = np.clip(bounds[1:-1, None] + steps, bounds[:-2, None], bounds[2:, None])
-    best = sums.gains(bounds[:1], places[0])
+    positions = np.clip(bounds[1:-1, None] + steps, bounds[:-2, None], bounds[2:, None])
+    best = sums.gains(bounds[:1], positions[0])
     choices = []
-    for step in sums.gains(places[:-1, :, None], places[1:, None, :]):
+    for step in sums.gains(positions[:-1, :, None], positions[1:, None, :]):
         total = best[:, None] + step
         choices.append(total.argmax(0))
         best = total.max(0)
-    return _traced(sums, bounds, places, best, choices)
+    return _traced(sums, bounds, positions, best, choices)
 
 
 def _proving_windows(sums: _Sums, bounds: np.ndarray) -> list[np.ndarray]:
-    """Every place for each inner boundary that the proof above does not rule out."""
+    """Every position for each inner boundary that the proof above does not rule out."""
     low, high = bounds.copy(), bounds.copy()
     low[1:-1], high[1:-1] = bounds[:-2], bounds[2:]
     sides = _apart(np.stack([low, high]), len(sums.values))
@@ -216,7 +216,7 @@ def _proving_windows(sums: _Sums, bounds: np.ndarray) -> list[np.ndarray]:
 
 
 def _move(sums: _Sums, bounds: np.ndarray, windows: Sequence[np.ndarray]) -> np.ndarray:
-    """The best boundaries among the places in each one's window."""
+    """The best boundaries among the positions in each one's window."""
     best = sums.gains(bounds[:1], windows[0])
     choices = []
     for before, after in pairwise(windows):
@@ -233,11 +233,11 @@ def _traced(
     choices: Sequence[np.ndarray],
 ) -> np.ndarray:
     """The boundaries that dynamic programming chose, from its last stage back."""
-    place = int((best + sums.gains(windows[-1], bounds[-1:])).argmax())
-    path = [place]
+    position = int((best + sums.gains(windows[-1], bounds[-1:])).argmax())
+    path = [position]
     for choice in reversed(choices):
-        place = int(choice[place])
-        path.append(place)
+        position = int(choice[position])
+        path.append(position)
     inner = [window[i] for window, i in zip(windows, path[::-1], strict=True)]
     return np.concatenate([bounds[:1], np.array(inner, np.intp), bounds[-1:]])
 
@@ -245,9 +245,9 @@ def _traced(
 def _stage(
     sums: _Sums, best: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each place of ``after`` the largest ``best`` plus gain from ``before``, and from where.
+    """For each of ``after`` the largest ``best`` plus gain from ``before``, and from where.
 
-    The best place rises with ``after`` (the quadrangle inequality again): of wide windows every
+    The best position rises with ``after`` (the quadrangle inequality again): of wide windows every
     eighth column is solved first, and the others are searched between their neighbours' finds.
     """
     if len(before) * len(after) <= WHOLE_CELLS or len(after) <= 8:

@@ -27,6 +27,7 @@ from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
 from fluxvae.networks.structure import conv_sites
 from fluxvae.recipes.compression import Compression, parse_budget
+from fluxvae.records.statistics import decibels
 
 Log = Callable[[str], None]
 
@@ -63,7 +64,7 @@ class Allocation:
 
     @classmethod
     def from_dict(cls, data: object) -> "Allocation":
-        """Raises ValueError for what is no allocation, UsageError for an impossible one."""
+        """Raises ValueError for what is not an allocation, UsageError for an impossible one."""
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"expected an object with format {FORMAT}")
         bits, measured = data.get("bits"), data.get("measured", {})
@@ -91,26 +92,6 @@ class Allocation:
         return {name: Scheme("palette", self.bits[name], self.granularity) for name in names}
 
 
-def compress_mixed(
-    decoder: nn.Module,
-    compression: Compression,
-    granularity: str,
-    precision: str,
-    calibration: Calibration,
-    *,
-    allocation: Allocation | None = None,
-    log: Log = lambda _line: None,
-) -> CompressedDecoder:
-    """Mixed bits by a budget, or by an ``allocation`` that was found before.
-
-    ``notes["allocation"]`` is the allocation's dictionary. Raises CompressionError where a size
-    is less than the fewest bits take, and without latents.
-    """
-    if allocation is None:
-        allocation = allocate(decoder, compression, granularity, precision, calibration, log=log)
-    return compress_allocation(decoder, allocation, precision, calibration, log=log)
-
-
 def compress_allocation(
     decoder: nn.Module,
     allocation: Allocation,
@@ -119,7 +100,11 @@ def compress_allocation(
     *,
     log: Log = lambda _line: None,
 ) -> CompressedDecoder:
-    """The decoder with each convolution's bits as allocated, fitted on all latents."""
+    """The decoder with each convolution's bits as allocated, fitted on all latents.
+
+    ``notes["allocation"]`` is the allocation's dictionary. Raises CompressionError where the
+    decoder has other convolutions, and without latents.
+    """
     made = _compressed(
         decoder,
         allocation.schemes(decoder),
@@ -184,11 +169,7 @@ def _bytes(chosen: Mapping[str, Option]) -> int:
 
 def _predicted(chosen: Mapping[str, Option]) -> float:
     """PSNR in dB of a picture whose errors are the options' sum."""
-    return _psnr(sum(option.error for option in chosen.values()))
-
-
-def _psnr(error: float) -> float:
-    return math.inf if error <= 0 else -10 * math.log10(error)
+    return decibels(sum(option.error for option in chosen.values()))
 
 
 def _search(
@@ -262,10 +243,10 @@ class _Trials:
         That is never above the mean of the latents' PSNRs, and hard pictures weigh most.
         """
         schemes = {name: option.scheme for name, option in chosen.items()}
-        places = range(len(self._latents))
-        folds = [[i for i in places if i % 2 == side] for side in (0, 1)]
+        indices = range(len(self._latents))
+        folds = [[i for i in indices if i % 2 == side] for side in (0, 1)]
         if self._method == "plain" or not folds[1]:
-            folds = [[], list(places)]  # nothing is fitted, or there is only one to fit on
+            folds = [[], list(indices)]  # nothing is fitted, or there is only one to fit on
         errors: list[float] = []
         for fitted, held in (folds, folds[::-1]):
             if not held:
@@ -275,12 +256,12 @@ class _Trials:
                 self._decoder, schemes, self._method, self._precision, latents, self._log
             )
             errors += [self._error(made.decoder, i) for i in held]
-        return _psnr(sum(errors) / len(errors))
+        return decibels(sum(errors) / len(errors))
 
     @torch.no_grad()
-    def _error(self, decoder: nn.Module, place: int) -> float:
-        picture = decoder(torch.from_numpy(self._latents[place]))
-        return float((picture - self._pictures[place]).double().square().mean())
+    def _error(self, decoder: nn.Module, index: int) -> float:
+        picture = decoder(torch.from_numpy(self._latents[index]))
+        return float((picture - self._pictures[index]).double().square().mean())
 
 
 def _compressed(

@@ -32,7 +32,7 @@ def plain_form(weight: np.ndarray, scheme: Scheme) -> CompressedWeight:
 def _palettized(weight: np.ndarray, scheme: Scheme) -> Palettized:
     """Tables of k-means centres. Scales are each output channel's largest magnitude.
 
-    coremltools' enable_per_channel_scale makes a scale for each input channel and kernel place,
+    coremltools' enable_per_channel_scale makes a scale for each input channel and kernel position,
     which nearly doubles a 4-bit file; this is the form of coremltools.optimize.torch.
     """
     scale = None

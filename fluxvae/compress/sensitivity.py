@@ -117,15 +117,15 @@ def _traced(
     names: Sequence[str],
     best: np.ndarray,
     choices: np.ndarray,
-    place: int,
+    position: int,
 ) -> dict[str, Option] | None:
-    if place < 0 or not np.isfinite(best[place]):
+    if position < 0 or not np.isfinite(best[position]):
         return None
     chosen: dict[str, Option] = {}
     for row in range(len(names) - 1, -1, -1):
-        option = options[names[row]][choices[row, place]]
+        option = options[names[row]][choices[row, position]]
         chosen[names[row]] = option
-        place -= -(-option.bytes // BLOB)
+        position -= -(-option.bytes // BLOB)
     return {name: chosen[name] for name in names}
 
 

@@ -7,8 +7,9 @@ what reads a value beyond float16, by a census of the float32 program; ``off`` d
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ import torch
 from torch import nn
 
 from fluxvae.convert.census import FP16_LIMIT, take_census
-from fluxvae.convert.rewrite.rescale import choose_exponents, reaches, rescaled
+from fluxvae.convert.rewrite.rescale import choose_exponents, peak_magnitudes, rescaled
 from fluxvae.data.latents import Latent
 from fluxvae.data.photos import CALIBRATION_PHOTOS, photo_image
-from fluxvae.data.spaces import passage
+from fluxvae.data.spaces import latent_transform
+from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_encoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import SCALE, Recipe, Size, parse_attention, parse_sizes
 
 SIDE = 128  # of the images that are measured on, in pixels
@@ -51,13 +53,14 @@ def make_safe(
 ) -> Safety:
     """Measure ``decoder`` on a few small latents, and do what ``recipe.fp16_safety`` says.
 
-    Photos by ``encoder``, or noise without one. Nothing is done at float32.
+    ``recipe`` is ``resolved``. Photos by ``encoder``, or noise without one. Nothing is done at
+    float32.
     """
     mode = recipe.fp16_safety
     if mode == "off" or recipe.precision != "float16":
         return Safety(decoder)
     if mode == "mixed":
-        return _mixed(decoder, recipe.resolved(), weights, encoder)
+        return _mixed(decoder, recipe, weights, encoder)
     count = PHOTOS if mode == "rescale" else 1
     latents = probe_latents(weights, encoder, Size(SIDE, SIDE), recipe, count=count)
     tensors = [torch.from_numpy(latent.values) for latent in latents]
@@ -112,25 +115,25 @@ def probe_latents(
         return tuple(latents)
     shape = (1, weights.contract.channels, size.height // SCALE, size.width // SCALE)
     noise = np.random.Generator(np.random.PCG64(0)).standard_normal(shape, np.float32)
-    way = replace(passage(recipe, weights), form="sampler")
-    return (Latent("noise", way.inwards(noise) if way.known else noise),)
+    transform = replace(latent_transform(recipe, weights), form="sampler")
+    return (Latent("noise", transform.to_decoder(noise) if transform.known else noise),)
 
 
 def _warnings(decoder: nn.Module, latents: Sequence[torch.Tensor], mode: str) -> tuple[str, ...]:
-    rows = reaches(decoder, latents)
+    rows = peak_magnitudes(decoder, latents)
     beyond = [row for row in rows if not row.largest <= FP16_LIMIT]
     if not beyond:
         near = rows[0]
         if near.largest * MARGIN <= FP16_LIMIT:
             return ()
         return (
-            f"the {_what(near.kind)} of {near.place} reach {near.largest:.3g}, close to float16's "
+            f"the {_what(near.kind)} of {near.layer} reach {near.largest:.3g}, close to float16's "
             f"{FP16_LIMIT:.0f}: other latents may overflow{_way_out(mode)}",
         )
-    places = list(dict.fromkeys(row.place for row in beyond))
+    layers = list(dict.fromkeys(row.layer for row in beyond))
     return (
-        f"values go beyond float16's {FP16_LIMIT:.0f} at {len(places)} places, first of all the "
-        f"{_what(beyond[0].kind)} of {beyond[0].place} ({beyond[0].largest:.3g}): the image will "
+        f"values go beyond float16's {FP16_LIMIT:.0f} at {len(layers)} layers, first of all the "
+        f"{_what(beyond[0].kind)} of {beyond[0].layer} ({beyond[0].largest:.3g}): the image will "
         f"be wrong, even where it is finite{_way_out(mode)}",
     )
 
@@ -153,8 +156,8 @@ def _mixed(decoder: nn.Module, recipe: Recipe, weights: Weights, encoder: Weight
         probe, parts = _probe_recipe(recipe, size)
         if parts not in by_parts:
             own = probe_latents(weights, encoder, probe.sizes[0], recipe)
-            way = passage(recipe, weights)
-            measured = tuple(Latent(x.name, way.outwards(x.values)) for x in own)
+            transform = latent_transform(recipe, weights)
+            measured = tuple(Latent(x.name, transform.from_decoder(x.values)) for x in own)
             census = take_census(decoder, probe, weights.contract.channels, measured)
             names = frozenset(tap.name for tap in census.beyond(FP16_LIMIT / MARGIN))
             by_parts[parts] = names
@@ -174,8 +177,8 @@ def _probe_recipe(recipe: Recipe, size: Size) -> tuple[Recipe, int]:
     for each turn: so the small one gets as many turns.
     """
     form, queries = parse_attention(recipe.attention)
-    places = size.height * size.width // SCALE**2
-    parts = math.ceil(places / queries) if queries else 1
+    tokens = size.height * size.width // SCALE**2
+    parts = math.ceil(tokens / queries) if queries else 1
     rows = SIDE // SCALE
     columns = parts * max(1, rows // parts)
     attention = f"{form}:{rows * columns // parts}" if parts > 1 else form
@@ -207,9 +210,26 @@ def mixed_cost(program: Program) -> MixedCost:
                 ops += 1
             for constant in op.constants():
                 if constant.type.dtype == "fp32" and constant.blob is not None:
-                    place = (str(constant.blob.file.path), constant.blob.offset)
-                    weights[place] = constant.nbytes
+                    key = (str(constant.blob.file.path), constant.blob.offset)
+                    weights[key] = constant.nbytes
     return MixedCost(ops, casts, sum(weights.values()) // 2)
+
+
+def report_cost(package: Path, safety: Safety, report: Callable[[str], None]) -> dict[str, Any]:
+    """What was done for float16's sake and what it cost, reported and for the record."""
+    mode = safety.notes.get("mode")
+    if mode == "rescale":
+        streams = safety.notes["exponents"]
+        groups = sum(bool(power) for powers in streams.values() for power in powers)
+        report(f"rescaled {groups} groups of channels in {len(streams)} streams, exactly")
+    if mode != "mixed":
+        return {}
+    cost = mixed_cost(read_package(package))
+    report(
+        f"{cost.ops} operations stay float32, with {cost.casts} casts; their weights take "
+        f"{cost.bytes} bytes more than in float16 ({cost.bytes / 1e6:.2f} MB)"
+    )
+    return {"cost": asdict(cost)}
 
 
 def _plain(notes: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from fluxvae.errors import WeightsError
 from fluxvae.networks.kl_keys import NO_STATISTICS, STATISTICS_EPS
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.axes import FIRST, LatentInput
-from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH, native_form
+from fluxvae.recipes.fields import native_form
+from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH
 
 _MEAN, _VARIANCE = "bn.running_mean", "bn.running_var"
 
@@ -38,10 +39,10 @@ def unpack(patches: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Passage:
+class LatentTransform:
     """Between what an artifact takes and what its decoder takes, both (1, C, h, w) maps.
 
-    FLUX.1's tokens are here the map (1, 64, H/16, W/16) that they are the places of.
+    FLUX.1's tokens are here the map (1, 64, H/16, W/16) whose pixels they are.
     """
 
     variant: str
@@ -54,7 +55,7 @@ class Passage:
         """Whether the weights have what it takes to leave the VAE's own space."""
         return self.variant != "flux2" or self.native != "vae" or _MEAN in self.tensors
 
-    def inwards(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    def to_decoder(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
         """What the decoder takes, in ``dtype``, of what the artifact takes."""
         if self.form == self.native:
             return latent.astype(dtype, copy=False)
@@ -67,7 +68,7 @@ class Passage:
             values = self._to_sampler(values)
         return np.ascontiguousarray(values, dtype)
 
-    def outwards(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    def from_decoder(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
         """What the artifact takes, in ``dtype``, of what the decoder takes."""
         if self.form == self.native:
             return latent.astype(dtype, copy=False)
@@ -101,10 +102,10 @@ class Passage:
         return mean, np.sqrt(variance + STATISTICS_EPS)
 
 
-def passage(recipe: Recipe, weights: Weights) -> Passage:
-    """The way of an artifact made by ``recipe`` from the decoder's ``weights``."""
+def latent_transform(recipe: Recipe, weights: Weights) -> LatentTransform:
+    """The transform of an artifact made by ``recipe`` from the decoder's ``weights``."""
     native = native_form(recipe.decoder)
-    return Passage(recipe.variant, recipe.latent_form, native, weights.tensors)
+    return LatentTransform(recipe.variant, recipe.latent_form, native, weights.tensors)
 
 
 # Measured by scripts/measure_latents.py with the real encoders of TAEF1 and TAEF2 on the photos and
@@ -136,10 +137,12 @@ def unlike(latent: np.ndarray, wanted: LatentInput, order: str) -> str | None:
 
     ``order``: the order of axes it was stored in. The rest of a sentence about it, with what was
     measured and the option of ``fluxvae convert`` that takes it; None for what looks right, for
-    noise, and for decoders with a latent space of their own (demo and random weights).
+    noise, and for decoders with a latent space of their own (demo and random weights, and networks
+    whose latents were not measured).
     """
     latent = latent.astype(np.float64)  # the square of 1e30 is beyond float32
-    if not wanted.contract.space.startswith(f"{wanted.variant}-") or not latent.std():
+    measured = wanted.variant in ("flux1", "flux2")
+    if not (measured and wanted.contract.space.startswith(f"{wanted.variant}-") and latent.std()):
         return None
     packed = wanted.form == "packed"
     unpacked = unpack(latent) if packed else latent
@@ -157,19 +160,19 @@ def _other_space(latent: np.ndarray, wanted: LatentInput) -> str | None:
     most, least = (
         (FLUX1_SAMPLER_MOST, FLUX1_VAE_LEAST) if first else (FLUX2_SAMPLER_MOST, FLUX2_VAE_LEAST)
     )
-    said = f"(standard deviation {deviation:.3g}"
-    said += f", mean magnitude of a channel {level:.3g}" if first else ""
+    figures = f"(standard deviation {deviation:.3g}"
+    figures += f", mean magnitude of a channel {level:.3g}" if first else ""
     if wanted.form == "vae" and measured < least:
         return (
-            f"{said}; pictures in the VAE's own space have {least:g} or more) look like the "
+            f"{figures}; pictures in the VAE's own space have {least:g} or more) look like the "
             "sampler's latents: convert with --latents sampler to decode them"
         )
     if deviation > PICTURES_MOST:
-        return f"{said}) are far beyond the latents of any picture: check what wrote them"
+        return f"{figures}) are far beyond the latents of any picture: check what wrote them"
     if wanted.form != "vae" and measured > most:
         return (
-            f"{said}; pictures in the sampler's space have {most:g} or less) look like latents in "
-            "the VAE's own space" + _take_vae(wanted)
+            f"{figures}; pictures in the sampler's space have {most:g} or less) look like latents "
+            "in the VAE's own space" + _take_vae(wanted)
         )
     return None
 

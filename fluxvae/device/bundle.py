@@ -24,22 +24,22 @@ import torch
 from torch import nn
 
 from fluxvae import __version__
-from fluxvae.artifact.save import make_record
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
+from fluxvae.artifact.record import make_record
 from fluxvae.data.latents import Latent, beyond_float16, to_model
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
-from fluxvae.data.spaces import passage
+from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
 from fluxvae.files import commit, refuse_existing, require_writable, staging
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import PRECISIONS, Compression, Recipe, Size
 from fluxvae.recipes.bounds import check_bound
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.recipes.latents import artifact_contract
 from fluxvae.records.harness import Limit
 from fluxvae.records.manifest import MANIFEST, NUMPY_DTYPES, Manifest, Origin, TensorFile
 from fluxvae.schema import build, load, save
-from fluxvae.validation.validate import limit_for
+from fluxvae.validation.limits import limit_for
 
 NORMAL = "normal"
 GENERATOR = "numpy PCG64 standard_normal float32"
@@ -52,7 +52,7 @@ class Request:
 
     ``case``: ``normal`` (with ``seed``) or an evaluation photo's name; the latent's name when
     ``latent`` (1, C, h, w) is given, of the form ``latents`` (FLUX.1's tokens as the map that they
-    are the places of). ``io_precision`` is the dtype of ``input.bin``; a float16
+    are the pixels of). ``io_precision`` is the dtype of ``input.bin``; a float16
     bundle's image is that of the rounded latent. ``output.bin`` is always float32, since a
     rounded reference would spoil the measure. Raises UsageError for what does not exist.
     """
@@ -111,7 +111,7 @@ def export_bundle(
     check_target(out, overwrite)
     recipe = _recipe(weights, request)
     latent = _latent(weights, request, recipe, encoder)
-    own = passage(recipe, weights).inwards(latent, "float64")
+    own = latent_transform(recipe, weights).to_decoder(latent, "float64")
     image = decode_float64(build_decoder(weights), own)
     tokens = artifact_contract(recipe, weights.contract).tokens
     stored = (
@@ -184,7 +184,9 @@ def _latent(
         generator = np.random.Generator(np.random.PCG64(request.seed))
         values = generator.standard_normal(shape, np.float32)
     else:
-        values = passage(recipe, weights).outwards(_photo_latent(request, encoder), "float64")
+        values = latent_transform(recipe, weights).from_decoder(
+            _photo_latent(request, encoder), "float64"
+        )
     beyond = beyond_float16(values)
     if beyond is not None and request.io_precision == "float16":
         raise LatentError(f"the latent {beyond}: export with --io-precision float32")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.artifact.open import functions_and_sizes, refuse_parts
-from fluxvae.artifact.save import Record
+from fluxvae.artifact.record import Record
 from fluxvae.device.bundle import NORMAL, Bundle, Request, export_bundle, read_bundle
 from fluxvae.device.harness import Harness, run_harness
 from fluxvae.errors import ArtifactError, UsageError
 from fluxvae.mil.program import Program
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.records.harness import HarnessReport, UnitsResult, Validation
 

@@ -25,13 +25,13 @@ from fluxvae.recipes import (
     parse_sizes,
 )
 from fluxvae.recipes.bounds import check_bound
-from fluxvae.records.experiment import NONE, Cell
+from fluxvae.records.experiment import AXES, NONE, Cell, Thresholds
+from fluxvae.records.harness import UNITS
 
-UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
 DRIVERS = ("python", "swift")
 RESOURCES = ("GPU", "MAC", "QUIET")
 MOST_CELLS = 100_000
-AXES = tuple(f.name for f in fields(Cell))
+TEMPLATE = Path(__file__).with_name("template.toml")  # a commented matrix to begin with
 # Words for what is parsed, to find the nearest one in.
 _LABELS = (
     *(NONE, "int8", "int8-plain", "int4", "int4-block32", "w8a8", "w8a8-85", "w8a8-symmetric"),
@@ -68,14 +68,6 @@ class Settings:
     memory_limit: int = 0
     make_needs: tuple[str, ...] = ()
     measure_needs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What counts as equivalent, where something is asked for; crossing one flags a cell."""
-
-    psnr_db: float | None = None  # the worst input's, at least
-    latency_ms: float | None = None  # at most
 
 
 @dataclass(frozen=True)

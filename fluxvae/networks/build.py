@@ -2,15 +2,13 @@
 
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from fluxvae.errors import WeightsError
 from fluxvae.networks.catalog import KLForm, find_decoder
-from fluxvae.networks.kl import KLDecoder, KLEncoder
 from fluxvae.networks.kl_keys import STATISTICS
-from fluxvae.networks.source import Weights
-from fluxvae.networks.tiny import tiny_decoder, tiny_encoder
+from fluxvae.networks.shapes import empty_network
+from fluxvae.networks.weights import Weights
 
 
 def build_decoder(weights: Weights) -> nn.Module:
@@ -21,15 +19,7 @@ def build_decoder(weights: Weights) -> nn.Module:
 
     Raises WeightsError when given an encoder's weights.
     """
-    _expect_part(weights, "decoder")
-    entry = find_decoder(weights.variant, weights.kind)
-    channels = entry.contract.channels
-    if entry.kl is not None:
-        with torch.device("meta"):
-            statistics = any(name in weights.tensors for name in STATISTICS)
-            module = KLDecoder(channels, _form(entry.kl, weights), statistics=statistics)
-        return _filled(module, weights, assign=True)
-    return _filled(tiny_decoder(channels, pool=entry.pool), weights)
+    return _build(weights, "decoder")
 
 
 def build_encoder(weights: Weights) -> nn.Module:
@@ -38,14 +28,22 @@ def build_encoder(weights: Weights) -> nn.Module:
     A KL encoder gives the mean, in the VAE's own space. Raises WeightsError when given a
     decoder's weights.
     """
-    _expect_part(weights, "encoder")
-    entry = find_decoder(weights.variant, weights.kind)
-    channels = entry.contract.channels
-    if entry.kl is not None:
-        with torch.device("meta"):
-            module = KLEncoder(channels, _form(entry.kl, weights))
-        return _filled(module, weights, assign=True)
-    return _filled(tiny_encoder(channels, pool=entry.pool), weights)
+    return _build(weights, "encoder")
+
+
+def _build(weights: Weights, part: str) -> nn.Module:
+    if weights.part != part:
+        raise WeightsError(
+            f"{weights.source.name}: these are {weights.part} weights; expected the {part}'s"
+        )
+    entry, tensors = find_decoder(weights.variant, weights.kind), dict(weights.tensors)
+    if entry.kl is None:
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    else:
+        entry = replace(entry, kl=_form(entry.kl, weights))
+    module = empty_network(entry, part, statistics=any(name in tensors for name in STATISTICS))
+    module.load_state_dict(tensors, strict=True, assign=True)
+    return module.eval().requires_grad_(False)
 
 
 def _form(form: KLForm, weights: Weights) -> KLForm:
@@ -58,16 +56,3 @@ def _form(form: KLForm, weights: Weights) -> KLForm:
     if weights.part == "decoder":
         return replace(form, widths=widths[::-1])
     return replace(form, encoder_widths=widths)
-
-
-def _expect_part(weights: Weights, part: str) -> None:
-    if weights.part != part:
-        raise WeightsError(
-            f"{weights.source.name}: these are {weights.part} weights; expected the {part}'s"
-        )
-
-
-def _filled(module: nn.Module, weights: Weights, *, assign: bool = False) -> nn.Module:
-    """``assign``: the weights' own tensors, not copies (200 MB for a KL decoder)."""
-    module.load_state_dict(dict(weights.tensors), strict=True, assign=assign)
-    return module.eval().requires_grad_(False)

@@ -16,7 +16,7 @@ class LatentContract:
     ``space`` is a stable identifier, written into every artifact and compared on use;
     ``wants`` says the same in a sentence. Output values lie in about [low, high]; photos
     overshoot by up to 0.1, so clamp when making pixels. ``tokens``: rows of a matrix, one for each
-    place, row by row of the map, as a transformer gives them.
+    pixel, row by row of the map, as a transformer gives them.
     """
 
     space: str
@@ -55,10 +55,10 @@ class LatentContract:
 
     def sentence(self) -> str:
         """The contract in words, for model descriptions."""
-        places = f"H/{self.scale}, W/{self.scale}"
-        shape = f"{self.channels}, {places}"
+        axes = f"H/{self.scale}, W/{self.scale}"
+        shape = f"{self.channels}, {axes}"
         if self.tokens:
-            shape = f"{places.replace(', ', ' * ')}, {self.channels}"
+            shape = f"{axes.replace(', ', ' * ')}, {self.channels}"
         return (
             f"{self.wants} Shape (1, {shape}). "
             f"Output RGB in [{self.low:g}, {self.high:g}], slightly exceeded: clamp for pixels."

@@ -20,8 +20,7 @@ from fluxvae.networks.keys import (
 from fluxvae.networks.kl_keys import STATISTICS
 from fluxvae.networks.locate import PARTS, UNKNOWN, Network, find_networks, group_names, passed_over
 from fluxvae.networks.sharded import checkpoint_bytes, checkpoint_sha256, open_checkpoint
-from fluxvae.networks.source import WeightSource
-from fluxvae.networks.weights import load_file
+from fluxvae.networks.weights import WeightSource, load_file
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fluxvae.errors import WeightsError, git_lfs_problem
-from fluxvae.networks.keys import Shape, first_few
+from fluxvae.networks.keys import first_few
+from fluxvae.networks.kl_keys import Shape
 
 SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".bin", ".ckpt")
 SAFETENSORS = "safetensors"

@@ -1,23 +1,26 @@
 """Fetch a pinned file of the Hugging Face Hub, and never trust it before its digest is right.
 
-All through huggingface_hub, which reads ``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and
-``HF_TOKEN`` itself; nothing here reads or sets the environment. Every failure becomes one line
-that names the way out, and ends within seconds: no failure is retried for long.
+What is in the cache can be asked without torch and without the network. All through
+huggingface_hub, which reads ``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN``
+itself and is imported only when something is asked; nothing here reads or sets the environment.
+Every failure becomes one line that names the way out, and ends within seconds: no failure is
+retried for long.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import urlsplit
-
-from huggingface_hub import errors as hub_errors
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.utils.tqdm import tqdm
 
 from fluxvae.errors import DownloadError, WeightsError
 from fluxvae.files import file_sha256
 from fluxvae.networks.catalog import HubFile, find_decoder
-from fluxvae.networks.hub_log import quiet_hub
+
+if TYPE_CHECKING:
+    from huggingface_hub.utils.tqdm import tqdm
 
 Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
 
@@ -26,23 +29,30 @@ Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if k
 _MOST_BYTES_OVER_SIZE = 3
 
 
+class Fetching(TypedDict, total=False):
+    """How a pinned file is had; each left out is as in ``fetch_file``.
+
+    ``offline`` uses only huggingface_hub's cache; ``cache_dir`` and ``endpoint`` default to its
+    own. ``progress`` is called with bytes so far and bytes in all; without it nothing is shown.
+    """
+
+    offline: bool
+    cache_dir: Path | None
+    endpoint: str | None
+    progress: Progress | None
+
+
 def fetch_weights(
     variant: str,
     *,
     kind: str = "tiny",
-    offline: bool = False,
-    cache_dir: Path | None = None,
-    endpoint: str | None = None,
-    progress: Progress | None = None,
+    **fetching: Unpack[Fetching],
 ) -> Path:
     """Path of the variant's pinned file in the cache, fetched when absent and always verified.
 
     Raises UsageError for an unknown variant; DownloadError and WeightsError as ``fetch_file``.
     """
-    hub = find_decoder(variant, kind).hub
-    return fetch_file(
-        hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
-    )
+    return fetch_file(find_decoder(variant, kind).hub, **fetching)
 
 
 def fetch_file(
@@ -53,11 +63,10 @@ def fetch_file(
     endpoint: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Path of the pinned file in huggingface_hub's cache.
+    """Path of the pinned file in huggingface_hub's cache; see ``Fetching``.
 
-    ``cache_dir`` and ``endpoint`` default to huggingface_hub's own. ``progress`` is called with
-    bytes so far and bytes in all; without it nothing is shown. Raises DownloadError when the
-    file is neither cached nor to be had, WeightsError when its sha256 is not the pinned one.
+    Raises DownloadError when the file is neither cached nor to be had, WeightsError when its
+    sha256 is not the pinned one.
     """
     path = _cached(hub, cache_dir)
     if path is not None:
@@ -74,6 +83,9 @@ def fetch_file(
 
 
 def _cached(hub: HubFile, cache_dir: Path | None) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
         return Path(
             hf_hub_download(
@@ -84,13 +96,15 @@ def _cached(hub: HubFile, cache_dir: Path | None) -> Path | None:
                 local_files_only=True,
             )
         )
-    except hub_errors.LocalEntryNotFoundError:
+    except LocalEntryNotFoundError:
         return None
 
 
 def _download(
     hub: HubFile, cache_dir: Path | None, endpoint: str | None, progress: Progress | None
 ) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
     url = hf_hub_url(hub.repo, hub.file, revision=hub.revision, endpoint=endpoint)
     host = urlsplit(url).netloc
     # huggingface_hub's, httpx's (1.x), httpx2's (2.x) and hf_xet's exceptions all come through
@@ -130,6 +144,8 @@ def _verify(hub: HubFile, path: Path, what: str) -> None:
 
 def _refusal(hub: HubFile, host: str, error: Exception) -> str:
     """Why the request for the file's facts failed, and what to do, in one line."""
+    from huggingface_hub import errors as hub_errors
+
     name, page = _name(hub), f"https://huggingface.co/{hub.repo}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, hub_errors.OfflineModeIsEnabled):
@@ -161,7 +177,7 @@ def _broken_off(hub: HubFile, host: str, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return (
             f"cannot write {_name(hub)} to the cache ({_one_line(error)}): free space or choose "
-            f"another place with HF_HOME, {_ways_out(hub)}"
+            f"another folder with HF_HOME, {_ways_out(hub)}"
         )
     return (
         f"the connection to {host} broke while fetching {_name(hub)} ({_one_line(error)}); "
@@ -183,8 +199,9 @@ def _one_line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _progress_class(hub: HubFile, progress: Progress | None) -> type[tqdm]:
+def _progress_class(hub: HubFile, progress: Progress | None) -> "type[tqdm]":
     """A bar that draws nothing: it reports to ``progress`` and ends a download that circles."""
+    from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -205,3 +222,70 @@ def _progress_class(hub: HubFile, progress: Progress | None) -> type[tqdm]:
             return None
 
     return Bar
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """Where one pinned file lies in the cache (``path``), or None when it is not there."""
+
+    hub: HubFile
+    path: Path | None
+
+    def problem(self) -> str | None:
+        """Why loading would refuse the cached file; None when it is as pinned, or not there.
+
+        Reads the whole file.
+        """
+        if self.path is None:
+            return None
+        try:
+            found = file_sha256(self.path)
+        except OSError as error:
+            return f"the cached file cannot be read ({error.strerror})"
+        pinned = self.hub.sha256
+        if pinned in (None, found):
+            return None
+        return (
+            f"the cached file is damaged, or not the pinned one (sha256 {found[:12]}..., "
+            f"expected {str(pinned)[:12]}...)"
+        )
+
+    def way_out(self, fetch: str) -> str:
+        """What to do about a ``problem``; ``fetch`` is the command that fetches the file."""
+        return f"delete {self.path and self.path.resolve()}, then run `{fetch}`"
+
+
+def cache_folder() -> Path:
+    """The folder huggingface_hub caches in: it reads ``HF_HOME`` and ``HF_HUB_CACHE`` itself.
+
+    Raises ImportError when huggingface_hub is not installed.
+    """
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def look_up(hub: HubFile, cache_dir: Path | None = None) -> CacheEntry:
+    """Look for exactly the pinned revision. ``CacheEntry.problem`` verifies its content.
+
+    Raises ImportError when huggingface_hub is not installed.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(
+        hub.repo, hub.file, cache_dir=cache_dir or cache_folder(), revision=hub.revision
+    )
+    return CacheEntry(hub, Path(found) if isinstance(found, str) else None)
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Keep huggingface_hub's retry warnings off stderr, unless the user asked for its log."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    if logger.getEffectiveLevel() >= logging.WARNING:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,21 +1,12 @@
-"""The exact names and shapes each network must have, and which network some tensors are."""
+"""Whether tensors are exactly the network they should be, and which network some tensors are."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from fluxvae.errors import WeightsError
 from fluxvae.networks.catalog import Decoder, all_decoders
-from fluxvae.networks.kl_keys import STATISTICS, kl_shapes
-from fluxvae.networks.kl_keys import Shape as Shape
-from fluxvae.networks.locate import PARTS as PARTS
+from fluxvae.networks.kl_keys import STATISTICS, Shape
 from fluxvae.networks.locate import Network
-from fluxvae.networks.tiny_keys import expected_shapes
-
-
-def entry_shapes(entry: Decoder, part: str) -> dict[str, Shape]:
-    """Every parameter name and shape of one part of a catalogue entry."""
-    if entry.kl is not None:
-        return kl_shapes(part, entry.contract.channels, entry.kl)
-    return expected_shapes(part, entry.contract.channels, entry.pool)
+from fluxvae.networks.shapes import entry_shapes
 
 
 def choose_network(

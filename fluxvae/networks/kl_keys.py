@@ -1,4 +1,4 @@
-"""Names and shapes of the KL autoencoders, and Black Forest Labs' names as diffusers'.
+"""Names of the KL autoencoders: diffusers', and Black Forest Labs'.
 
 Both families' networks are one: diffusers' ``decoder.up_blocks.0`` is BFL's ``decoder.up.3`` (they
 count from the image), its Linear ``to_q`` is a 1x1 convolution ``q``. Sources:
@@ -7,9 +7,6 @@ of https://github.com/black-forest-labs/flux and https://github.com/black-forest
 """
 
 import re
-from collections.abc import Iterator
-
-from fluxvae.networks.catalog import KLForm
 
 Shape = tuple[int, ...]
 
@@ -50,85 +47,8 @@ def bfl_name(name: str) -> str:
     return name
 
 
-def known_names(part: str) -> set[str]:
-    """Every name, in diffusers' style, that some KL network of this form can have."""
-    names = set(kl_shapes(part, 1, KLForm((1, 2, 3, 4), (1, 2, 3, 4), quant_convs=True)))
-    widening = {name.replace(".conv1.", ".conv_shortcut.") for name in names}
-    return names | {name for name in widening if ".conv_shortcut." in name}
-
-
 def stored_shape(name: str, shape: Shape) -> Shape:
     """The shape a parameter is used in: a 1x1 convolution of the attention is a matrix."""
     if _PROJECTION.fullmatch(name) and len(shape) == 4 and shape[2:] == (1, 1):
         return shape[:2]
     return shape
-
-
-def kl_shapes(part: str, channels: int, form: KLForm) -> dict[str, Shape]:
-    """Every parameter name of a KL network and its shape, in diffusers' naming.
-
-    ``channels`` are the latent's. A test holds this table against ``fluxvae.networks.kl``.
-    """
-    if part == "decoder":
-        widths = form.widths[::-1]
-        stages, first, last = "up_blocks", widths[0], widths[-1]
-        middle, ends = widths[0], (channels, 3)
-    else:
-        widths = form.encoder_widths
-        stages, first, last = "down_blocks", widths[0], widths[-1]
-        middle, ends = widths[-1], (3, 2 * channels)
-    shapes = dict(_conv("conv_in", ends[0], first))
-    shapes |= _middle(middle)
-    before = first
-    for stage, width in enumerate(widths):
-        for index in range(RESNETS[part]):
-            shapes |= _resnet(f"{stages}.{stage}.resnets.{index}", before, width)
-            before = width
-        if stage + 1 < len(widths):
-            step = "upsamplers" if part == "decoder" else "downsamplers"
-            shapes |= _conv(f"{stages}.{stage}.{step}.0.conv", width, width)
-    shapes |= _norm("conv_norm_out", last)
-    shapes |= _conv("conv_out", last, ends[1])
-    if form.quant_convs:
-        shapes |= _quant(part, channels)
-    return shapes
-
-
-def _quant(part: str, channels: int) -> dict[str, Shape]:
-    if part == "encoder":
-        return dict(_conv("quant_conv", 2 * channels, 2 * channels, 1))
-    shapes: dict[str, Shape] = dict(_conv("post_quant_conv", channels, channels, 1))
-    return shapes | dict.fromkeys(STATISTICS, (4 * channels,))
-
-
-def _conv(name: str, before: int, after: int, size: int = 3) -> dict[str, Shape]:
-    return {f"{name}.weight": (after, before, size, size), f"{name}.bias": (after,)}
-
-
-def _norm(name: str, width: int) -> dict[str, Shape]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def _resnet(name: str, before: int, after: int) -> dict[str, Shape]:
-    shapes = {
-        **_norm(f"{name}.norm1", before),
-        **_conv(f"{name}.conv1", before, after),
-        **_norm(f"{name}.norm2", after),
-        **_conv(f"{name}.conv2", after, after),
-    }
-    return shapes if before == after else shapes | _conv(f"{name}.conv_shortcut", before, after, 1)
-
-
-def _middle(width: int) -> dict[str, Shape]:
-    attention = "mid_block.attentions.0"
-    shapes = {
-        **_resnet("mid_block.resnets.0", width, width),
-        **_norm(f"{attention}.group_norm", width),
-    }
-    for name in _projections(attention):
-        shapes |= {f"{name}.weight": (width, width), f"{name}.bias": (width,)}
-    return shapes | _resnet("mid_block.resnets.1", width, width)
-
-
-def _projections(attention: str) -> Iterator[str]:
-    return (f"{attention}.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0"))

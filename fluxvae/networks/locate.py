@@ -21,10 +21,9 @@ from fluxvae.networks.kl_keys import (
     KL_DIFFUSERS,
     Shape,
     bfl_name,
-    known_names,
     stored_shape,
 )
-from fluxvae.networks.tiny_keys import expected_shapes
+from fluxvae.networks.shapes import known_names
 
 PARTS = ("decoder", "encoder")
 TAESD = "taesd Sequential"
@@ -35,7 +34,7 @@ UNKNOWN = "unknown"
 _DIFFUSERS_OFFSET = {"decoder": 1, "encoder": 0}
 _MOST_DOTS = 5  # of a name within a network
 _LEAST_DOTS = 3  # of a name that other models are not likely to have: ``3.conv.0.weight``
-# Modules of one part that diffusers keeps beside it. A counter of training is no weight.
+# Modules of one part that diffusers keeps beside it. A counter of training is not a weight.
 _BESIDE = {"decoder": ("post_quant_conv", "bn"), "encoder": ("quant_conv",)}
 _COUNTER = "bn.num_batches_tracked"
 
@@ -119,10 +118,10 @@ def _table() -> Mapping[str, Sequence[tuple[str, str, str]]]:
     """{name within a part, as some style has it: (style, part, our name)}."""
     table = defaultdict[str, list[tuple[str, str, str]]](list)
     for part in PARTS:
-        for ours in known_names(part):
+        for ours in known_names(part, kl=True):
             for style, theirs in ((KL_DIFFUSERS, ours), (KL_BFL, bfl_name(ours))):
                 table[theirs].append((style, part, ours))
-        for ours in expected_shapes(part, 1, pool=True):
+        for ours in known_names(part, kl=False):
             index, _, rest = ours.partition(".")
             theirs = f"layers.{int(index) - _DIFFUSERS_OFFSET[part]}.{rest}"
             table[ours].append((TAESD, part, ours))
@@ -146,7 +145,7 @@ def _network(
     kl = style in (KL_DIFFUSERS, KL_BFL)
     network = Network(part, kl, style, root, own, ())
     if kl and network.prefix != root:
-        for ours in known_names(part):
+        for ours in known_names(part, kl=True):
             name = network.prefix + ours
             if ours.startswith(_BESIDE[part]) and name in present:
                 own.setdefault(ours, name)

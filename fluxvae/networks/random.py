@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from fluxvae.networks.catalog import Decoder
-from fluxvae.networks.keys import PARTS, Shape, entry_shapes
+from fluxvae.networks.kl_keys import Shape
+from fluxvae.networks.locate import PARTS
+from fluxvae.networks.shapes import entry_shapes
 
 # Variance of an output over the mean square of an input, for each kind of convolution. 2 is
 # He et al. 2015 (arXiv:1502.01852), which a ReLU halves again. The rest was set so that the

@@ -20,7 +20,7 @@ from fluxvae.schema import parse_json
 def is_index(path: Path) -> bool:
     """Whether a file is an index, by its name: ``x.safetensors.index.json``, ``.index.fp16.json``.
 
-    Every other .json file is taken for one too: it is no checkpoint of another kind.
+    Every other .json file is taken for one too: it is not a checkpoint of another kind.
     """
     return path.suffix.lower() == ".json"
 

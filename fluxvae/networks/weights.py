@@ -1,8 +1,11 @@
 """From what ``--weights`` says to checked float32 tensors under upstream's names."""
 
+import hashlib
 import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -16,17 +19,56 @@ from fluxvae.networks.catalog import (
     find_decoder,
     random_contract,
 )
-from fluxvae.networks.digest import tensor_digest
 from fluxvae.networks.folder import choose_file, fitting_files
-from fluxvae.networks.hub import Progress, fetch_file
-from fluxvae.networks.keys import PARTS, choose_network, entry_shapes, first_few, fits_entry
-from fluxvae.networks.locate import Network, find_networks, group_names, passed_over
+from fluxvae.networks.hub import Fetching, fetch_file
+from fluxvae.networks.keys import choose_network, first_few, fits_entry
+from fluxvae.networks.locate import PARTS, Network, find_networks, group_names, passed_over
 from fluxvae.networks.random import random_tensors
+from fluxvae.networks.shapes import entry_shapes
 from fluxvae.networks.sharded import checkpoint_sha256, open_checkpoint
-from fluxvae.networks.source import Weights, WeightSource
 
 OWN_METADATA = "fluxvae"  # key that scripts/train_demo_weights.py leaves in a file's metadata
 _LARGEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where tensors came from; written into every artifact, so it never holds a local path.
+
+    ``kind`` is ``hub``, ``file``, ``demo`` or ``random``. ``name`` is
+    ``repo@revision/file``, the file's bare name, ``demo`` or ``random:SEED``.
+    ``file_sha256`` is the digest of the file's bytes, for an index of several files as
+    ``fluxvae.networks.sharded.checkpoint_sha256`` defines it; None for random weights.
+    """
+
+    kind: str
+    name: str
+    file_sha256: str | None
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no useful ==; compare digests
+class Weights:
+    """One network's parameters, checked: every key, every shape, all finite.
+
+    ``part`` is ``decoder`` or ``encoder``; ``kind`` the catalogue's (``tiny``, ``full``,
+    ``small``). ``tensors`` has upstream's names (tiny: taesd's Sequential, ``1.weight``, ...; KL:
+    diffusers' without the leading ``decoder.``, ``up_blocks.0.resnets.0.conv1.weight``, ...) and
+    float32 values on the CPU. ``digest`` is
+    ``tensor_digest`` of them: equal for equal values, whatever the
+    container, key style or (exactly representable) dtype they came in. FLUX.2's batch-norm
+    statistics (``STATISTICS`` of ``fluxvae.networks.kl_keys``) may be absent, as from a file of the
+    decoder alone: then only latents of the VAE's own space can be taken. ``notes`` say, for
+    people, what was taken and what was passed over.
+    """
+
+    variant: str
+    part: str
+    tensors: Mapping[str, Tensor]
+    source: WeightSource
+    contract: LatentContract
+    digest: str
+    kind: str = "tiny"
+    notes: tuple[str, ...] = ()
 
 
 def load_weights(
@@ -35,28 +77,16 @@ def load_weights(
     *,
     kind: str = "tiny",
     part: str = "decoder",
-    offline: bool = False,
-    cache_dir: Path | None = None,
-    endpoint: str | None = None,
-    progress: Progress | None = None,
+    **fetching: Unpack[Fetching],
 ) -> Weights:
     """Weights of one part (``decoder`` or ``encoder``) of a catalogue variant and kind.
 
     ``spec``: None for the pinned Hub file; ``demo``; ``random`` or ``random:SEED``; otherwise the
-    path of a file or folder (``./demo`` for a path of that name). ``offline`` uses only
-    huggingface_hub's cache. Raises UsageError for an unknown variant, part or seed,
-    DownloadError when the file cannot be had, and WeightsError when it is missing, damaged, not
-    the pinned one, of another decoder, incomplete, or not finite.
+    path of a file or folder (``./demo`` for a path of that name). Raises UsageError for an unknown
+    variant, part or seed, DownloadError when the file cannot be had, and WeightsError when it is
+    missing, damaged, not the pinned one, of another decoder, incomplete, or not finite.
     """
-    return load_entry(
-        find_decoder(variant, kind),
-        spec,
-        part=part,
-        offline=offline,
-        cache_dir=cache_dir,
-        endpoint=endpoint,
-        progress=progress,
-    )
+    return load_entry(find_decoder(variant, kind), spec, part=part, **fetching)
 
 
 def load_entry(
@@ -64,18 +94,13 @@ def load_entry(
     spec: str | None = None,
     *,
     part: str = "decoder",
-    offline: bool = False,
-    cache_dir: Path | None = None,
-    endpoint: str | None = None,
-    progress: Progress | None = None,
+    **fetching: Unpack[Fetching],
 ) -> Weights:
     """``load_weights`` for an entry at hand, in the catalogue or not."""
     if part not in PARTS:
         raise UsageError(f"unknown part {part!r}; known: {', '.join(PARTS)}")
     if spec is None:
-        path = fetch_file(
-            entry.hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
-        )
+        path = fetch_file(entry.hub, **fetching)
         hub = entry.hub
         seen = hub.sha256 or file_sha256(path)  # of a file that is pinned by its commit alone
         source = WeightSource("hub", f"{hub.repo}@{hub.revision}/{hub.file}", seen)
@@ -94,10 +119,7 @@ def find_encoder(
     spec: str | None = None,
     *,
     kind: str = "tiny",
-    offline: bool = False,
-    cache_dir: Path | None = None,
-    endpoint: str | None = None,
-    progress: Progress | None = None,
+    **fetching: Unpack[Fetching],
 ) -> Weights | None:
     """The encoder that belongs to the decoder of the same ``spec``; None when there is none.
 
@@ -107,12 +129,10 @@ def find_encoder(
     """
     entry = find_decoder(variant, kind)
     if spec is None:
-        path = fetch_file(
-            entry.hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
-        )
+        path = fetch_file(entry.hub, **fetching)
         if not _holds(entry, "encoder", path):
             return None
-        return load_entry(entry, part="encoder", offline=True, cache_dir=cache_dir)
+        return load_entry(entry, part="encoder", **fetching)
     if spec == "demo" or _is_random(spec):
         return load_entry(entry, spec, part="encoder")
     path = Path(spec)
@@ -188,8 +208,8 @@ def load_file(
     own = source.kind == "demo" or OWN_METADATA in checkpoint.metadata
     contract = demo_contract(entry) if own else entry.contract
     others = [*passed_over(network, networks, checkpoint.shapes), *checkpoint.others]
-    said = (*notes, *_notes(path.name, network, others))
-    return _weights(entry, part, tensors, source, contract, said)
+    texts = (*notes, *_notes(path.name, network, others))
+    return _weights(entry, part, tensors, source, contract, texts)
 
 
 def _notes(name: str, network: Network, others: Sequence[str]) -> Iterator[str]:
@@ -230,3 +250,18 @@ def _weights(
     ordered = {name: tensors[name] for name in entry_shapes(entry, part) if name in tensors}
     digest = tensor_digest(ordered)
     return Weights(entry.variant, part, ordered, source, contract, digest, entry.kind, notes)
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hexadecimal sha256 over names (sorted), shapes and little-endian float32 values.
+
+    Each tensor contributes ``name shape\\n`` in UTF-8 (``3.conv.0.bias 64``, dimensions joined
+    by ``x``) and then its values in C order. Values beyond float32 are rounded to it first.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().to("cpu", torch.float32).contiguous().numpy()
+        shape = "x".join(str(size) for size in values.shape)
+        digest.update(f"{name} {shape}\n".encode())
+        digest.update(values.astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()

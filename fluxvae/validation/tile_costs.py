@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from fluxvae.artifact.open import Artifact
 from fluxvae.artifact.tiles import tiles_for
-from fluxvae.convert.parts import FEATURES, function_names
 from fluxvae.recipes import SCALE, Size
+from fluxvae.recipes.functions import FEATURES, function_names
 from fluxvae.validation.inspect import FunctionReport, inspect_model
-from fluxvae.validation.validate import STRIDED_DB
+from fluxvae.validation.limits import STRIDED_DB
 
 # Against the whole decode. Measured on random KL weights and photo latents at 384 px: 131 dB and
 # more with exact statistics, at float32; with strided ones 45.3 to 46.9 for blocks of 8 and 42.6 to
@@ -22,8 +22,8 @@ class TileCosts:
 
     ``tile_size``: of a tile with its halo, in pixels. ``work``: multiply-accumulates over those of
     the whole decode. ``live_bytes``: the most that any of the functions has alive at once by
-    program order, see ``fluxvae.validation.live_memory``; ``whole_live_bytes``: the same of the
-    whole decode. ``held_bytes``: what the caller holds beside it, the features and the image.
+    program order, see ``fluxvae.validation.inspect.peak_live``; ``whole_live_bytes``: the same of
+    the whole decode. ``held_bytes``: what the caller holds beside it, the features and the image.
     ``bound_db``: at least this PSNR against the whole decode at float32; None: the very same
     numbers, where the engine rounds alike at all sizes.
     """
@@ -69,7 +69,7 @@ def tile_costs(artifact: Artifact, size: Size) -> TileCosts:
     made = front.macs * share + tile.macs * len(cells)
     live = [front.live.bytes * share, tile.live.bytes]
     if tiles.stride is not None:
-        made += tile.macs * area  # one pass over every place, in stride^2 pieces
+        made += tile.macs * area  # one pass over every pixel, in stride^2 pieces
         live.append(reports[statistics].live.bytes)
     return TileCosts(
         size=size,
@@ -88,9 +88,9 @@ def _places(front: FunctionReport, channels: int) -> float:
     return math.prod(front.inputs[0].shape) / channels
 
 
-def _held(tile: FunctionReport, places: int) -> int:
+def _held(tile: FunctionReport, pixels: int) -> int:
     """Bytes of all features and of the whole image, as the functions hand them over."""
     features = next(f for f in tile.inputs if f.name == FEATURES)
     width = {"fp16": 2, "fp32": 4}
-    image = 3 * places * SCALE**2 * width.get(tile.outputs[0].dtype, 4)
-    return features.shape[1] * places * width.get(features.dtype, 4) + image
+    image = 3 * pixels * SCALE**2 * width.get(tile.outputs[0].dtype, 4)
+    return features.shape[1] * pixels * width.get(features.dtype, 4) + image

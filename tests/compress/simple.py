@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.forms import Activation, CompressedDecoder, Quantized, to_float16
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
 from fluxvae.networks.structure import conv_sites
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 
 
@@ -57,4 +57,4 @@ def save_simple(weights: Weights, recipe: Recipe, path: Path, latent: np.ndarray
     quantized = recipe.compression.kind == "w8a8"
     inputs = input_ranges(decoder, latent) if quantized else {}
     compressed = CompressedDecoder(decoder, int8_weights(decoder), inputs)
-    return save_artifact(weights, recipe, path, compressed=compressed, overwrite=True)
+    return save_artifact(weights, recipe, path, compressed=compressed, overwrite=True)[0]

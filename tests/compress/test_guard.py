@@ -200,10 +200,10 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
     (two_weights_exchanged, r"weight of convolution 7 .* \(it is that of 9\)"),
     (two_plain_weights_exchanged, r"3\.conv\.0 .* \(it is that of 3\.conv\.2\)"),
     (another_scale_behind, "have different scales or zero points"),
-    (a_rounding_scale, r"input of convolution 7 .* scale 0\.0314941.* asked was .* 0\.03125"),
-    (a_zero_point, "input of convolution 7 .* zero point 0; asked was .* zero point -128"),
-    (no_rounding, "input of convolution 7 .* is not rounded to 8 bits; asked was rounded to int8"),
-    (rounding_of_another, "input of convolution 11 .* asked was none"),
+    (a_rounding_scale, r"input of convolution 7 .* scale 0\.0314941.* expected .* 0\.03125"),
+    (a_zero_point, "input of convolution 7 .* zero point 0; expected .* zero point -128"),
+    (no_rounding, "input of convolution 7 .* is not rounded to 8 bits; expected rounded to int8"),
+    (rounding_of_another, "input of convolution 11 .* expected none"),
     (a_missing_convolution, "has 12 convolutions; 13 were asked for"),
 ]
 

@@ -1,10 +1,7 @@
 """Training: it helps, it repeats itself, it survives kills, and it can be split."""
 
-import os
 import secrets
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from torch import distributed, multiprocessing
 from fluxvae.compress.checkpoint import load_checkpoint, save_checkpoint
 from fluxvae.compress.fake import simulate
 from fluxvae.compress.qat.data import Pictures, crops, folder_pictures
-from fluxvae.compress.qat.state import Team, average_gradients, share
+from fluxvae.compress.qat.state import ProcessGroup, average_gradients, share
 from fluxvae.compress.qat.student import Rates, make_student
 from fluxvae.compress.qat.train import Settings, Trained, distance, psnr, train
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
@@ -26,6 +23,7 @@ from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.compression import Compression
 from fluxvae.validation.metrics import compare
+from tests import warm
 from tests.cli.run import run
 from tests.compress.qat_starts import W8A8, demo_start, image_folder, tables
 
@@ -132,7 +130,7 @@ def test_settings_that_contradict_each_other() -> None:
         with pytest.raises(UsageError):
             Settings(**wrong)
     with pytest.raises(UsageError, match="give --batch a multiple of 2"):
-        share(3, Team(0, 2))
+        share(3, ProcessGroup(0, 2))
 
 
 def test_psnr_is_the_metrics_mean() -> None:
@@ -158,18 +156,18 @@ def test_the_loss_is_the_mean_of_root_mean_squares() -> None:
 # Several processes
 
 
-def gradients(team: Team, folder: Path) -> tuple[float, list[torch.Tensor]]:
+def gradients(processes: ProcessGroup, folder: Path) -> tuple[float, list[torch.Tensor]]:
     start = load_checkpoint(folder / "start.safetensors", WEIGHTS)
     student = make_student(start)
     found = folder_pictures(folder / "images")
-    images = crops(found.training, 32, 0, 0, share(4, team))
+    images = crops(found.training, 32, 0, 0, share(4, processes))
     with torch.no_grad():
         latent = build_encoder(ENCODER)(torch.from_numpy(images))
         target = build_decoder(WEIGHTS)(latent)
     loss = distance(student(latent), target)
     loss.backward()
     parameters = list(student.parameters())
-    value = average_gradients(parameters, loss.detach(), team)
+    value = average_gradients(parameters, loss.detach(), processes)
     return float(value), [p.grad for p in parameters if p.grad is not None]
 
 
@@ -177,12 +175,12 @@ def member(rank: int, folder: Path) -> tuple[tuple[float, list[torch.Tensor]], T
     place = f"file://{folder / 'meeting'}"
     distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=2)
     try:
-        team = Team(rank, 2)
-        found = gradients(team, folder)
+        processes = ProcessGroup(rank, 2)
+        found = gradients(processes, folder)
         start = load_checkpoint(folder / "start.safetensors", WEIGHTS)
         images = folder_pictures(folder / "images")
-        state = folder / "team.state"
-        return found, train(start, WEIGHTS, ENCODER, images, PAIR, state, team=team)
+        state = folder / "processes.state"
+        return found, train(start, WEIGHTS, ENCODER, images, PAIR, state, processes=processes)
     finally:
         distributed.destroy_process_group()
 
@@ -192,17 +190,17 @@ def test_two_processes_are_one_with_the_joint_batch(
 ) -> None:
     other = multiprocessing.get_context("spawn").Process(target=member, args=(1, folder))
     other.start()
-    (loss, found), team = member(0, folder)
+    (loss, found), processes = member(0, folder)
     other.join()
     assert other.exitcode == 0
-    one = gradients(Team(), folder)
+    one = gradients(ProcessGroup(), folder)
     assert loss == pytest.approx(one[0], rel=1e-5)
     for have, want in zip(found, one[1], strict=True):
         # float32 sums in another order: 6e-6 of the largest was measured.
         assert float((have - want).abs().max()) <= 1e-4 * float(want.abs().max()) + 1e-12
     alone = trained(folder, pictures, tmp_path / "state", PAIR)
-    assert team.steps == alone.steps
-    for point, want in zip(team.curve, alone.curve, strict=True):
+    assert processes.steps == alone.steps
+    for point, want in zip(processes.curve, alone.curve, strict=True):
         assert point.step == want.step
         assert point.held_out_db == pytest.approx(want.held_out_db, abs=0.05)
 
@@ -221,15 +219,18 @@ def qat(folder: Path, out: Path, *more: str) -> tuple[str, ...]:
             *more)  # fmt: skip
 
 
+QAT = """
+import sys, torch
+from fluxvae.cli import main
+torch.set_num_threads(int(sys.argv[1]))
+main(sys.argv[2:])
+"""
+
+
 def kill_at(step: int, arguments: tuple[str, ...]) -> str:
     """Run the command in a process of its own and SIGKILL it once it says it is at ``step``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fluxvae", *arguments],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,
-    )  # fmt: skip
+    process = warm.start("-c", QAT, str(torch.get_num_threads()), *arguments)
     said = ""
-    assert process.stderr is not None
     for line in process.stderr:
         said += line
         if line.startswith(f"step {step}:"):

@@ -13,8 +13,7 @@ from fluxvae.compress.checkpoint import load_checkpoint, read_checkpoint, save_c
 from fluxvae.compress.forms import CompressedDecoder, Palettized, dense
 from fluxvae.errors import CompressionError, OutputError
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
-from fluxvae.networks.weights import load_weights
+from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes.compression import Compression
 from tests.cli.run import run
 from tests.compress.qat_starts import W8A8, demo_start, minmax, noise_latents, tables

@@ -44,6 +44,27 @@ class LayerCase:
         return self.id
 
 
+def layer(
+    name: str,
+    method: str,
+    x: np.ndarray,
+    *expected: np.ndarray,
+    rank_5: bool = False,
+    **params: Any,
+) -> LayerCase:
+    """A case of the one layer that a method of coremltools' builder adds."""
+    outputs: dict[str, Any] = {"output_name": "y0"}
+    if len(expected) > 1:
+        outputs = {"output_names": [f"y{i}" for i in range(len(expected))]}
+    return LayerCase(
+        name,
+        lambda b: getattr(b, method)("layer", input_name="x", **outputs, **params),
+        {"x": x},
+        tuple(map(np.asarray, expected)),
+        rank_5,
+    )
+
+
 def save_network(
     path: Path,
     add: Add,

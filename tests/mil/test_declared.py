@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,18 @@ LATENT = np.zeros((1, 16, 8, 8), np.float16)
 HUGE = 99_999_999
 
 
+@pytest.fixture(scope="module")
+def sound(demo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled model that runs as it is."""
+    made = compile_program(demo_artifact("flux1"), tmp_path_factory.mktemp("bundle")).path
+    run(made)
+    return made
+
+
 @pytest.fixture
-def bundle(demo_artifact: Artifact, tmp_path: Path) -> Path:
-    return compile_program(demo_artifact("flux1"), tmp_path).path
+def bundle(sound: Path, tmp_path: Path) -> Path:
+    """A compiled model to damage."""
+    return Path(shutil.copytree(sound, tmp_path / sound.name))
 
 
 def replaced(bundle: Path, found: str, replacement: str) -> Path:
@@ -91,7 +101,6 @@ def test_declared_type_that_is_not_the_computed_one_is_refused_with_both(
     bundle: Path, case: str
 ) -> None:
     found, replacement, message = DECLARATIONS[case]
-    run(bundle)
     with pytest.raises(ArtifactError, match=message):
         run(replaced(bundle, found, replacement))
 

@@ -1,7 +1,6 @@
 """Every operation against coremltools' declarations and evaluation, or torch in float64."""
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -118,16 +117,6 @@ def assert_close(got: np.ndarray, want: np.ndarray, case: Case, dtype: str) -> N
     assert excess <= allowed, f"off by {excess:.3g}, allowed {allowed:.3g}"
 
 
-@pytest.fixture(scope="module")
-def cheap_collections() -> Iterator[None]:
-    """ct.convert collects garbage each time: 0.35 s over everything that is imported by now."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("cheap_collections")
 @pytest.mark.parametrize(("case", "dtype"), RUNS)
 def test_operation_keeps_mils_contract_alone_and_in_a_saved_program(
     case: Case, dtype: str, tmp_path: Path

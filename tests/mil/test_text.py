@@ -177,12 +177,12 @@ NESTED = ["(", "[", "{", "((", "tuple<", "list<", "dict<string, ", "state<", '"'
 
 
 @pytest.mark.parametrize("piece", NESTED)
-@pytest.mark.parametrize("place", ["int32(-3)", "state<tensor<fp16, [4]>>", "{{", "[[0x1p+0"])
-def test_deep_nesting_ends_in_an_error(piece: str, place: str) -> None:
-    start = time.process_time()
-    with pytest.raises(ArtifactError):
-        parse_text(TEXT.replace(place, piece * 100_000, 1))
-    assert time.process_time() - start < 2
+def test_deep_nesting_ends_in_an_error(piece: str) -> None:
+    for place in ("int32(-3)", "state<tensor<fp16, [4]>>", "{{", "[[0x1p+0"):
+        start = time.process_time()
+        with pytest.raises(ArtifactError):
+            parse_text(TEXT.replace(place, piece * 100_000, 1))
+        assert time.process_time() - start < 2, place
 
 
 def test_a_tensor_nested_as_deep_as_allowed_is_read() -> None:

@@ -1,7 +1,7 @@
 """What training looks at: random crops of photos, and fixed pieces to judge by.
 
 Photos are used at their own scale (resampling would change the statistics of their detail). A crop
-depends on nothing but the seed, the step and its place in the batch, so a resumed run, and a run
+depends on nothing but the seed, the step and its index in the batch, so a resumed run, and a run
 split over several processes, sees the same crops as an unbroken one.
 """
 
@@ -95,19 +95,19 @@ def crops(
     side: int,
     seed: int,
     step: int,
-    places: Iterable[int],
+    indices: Iterable[int],
     *,
     recolour: float = 0.5,
 ) -> np.ndarray:
-    """Float32 (B, 3, side, side) in [0, 1]: one random crop, turned and mirrored, for each place.
+    """Float32 (B, 3, side, side) in [0, 1]: one random crop, turned and mirrored, for each index.
 
     Every picture is as likely as any other. Small ones are mirrored at their edges. ``recolour``
     is the chance of other colours: few photos, most of them grey, would teach ranges that other
     photos overrun.
     """
     made = []
-    for place in places:
-        random = np.random.Generator(np.random.PCG64([seed, step, place]))
+    for index in indices:
+        random = np.random.Generator(np.random.PCG64([seed, step, index]))
         pixels = pictures[int(random.integers(len(pictures)))].pixels
         top, left = (int(random.integers(max(1, n - side + 1))) for n in pixels.shape[:2])
         piece = np.rot90(crop_image(pixels, top, left, side, side), int(random.integers(4)), (2, 3))
@@ -149,8 +149,8 @@ def calibration_images(pictures: Pictures) -> tuple[np.ndarray, ...]:
     for index in range(count):
         pixels = pictures.training[index * len(pictures.training) // count].pixels
         side = max(8, min(SIDE, *(n // 8 * 8 for n in pixels.shape[:2])))
-        for place in range(several):
-            part = (place + 0.5) / several
+        for index in range(several):
+            part = (index + 0.5) / several
             top, left = (round(part * max(0, n - side)) for n in pixels.shape[:2])
             made.append(crop_image(pixels, top, left, side, side))
     return tuple(made)

@@ -25,14 +25,14 @@ from fluxvae.compress.qat.data import (
     calibration_pictures,
     folder_pictures,
 )
-from fluxvae.compress.qat.state import Team, wait
+from fluxvae.compress.qat.state import ProcessGroup, wait
 from fluxvae.compress.qat.train import Progress, Settings, Trained, train
 from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.data.calibration import Calibration, encode, load_calibration
 from fluxvae.errors import CompressionError, OutputError, UsageError
 from fluxvae.files import disk_trouble, refuse_existing
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Compression, Recipe
 
 
@@ -41,7 +41,7 @@ class Job:
     """What to train: ``start`` is a way to compress after training, or an earlier checkpoint.
 
     ``images`` is ``photos`` or a folder; ``calibration`` too, or None for the images that are
-    trained on; ``out`` is the checkpoint's place.
+    trained on; ``out`` is the checkpoint's path.
     """
 
     weights: Weights
@@ -63,7 +63,7 @@ def run_folder(out: Path) -> Path:
 def run_job(
     job: Job,
     *,
-    team: Team = Team(),  # noqa: B008 - frozen
+    processes: ProcessGroup = ProcessGroup(),  # noqa: B008 - frozen
     say: Callable[[str], None] = lambda _: None,
     watch: Callable[[Progress], object] = lambda _: None,
 ) -> Trained:
@@ -71,9 +71,9 @@ def run_job(
     refuse_existing(job.out, job.overwrite)
     pictures = load_pictures(job.images, say)
     folder = run_folder(job.out)
-    with _only_here(folder, team):
+    with _only_here(folder, processes):
         refuse_existing(job.out, job.overwrite)  # of a training that ended while we came here
-        start, compression = _start(job, pictures, folder / "start.safetensors", team, say)
+        start, compression = _start(job, pictures, folder / "start.safetensors", processes, say)
         state = folder / "state.safetensors"
         if state.exists():
             say(f"going on with the training in {folder}")
@@ -84,11 +84,11 @@ def run_job(
             pictures,
             job.settings,
             state,
-            team=team,
+            processes=processes,
             save_every=job.save_every,
             watch=watch,
         )
-        if team.rank == 0:
+        if processes.rank == 0:
             save_checkpoint(
                 job.out,
                 trained.compressed,
@@ -140,9 +140,9 @@ def calibrate(job: Job, pictures: Pictures) -> Calibration:
 
 
 def _start(
-    job: Job, pictures: Pictures, path: Path, team: Team, say: Callable[[str], None]
+    job: Job, pictures: Pictures, path: Path, processes: ProcessGroup, say: Callable[[str], None]
 ) -> tuple[CompressedDecoder, Compression]:
-    """The decoder to start from; found once, by the first process, and kept in ``path``."""
+    """The decoder to start from; found once, by rank 0, and kept in ``path``."""
     if isinstance(job.start, Path):
         found = read_checkpoint(job.start)
         return load_checkpoint(job.start, job.weights), found.compression
@@ -153,14 +153,14 @@ def _start(
         "encoder": job.encoder.digest,
         "precision": precision,
     }
-    if team.rank == 0 and not path.exists():
+    if processes.rank == 0 and not path.exists():
         say(f"compressing without gradients, to start from: {job.start.label()}")
         calibration = calibrate(job, pictures)
         for note in calibration.notes:
             say(f"note: {note}")
         made = post_training(job.start, job.weights, calibration, precision, say)
         save_checkpoint(path, made, job.weights, job.start, seen)
-    wait(team)
+    wait(processes)
     found = read_checkpoint(path)
     if (found.compression, found.training) != (job.start, seen):
         raise CompressionError(
@@ -172,10 +172,10 @@ def _start(
 
 
 @contextmanager
-def _only_here(folder: Path, team: Team) -> Iterator[None]:
+def _only_here(folder: Path, processes: ProcessGroup) -> Iterator[None]:
     """Two trainings must not write one state; a killed one's lock goes with its process."""
-    if team.rank != 0:
-        wait(team)
+    if processes.rank != 0:
+        wait(processes)
         yield
         return
     lock = FileLock(folder / "lock", timeout=0)
@@ -189,7 +189,7 @@ def _only_here(folder: Path, team: Team) -> Iterator[None]:
     except OSError as error:
         raise OutputError(disk_trouble(error, folder)) from error
     try:
-        wait(team)
+        wait(processes)
         yield
     finally:
         if not any(folder.glob("*.safetensors")):  # it failed before there was anything to keep

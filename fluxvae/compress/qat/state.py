@@ -1,12 +1,15 @@
 """A training run on disk: everything a killed process needs to go on as if nothing had happened.
 
-One sealed file (see ``checkpoint``), written beside its place and then renamed, holds parameters,
-Adam's moments, the running average, the best parameters so far, the step, the seconds spent and the
-curve. The random numbers need no state: a crop is a function of seed, step and place.
+One file with a checksum (see ``checkpoint``), written beside its final path and then renamed, holds
+parameters, Adam's moments, the running average, the best parameters so far, the step, the seconds
+spent and the curve. The random numbers need no state: a crop is a function of seed, step and index.
+Below are the processes that train together and how they agree: plain all-reduce of the gradients
+instead of DistributedDataParallel, as the student's custom rounding needs no hooks, and one sum a
+step over five megabytes costs nothing beside the convolutions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from fluxvae.compress.checkpoint import read_sealed, write_sealed
+from fluxvae.compress.checkpoint import read_checksummed, write_checksummed
 from fluxvae.errors import CompressionError, UsageError
 
 STATE = "fluxvae-qat-state"
@@ -29,14 +32,6 @@ class Point:
     loss: float | None
     validation_db: float
     held_out_db: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "loss": self.loss,
-            "validation_db": self.validation_db,
-            "held_out_db": self.held_out_db,
-        }
 
 
 @dataclass
@@ -75,11 +70,11 @@ def save_run(run: Run, path: Path, identity: Mapping[str, Any]) -> None:
         "step": run.step,
         "seconds": run.seconds,
         "best_step": run.best_step,
-        "curve": [point.to_dict() for point in run.curve],
+        "curve": [asdict(point) for point in run.curve],
         "losses": run.losses,
     }
     arrays = {name: value.cpu().numpy() for name, value in tensors.items()}
-    write_sealed(path, STATE, arrays, data, overwrite=True)
+    write_checksummed(path, STATE, arrays, data, overwrite=True)
 
 
 def load_run(run: Run, path: Path, identity: Mapping[str, Any]) -> None:
@@ -87,7 +82,7 @@ def load_run(run: Run, path: Path, identity: Mapping[str, Any]) -> None:
 
     Raises CompressionError when the file is damaged, or of a run with another identity.
     """
-    arrays, data = read_sealed(path, STATE)
+    arrays, data = read_checksummed(path, STATE)
     _expect_identity(path, data.get("identity", {}), identity)
     device = next(run.student.parameters()).device
     stored = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -118,7 +113,7 @@ def _expect_identity(path: Path, have: Mapping[str, Any], want: Mapping[str, Any
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process among ``size``; ``rank`` 0 judges and writes. The caller has started
     torch.distributed's process group when there is more than one."""
 
@@ -127,45 +122,47 @@ class Team:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
-def share(batch: int, team: Team) -> range:
-    """The places of a batch that this process computes. Raises UsageError for unequal shares."""
-    if batch % team.size:
+def share(batch: int, processes: ProcessGroup) -> range:
+    """The indices in a batch that this process computes. Raises UsageError for unequal shares."""
+    if batch % processes.size:
         raise UsageError(
-            f"a batch of {batch} cannot be split equally over {team.size} processes: "
-            f"give --batch a multiple of {team.size}"
+            f"a batch of {batch} cannot be split equally over {processes.size} processes: "
+            f"give --batch a multiple of {processes.size}"
         )
-    return range(team.rank, batch, team.size)
+    return range(processes.rank, batch, processes.size)
 
 
-def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, team: Team) -> Tensor:
+def average_gradients(
+    parameters: Sequence[nn.Parameter], loss: Tensor, processes: ProcessGroup
+) -> Tensor:
     """Replace each gradient, and give the loss, by the mean over all processes.
 
     Equal shares make it the gradient of the mean loss over the whole batch. A parameter without a
     gradient counts as zero.
     """
-    if team.size == 1:
+    if processes.size == 1:
         return loss
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([loss.reshape(1), *(g.reshape(-1) for g in gradients)])
     dist.all_reduce(flat)
-    flat /= team.size
-    place = 1
+    flat /= processes.size
+    offset = 1
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = flat[place : place + gradient.numel()].view_as(gradient).clone()
-        place += gradient.numel()
+        parameter.grad = flat[offset : offset + gradient.numel()].view_as(gradient).clone()
+        offset += gradient.numel()
     return flat[0]
 
 
-def agree(value: float, team: Team) -> float:
-    """The first process's value, for all: their clocks differ."""
-    if team.size == 1:
+def agree(value: float, processes: ProcessGroup) -> float:
+    """Rank 0's value, for all: their clocks differ."""
+    if processes.size == 1:
         return value
-    shared = torch.tensor([value], dtype=torch.float64, device=team.device)
+    shared = torch.tensor([value], dtype=torch.float64, device=processes.device)
     dist.broadcast(shared, src=0)
     return float(shared)
 
 
-def wait(team: Team) -> None:
+def wait(processes: ProcessGroup) -> None:
     """Until every process has come here."""
-    if team.size > 1:
+    if processes.size > 1:
         dist.barrier()

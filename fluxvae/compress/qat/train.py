@@ -6,8 +6,8 @@ descent (Adam, warm-up, cosine decay). What is judged, and kept when it is the b
 photos that are not trained on, is a running average of the parameters, exported and simulated
 exactly as it will be stored. The start is a candidate too, so the result is never worse there.
 
-Several processes split each batch and average their gradients (``Team``); only the first judges
-and writes.
+Several processes split each batch and average their gradients (``ProcessGroup``); only rank 0
+judges and writes.
 """
 
 import math
@@ -28,8 +28,8 @@ from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.qat.data import Pictures, crops, held_out_pieces, pieces
 from fluxvae.compress.qat.state import (
     Point,
+    ProcessGroup,
     Run,
-    Team,
     agree,
     average_gradients,
     load_run,
@@ -40,7 +40,8 @@ from fluxvae.compress.qat.state import (
 from fluxvae.compress.qat.student import Rates, learning_rates, make_compressed, make_student
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.networks.build import build_decoder, build_encoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
+from fluxvae.records.statistics import decibels
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher hears after each step. ``point`` is set where the photos were judged."""
+    """One step, as ``watch`` gets it. ``point`` is set where the photos were judged."""
 
     step: int
     loss: float | None
@@ -113,7 +114,7 @@ class _Bench:
     held_out: tuple[tuple[Tensor, Tensor], ...]
     rates: dict[str, float]
     settings: Settings
-    team: Team
+    processes: ProcessGroup
 
 
 def train(
@@ -124,18 +125,17 @@ def train(
     settings: Settings,
     state: Path,
     *,
-    team: Team = Team(),  # noqa: B008 - frozen
+    processes: ProcessGroup = ProcessGroup(),  # noqa: B008 - frozen
     save_every: float = 60.0,
     watch: Callable[[Progress], object] = lambda _: None,
 ) -> Trained:
     """Train ``start`` towards the float32 decoder of ``weights``; go on from ``state`` if there.
 
-    ``state`` is written every ``save_every`` seconds and at the end (by the first process of the
-    team). Raises CompressionError when it belongs to another run or is damaged, or when a form
-    cannot be trained.
+    ``state`` is written every ``save_every`` seconds and at the end (by rank 0). Raises
+    CompressionError when it belongs to another run or is damaged, or when a form cannot be trained.
     """
     with _deterministic():
-        bench = _prepare(start, weights, encoder, pictures, settings, team)
+        bench = _prepare(start, weights, encoder, pictures, settings, processes)
         identity = _identity(weights, encoder, bench)
         run = _fresh_run(bench)
         if state.exists():
@@ -143,10 +143,10 @@ def train(
         saved = time.monotonic()
         for progress in _steps(bench, run):
             watch(progress)
-            if team.rank == 0 and time.monotonic() - saved >= save_every:
+            if processes.rank == 0 and time.monotonic() - saved >= save_every:
                 save_run(run, state, identity)
                 saved = time.monotonic()
-        if team.rank == 0:
+        if processes.rank == 0:
             save_run(run, state, identity)
         return _result(bench, run, identity)
 
@@ -157,18 +157,18 @@ def _prepare(
     encoder: Weights,
     pictures: Pictures,
     settings: Settings,
-    team: Team,
+    processes: ProcessGroup,
 ) -> _Bench:
-    share(settings.batch, team)  # refuses a batch that cannot be split
-    teacher = build_decoder(weights).to(team.device)
-    encode = build_encoder(encoder).to(team.device)
+    share(settings.batch, processes)  # refuses a batch that cannot be split
+    teacher = build_decoder(weights).to(processes.device)
+    encode = build_encoder(encoder).to(processes.device)
 
     def targets(images: Sequence[np.ndarray]) -> tuple[tuple[Tensor, Tensor], ...]:
         with torch.no_grad():
-            latents = [encode(torch.from_numpy(i).to(team.device)) for i in images]
+            latents = [encode(torch.from_numpy(i).to(processes.device)) for i in images]
             return tuple((latent, teacher(latent)) for latent in latents)
 
-    judges = team.rank == 0
+    judges = processes.rank == 0
     return _Bench(
         teacher=teacher,
         encoder=encode,
@@ -178,7 +178,7 @@ def _prepare(
         held_out=targets(held_out_pieces(settings.side)) if judges else (),
         rates=learning_rates(make_student(start), settings.rates),
         settings=settings,
-        team=team,
+        processes=processes,
     )
 
 
@@ -191,13 +191,13 @@ def _identity(weights: Weights, encoder: Weights, bench: _Bench) -> dict[str, An
         "photos": bench.pictures.name,
         "photos_digest": bench.pictures.digest,
         "start": digest_of(bench.start),
-        "processes": bench.team.size,
+        "processes": bench.processes.size,
         **asdict(bench.settings),
     }
 
 
 def _fresh_run(bench: _Bench) -> Run:
-    student = make_student(bench.start).to(bench.team.device)
+    student = make_student(bench.start).to(bench.processes.device)
     groups = [{"params": [p], "lr": 0.0} for p in student.parameters()]
     return Run(
         student=student,
@@ -215,7 +215,7 @@ def _steps(bench: _Bench, run: Run) -> Iterator[Progress]:
     begun, before, first = time.monotonic(), run.seconds, run.step
     while True:
         spent = before + time.monotonic() - begun
-        fraction = agree(_fraction(settings, run.step, spent), bench.team)
+        fraction = agree(_fraction(settings, run.step, spent), bench.processes)
         if fraction >= 1:
             run.seconds = spent  # a resumed run must not find time left by the last judgement
             break
@@ -241,16 +241,16 @@ def _fraction(settings: Settings, step: int, spent: float) -> float:
 
 def _step(bench: _Bench, run: Run, fraction: float) -> float:
     """One step of Adam on one batch; the loss over the whole batch, of all processes."""
-    settings, team = bench.settings, bench.team
-    places = share(settings.batch, team)
-    images = crops(bench.pictures.training, settings.crop, settings.seed, run.step, places)
+    settings, processes = bench.settings, bench.processes
+    indices = share(settings.batch, processes)
+    images = crops(bench.pictures.training, settings.crop, settings.seed, run.step, indices)
     with torch.no_grad():
-        latent = bench.encoder(torch.from_numpy(images).to(team.device))
+        latent = bench.encoder(torch.from_numpy(images).to(processes.device))
         target = bench.teacher(latent)
     run.optimizer.zero_grad(set_to_none=True)
     loss = distance(run.student(latent), target)
     loss.backward()
-    value = float(average_gradients(list(run.student.parameters()), loss.detach(), team))
+    value = float(average_gradients(list(run.student.parameters()), loss.detach(), processes))
     if not math.isfinite(value):
         raise CompressionError(
             f"the loss of step {run.step + 1} is {value}: the training diverged; "
@@ -282,11 +282,11 @@ def distance(images: Tensor, targets: Tensor) -> Tensor:
 
 def _judge(bench: _Bench, run: Run) -> Point | None:
     """Measure the averaged student as it would be stored; keep it when it is the best so far."""
-    if bench.team.rank != 0:
+    if bench.processes.rank != 0:
         run.losses = []
         return None
     candidate = simulate(_export(bench, run.average), bench.settings.precision)
-    candidate = candidate.to(bench.team.device)
+    candidate = candidate.to(bench.processes.device)
     point = Point(
         step=run.step,
         loss=sum(run.losses) / len(run.losses) if run.losses else None,
@@ -308,7 +308,7 @@ def psnr(decoder: nn.Module, cases: Sequence[tuple[Tensor, Tensor]]) -> float:
     """
     with torch.no_grad():
         errors = [(decoder(z).double() - t.double()).square().mean().item() for z, t in cases]
-    return float(np.mean([-10 * math.log10(max(e, 1e-20)) for e in errors]))
+    return float(np.mean([min(decibels(e), 200.0) for e in errors]))
 
 
 def _export(bench: _Bench, parameters: dict[str, Tensor]) -> CompressedDecoder:
@@ -324,7 +324,7 @@ def _result(bench: _Bench, run: Run, identity: dict[str, Any]) -> Trained:
         "steps": run.step,
         "best_step": run.best_step,
         "identity": identity,
-        "curve": [point.to_dict() for point in run.curve],
+        "curve": [asdict(point) for point in run.curve],
     }
     return Trained(
         compressed=_export(bench, run.best),

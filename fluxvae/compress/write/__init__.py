@@ -56,7 +56,7 @@ def write_compressed(package: Path, compressed: CompressedDecoder, precision: st
             f"{package.name} is a neural network; compressed weights need an ML Program"
         )
     placed = {
-        name: place(program.functions[name], compressed, precision) for name in program.functions
+        name: locate(program.functions[name], compressed, precision) for name in program.functions
     }
     file = model_file(package)
     model = parse_model(file)
@@ -73,7 +73,7 @@ def write_compressed(package: Path, compressed: CompressedDecoder, precision: st
     file.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def place(function: Function, compressed: CompressedDecoder, precision: str) -> tuple[Placed, ...]:
+def locate(function: Function, compressed: CompressedDecoder, precision: str) -> tuple[Placed, ...]:
     """The convolutions of a function beside the sites of the decoder, each weight compared.
 
     Raises CompressionError where they do not belong together.

@@ -59,14 +59,14 @@ class WeightWriter:
     def copied(self, constant: Constant) -> int:
         """Offset of a blob of the old file in this one."""
         assert constant.blob is not None
-        place = (constant.blob.file.path, constant.blob.offset)
-        if place not in self._copied:
+        key = (constant.blob.file.path, constant.blob.offset)
+        if key not in self._copied:
             dtype = constant.blob.file.record(constant.blob.offset)[0]
             if constant.type.dtype not in (dtype, "bool"):
                 raise CompressionError(f"a blob of {dtype} is declared as {constant.type}")
             values = np.asarray(constant.value())
-            self._copied[place] = self._write(values, dtype)
-        return self._copied[place]
+            self._copied[key] = self._write(values, dtype)
+        return self._copied[key]
 
     def close(self) -> None:
         """Nothing can be added afterwards; the file is complete, or OSError is raised."""

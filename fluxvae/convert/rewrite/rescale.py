@@ -21,15 +21,25 @@ from torch import Tensor, nn
 
 from fluxvae.convert.rewrite.replace import with_parts
 from fluxvae.networks import structure
-from fluxvae.networks.structure import Stream
+from fluxvae.networks.structure import Stream, TakesVAELatent
 
 LARGEST = 64.0  # of a group of the stream, once rescaled: its squares stay below 2^14
 Exponents = dict[str, tuple[int, ...]]  # stream -> the power of two each group is divided by
 
 
 def streams(decoder: nn.Module) -> tuple[Stream, ...]:
-    """Every stream that a GroupNorm reads, each named after what writes it first."""
-    return tuple(stream for stream in structure.streams(decoder) if stream.norms)
+    """Every stream from the first 3x3 convolution on, each named after what writes it first.
+
+    Not those that a norm writes: they are small.
+    """
+    quant = decoder.vae_input().quant if isinstance(decoder, TakesVAELatent) else None
+    return tuple(
+        stream
+        for stream in structure.streams(decoder)
+        if (stream.norms or stream.readers)
+        and stream.name != quant
+        and not isinstance(decoder.get_submodule(stream.name), nn.GroupNorm)
+    )
 
 
 class ScaledGroupNorm(nn.Module):
@@ -74,6 +84,7 @@ def _power(peak: float) -> int:
 
 def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tensor]:
     """Largest magnitude in each group (G,) of each stream, over all its values and all latents."""
+    groups = next(m.num_groups for m in decoder.modules() if isinstance(m, nn.GroupNorm))
     peaks: dict[str, Tensor] = {}
 
     def note(stream: str, groups: int, value: Tensor) -> None:
@@ -83,9 +94,7 @@ def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tens
 
     hooks = []
     for stream in streams(decoder):
-        norm = decoder.get_submodule(stream.norms[0])
-        assert isinstance(norm, nn.GroupNorm)
-        noted = partial(note, stream.name, norm.num_groups)
+        noted = partial(note, stream.name, groups)
         for name in (*stream.norms, *stream.readers):
             hooks.append(
                 decoder.get_submodule(name).register_forward_pre_hook(
@@ -98,13 +107,7 @@ def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tens
                     lambda _, __, output, noted=noted: noted(output)
                 )
             )
-    try:
-        with torch.no_grad():
-            for latent in latents:
-                decoder(latent)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    structure.run_hooked(decoder, latents, hooks)
     return peaks
 
 
@@ -165,28 +168,28 @@ def _scaled(
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How far the values at one place of a torch decoder go.
+class PeakMagnitude:
+    """The largest magnitude of the values of one layer of a torch decoder.
 
     ``square``: the squares that a GroupNorm sums, which no module gives; ``value``: an output.
     """
 
-    place: str
+    layer: str
     kind: str
     largest: float
 
 
-def reaches(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Reach, ...]:
-    """The largest magnitudes of any decoder's layers over all latents, the farthest first."""
+def peak_magnitudes(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[PeakMagnitude, ...]:
+    """The largest magnitudes of any decoder's layers over all latents, largest first."""
     found: dict[tuple[str, str], float] = {}
 
-    def note(place: str, kind: str, value: Tensor) -> None:
-        key = (place, kind)
+    def note(layer: str, kind: str, value: Tensor) -> None:
+        key = (layer, kind)
         found[key] = max(found.get(key, 0.0), _largest(value))
 
-    def square(place: str, norm: nn.GroupNorm, value: Tensor) -> None:
+    def square(layer: str, norm: nn.GroupNorm, value: Tensor) -> None:
         parts = value.detach().reshape(len(value), norm.num_groups, -1)
-        note(place, "square", (parts - parts.mean(2, keepdim=True)).square())
+        note(layer, "square", (parts - parts.mean(2, keepdim=True)).square())
 
     hooks = []
     sums = set(structure.residual_blocks(decoder))
@@ -203,14 +206,8 @@ def reaches(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Reach, ...]:
                     lambda _, __, output, name=name: note(name, "value", output)
                 )
             )
-    try:
-        with torch.no_grad():
-            for latent in latents:
-                decoder(latent)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    rows = (Reach(place, kind, largest) for (place, kind), largest in found.items())
+    structure.run_hooked(decoder, latents, hooks)
+    rows = (PeakMagnitude(layer, kind, largest) for (layer, kind), largest in found.items())
     return tuple(sorted(rows, key=lambda row: -row.largest))
 
 

@@ -1,7 +1,7 @@
 """What a round trip compares: recipes that are made here, and artifacts that exist already."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,12 +11,12 @@ import numpy as np
 
 from fluxvae.artifact.backends import Runner
 from fluxvae.artifact.open import TILED, Artifact, open_artifact
-from fluxvae.data.spaces import passage
+from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import UsageError
-from fluxvae.experiments.compare import PLAIN_NAMES, is_kept, label_of
-from fluxvae.experiments.compare_make import Maker
+from fluxvae.experiments.compare import PLAIN_NAMES, Maker, is_up_to_date, label_of, weight_bytes
 from fluxvae.experiments.workers import worker_processes
-from fluxvae.networks.source import Weights
+from fluxvae.files import files_of
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.records.roundtrip import Variant
 from fluxvae.validation.inspect import quantization_evidence
@@ -25,7 +25,7 @@ ARTIFACT_SUFFIXES = (".mlpackage", ".mlmodel", ".mlmodelc")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class VariantSpec:
     """One variant as asked for: a recipe to make, or an artifact (``path``) that is there."""
 
     label: str
@@ -44,7 +44,7 @@ class Candidate:
     variant: Variant
 
 
-def parse_variants(text: str, base: Recipe) -> tuple[Wanted, ...]:
+def parse_variants(text: str, base: Recipe) -> tuple[VariantSpec, ...]:
     """``fp16,pal4,made.mlpackage`` in that order; recipes are like ``base``. Raises UsageError."""
     wanted = [_wanted(part.strip(), base) for part in text.split(",") if part.strip()]
     if not wanted:
@@ -53,7 +53,7 @@ def parse_variants(text: str, base: Recipe) -> tuple[Wanted, ...]:
     return tuple(wanted)
 
 
-def _refuse_same_labels(wanted: Sequence[Wanted]) -> None:
+def _refuse_same_labels(wanted: Sequence[VariantSpec]) -> None:
     """macOS ignores case in file names, and labels name files."""
     labels = [one.label.casefold() for one in wanted]
     for one in wanted:
@@ -61,7 +61,9 @@ def _refuse_same_labels(wanted: Sequence[Wanted]) -> None:
             raise UsageError(f"variant {one.label!r} is given twice")
 
 
-def add_artifact(wanted: tuple[Wanted, ...], path: Path, recipe: Recipe) -> tuple[Wanted, ...]:
+def add_artifact(
+    wanted: tuple[VariantSpec, ...], path: Path, recipe: Recipe
+) -> tuple[VariantSpec, ...]:
     """``wanted`` with the artifact of ``recipe`` at ``path``: instead of the one to be made alike,
     if that is among them, else as the last. Raises UsageError when another has its label."""
     added = [
@@ -71,17 +73,17 @@ def add_artifact(wanted: tuple[Wanted, ...], path: Path, recipe: Recipe) -> tupl
         for one in wanted
     ]
     if all(one.path != path for one in added):
-        added.append(Wanted(path.stem, None, path))
+        added.append(VariantSpec(path.stem, None, path))
     _refuse_same_labels(added)
     return tuple(added)
 
 
-def _wanted(name: str, base: Recipe) -> Wanted:
+def _wanted(name: str, base: Recipe) -> VariantSpec:
     if name in PLAIN_NAMES:
-        return Wanted("fp16", base, None)
+        return VariantSpec("fp16", base, None)
     path = Path(name)
     if path.suffix in ARTIFACT_SUFFIXES or len(path.parts) > 1:
-        return Wanted(path.stem, None, path)
+        return VariantSpec(path.stem, None, path)
     compression = parse_label(name)
     if compression.method == "trained":
         raise UsageError(
@@ -89,7 +91,7 @@ def _wanted(name: str, base: Recipe) -> Wanted:
             "the artifact's path here"
         )
     recipe = Recipe(base.variant, sizes=base.sizes, target=base.target, compression=compression)
-    return Wanted(compression.label(), recipe, None)
+    return VariantSpec(compression.label(), recipe, None)
 
 
 def make_recipes(
@@ -99,30 +101,32 @@ def make_recipes(
     *,
     workers: int,
     threads: int,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> dict[Recipe, Path]:
     """The artifacts of recipes in ``folder``, made now or by an earlier run.
 
     Up to ``workers`` are made at once, in processes of ``threads`` threads.
 
     A single one, or those of one solution, are made here with all threads. Raises
-    OutputError when a place is taken by another, ToolError when a process is killed, and as making
+    OutputError when a path is taken by another, ToolError when a process is killed, and as making
     does.
     """
     paths = {recipe: _place(recipe, folder, maker) for recipe in recipes}
     missing: dict[object, list[Recipe]] = {}  # those that share a solution stay together
     for recipe, path in paths.items():
-        if not maker.overwrite and is_kept(path, recipe, maker.weights, maker.made_alike):
-            tell(f"{path.name}: already there")
+        if not maker.overwrite and is_up_to_date(path, recipe, maker.weights, maker.is_reusable):
+            progress(f"{path.name}: already there")
         else:
             missing.setdefault(maker.solution_of(recipe), []).append(recipe)
     if workers < 2 or len(missing) < 2:
         for group in missing.values():
-            _make_group(maker, group, folder, tell)
+            _make_group(maker, group, folder, progress)
         return paths
     sent = replace(maker, check=_nothing, solved={})
     with worker_processes(min(workers, len(missing)), threads) as pool:
-        begun = [pool.submit(_make_group, sent, group, folder, tell) for group in missing.values()]
+        begun = [
+            pool.submit(_make_group, sent, group, folder, progress) for group in missing.values()
+        ]
         for one in as_completed(begun):
             one.result()
             maker.check()
@@ -130,17 +134,17 @@ def make_recipes(
 
 
 def _make_group(
-    maker: Maker, recipes: Sequence[Recipe], folder: Path, tell: Callable[[str], None]
+    maker: Maker, recipes: Sequence[Recipe], folder: Path, progress: Callable[[str], None]
 ) -> None:
     for recipe in recipes:
         path = _place(recipe, folder, maker)
-        tell(f"{path.name}: converting")
-        replace(maker, log=partial(_named, tell, label_of(recipe))).save(recipe, path)
+        progress(f"{path.name}: converting")
+        replace(maker, log=partial(_named, progress, label_of(recipe))).save(recipe, path)
 
 
-def _named(tell: Callable[[str], None], label: str, text: str) -> None:
-    """Several at once would not be told apart."""
-    tell(f"{label}: {text}")
+def _named(progress: Callable[[str], None], label: str, text: str) -> None:
+    """Several at once could not be distinguished."""
+    progress(f"{label}: {text}")
 
 
 def _place(recipe: Recipe, folder: Path, maker: Maker) -> Path:
@@ -160,7 +164,7 @@ def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Cand
     record = opened.record
     function = _function(opened, weights, size)
     paths = [program.path for program in opened.programs]
-    bytes_ = sum(map(stored_bytes, paths))
+    bytes_ = sum(map(weight_bytes, paths))
     variant = Variant(
         label=label,
         words=describe(record.recipe),
@@ -170,10 +174,13 @@ def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Cand
         fraction=bytes_ / (2 * sum(t.numel() for t in weights.tensors.values())),
         evidence=_evidence(opened, function),
     )
-    run, to_artifact = opened.runner(function, "reference"), passage(record.recipe, weights)
+    run, to_artifact = (
+        opened.runner(function, "reference"),
+        latent_transform(record.recipe, weights),
+    )
 
     def decode(latent: np.ndarray) -> np.ndarray:
-        return run(to_artifact.outwards(latent))
+        return run(to_artifact.from_decoder(latent))
 
     return Candidate(label, record.recipe, _digest(paths), decode, variant)
 
@@ -200,13 +207,6 @@ def _function(opened: Artifact, weights: Weights, size: Size) -> str:
     raise UsageError(f"{name} decodes {sizes}, not {size}: pass --size, or another artifact")
 
 
-def stored_bytes(path: Path) -> int:
-    """Bytes of an artifact's weight files; of the whole file for an ``.mlmodel``."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(f.stat().st_size for f in path.rglob("weights/*") if f.is_file())
-
-
 def _digest(paths: Sequence[Path]) -> str:
     """sha256 over what decides an artifact's output: programs and weights, no manifests."""
     digest = hashlib.sha256()
@@ -216,11 +216,8 @@ def _digest(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _payload(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    yield from sorted(f for f in path.rglob("*") if f.is_file() and f.name != "Manifest.json")
+def _payload(path: Path) -> list[Path]:
+    return [f for f in files_of(path) if f.name != "Manifest.json"]
 
 
 def describe(recipe: Recipe) -> str:

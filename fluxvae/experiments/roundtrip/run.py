@@ -28,12 +28,12 @@ from fluxvae.data.images import Pixels, unique_names
 from fluxvae.data.photos import as_planes
 from fluxvae.errors import ImageError, ReportError
 from fluxvae.experiments.roundtrip.candidates import Candidate, with_fractions
-from fluxvae.experiments.roundtrip.cells import Cell, cell_path, kept_cell
+from fluxvae.experiments.roundtrip.cells import Cell, cell_path
 from fluxvae.experiments.roundtrip.measure import Run, Task, run_here, write_picture
 from fluxvae.experiments.roundtrip.sources import Input, Source
 from fluxvae.files import data_sha256
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.source import Weights
+from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Size
 from fluxvae.records.ablation import Part
 from fluxvae.records.roundtrip import (
@@ -47,7 +47,8 @@ from fluxvae.records.roundtrip import (
     Skipped,
     Variant,
 )
-from fluxvae.validation.image_metrics import Meter
+from fluxvae.schema import load_kept
+from fluxvae.validation.metrics import Meter
 
 GAIN = 16.0  # of difference pictures: fp16's error shows as a level or two, four bits' as grey
 CROP = 128  # side of the square shown at 1:1
@@ -101,14 +102,14 @@ def run_roundtrip(
     job: Job,
     source: Source,
     *,
-    tell: Tell = lambda *_: None,
+    progress: Tell = lambda *_: None,
     check: Callable[[], None] = lambda: None,
     run: Run = run_here,
 ) -> Roundtrip:
     """Send every input through every candidate. Pictures and cells go below ``job.out``.
 
-    ``tell`` hears of every picture and candidate; ``check`` runs between them and may raise.
-    ``run`` measures, here or elsewhere (``roundtrip_measure.run_in``) while the next is decoded.
+    ``progress`` is called for every picture and candidate; ``check`` runs between them and may
+    raise. ``run`` measures, here or elsewhere (``measure.run_in``) while the next is decoded.
     Raises ReportError when no input can be used, OutputError when nothing can be written.
     """
     names = unique_names([Path(one.name).stem for one in source.inputs])
@@ -117,9 +118,9 @@ def run_roundtrip(
     results: list[Result] = []
     skipped = list(source.skipped)
     parts: dict[str, dict[str, Figures]] = {}
-    walks: list[_Walk] = []
+    walks: list[_ImageRun] = []
 
-    def finish(walk: _Walk) -> None:
+    def finish(walk: _ImageRun) -> None:
         results.extend(walk.results())
         parts[walk.one.name] = walk.parts()
         pictures.append(walk.picture())
@@ -129,7 +130,7 @@ def run_roundtrip(
 
         def step(number: int, text: str, done: int = done, name: str = one.name) -> None:
             check()
-            tell(done + number, steps * len(source.inputs), f"{name}: {text}")
+            progress(done + number, steps * len(source.inputs), f"{name}: {text}")
 
         try:
             image = one.read(job.size)
@@ -137,14 +138,14 @@ def run_roundtrip(
             skipped.append(Skipped(one.name, _without_path(error, one.name)))
             step(steps, f"skipped, {skipped[-1].reason}")
             continue
-        walks.append(_Walk(job, one, name, image))
+        walks.append(_ImageRun(job, one, name, image))
         walks[-1].begin(run, step)
         if len(walks) > 1:  # so that there is always something to measure
             finish(walks.pop(0))
     for walk in walks:
         finish(walk)
     total = steps * len(source.inputs)
-    tell(total, total, "done")
+    progress(total, total, "done")
     if not pictures:
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
         raise ReportError(
@@ -154,12 +155,12 @@ def run_roundtrip(
 
 
 def _without_path(error: ImageError, name: str) -> str:
-    """The reason alone: a record says nothing about places on this machine."""
+    """The reason alone: a record says nothing about paths of this machine."""
     words = str(error)
     return words.split(f"{name} ", 1)[1] if f"{name} " in words else words
 
 
-class _Walk:
+class _ImageRun:
     """One picture through everything; the latent and its decode are made when first needed."""
 
     def __init__(self, job: Job, one: Input, name: str, image: Pixels) -> None:
@@ -229,13 +230,13 @@ class _Walk:
         key = data_sha256(
             {**self.job.setting, "picture": self.digest, "candidate": digest, "files": files}
         )
-        place = cell_path(self.job.out, self.name, unique_names([label])[0])
-        kept = kept_cell(place, key)
+        path = cell_path(self.job.out, self.name, unique_names([label])[0])
+        kept = load_kept(Cell, path, key)
         if kept is not None and all((self.job.out / file).is_file() for file in files):
             return lambda: kept
         task = Task(
             key=key,
-            cell=place,
+            cell=path,
             files=tuple(self.job.out / file for file in files),
             image=self._decoded(candidate),
             reference=None if candidate is None else self.reference,

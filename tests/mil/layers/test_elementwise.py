@@ -9,7 +9,7 @@ import torch
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.package import read_package
-from tests.mil.networks import LayerCase, check_case, normal, positive, save_network
+from tests.mil.networks import LayerCase, check_case, layer, normal, positive, save_network
 
 A, B, C = normal(2, 3, 4, 5, seed=1), normal(2, 3, 4, 5, seed=2), normal(2, 3, 4, 5, seed=3)
 ROW = normal(1, 3, 1, 1, seed=4)
@@ -38,12 +38,7 @@ def unary(mode: str, x: np.ndarray, expected: np.ndarray, **params: float) -> La
 
 def one(method: str, x: np.ndarray, expected: np.ndarray, **params: Any) -> LayerCase:
     name = "-".join([method, *(f"{k}={v}" for k, v in params.items() if np.isscalar(v))])
-    return LayerCase(
-        name,
-        lambda b: getattr(b, method)("layer", input_name="x", output_name="y0", **params),
-        {"x": x},
-        (expected,),
-    )
+    return layer(name, method, x, expected, **params)
 
 
 def several(

@@ -3,6 +3,7 @@
 Oracle: torch in float64 on the same weights, or the arrays that the format's text gives.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
+from tests.mil import networks
 from tests.mil.networks import TOLERANCE, LayerCase, check_case, normal, run, save_network
 
 X = normal(4, 6, 5, seed=1)
@@ -28,14 +30,7 @@ FC = normal(7, 120, seed=4)
 FIVE = (1, 1, -1, 1, 1)
 
 
-def layer(name: str, method: str, x: np.ndarray, expected: np.ndarray, **params: Any) -> LayerCase:
-    return LayerCase(
-        name,
-        lambda b: getattr(b, method)("layer", input_name="x", output_name="y0", **params),
-        {"x": x},
-        (expected,),
-        rank_5=True,
-    )
+layer = partial(networks.layer, rank_5=True)
 
 
 def five(values: torch.Tensor | np.ndarray) -> np.ndarray:

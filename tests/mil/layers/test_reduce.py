@@ -10,21 +10,12 @@ import torch.nn.functional as F
 
 from fluxvae.errors import UnsupportedOpError
 from fluxvae.mil.package import read_package
-from tests.mil.networks import LayerCase, check_case, normal, positive, save_network
+from tests.mil.networks import LayerCase, check_case, layer, normal, positive, save_network
 
 X = normal(2, 3, 4, 5, seed=1)
 P = positive(2, 3, 4, 5, seed=2)
 GAMMA, BETA, MEAN = positive(3, seed=3), normal(3, seed=4), normal(3, seed=5)
 VARIANCE = positive(3, seed=6)
-
-
-def layer(name: str, method: str, x: np.ndarray, expected: np.ndarray, **params: Any) -> LayerCase:
-    return LayerCase(
-        name,
-        lambda b: getattr(b, method)("layer", input_name="x", output_name="y0", **params),
-        {"x": x},
-        (np.asarray(expected),),
-    )
 
 
 def reduction(mode: str, x: np.ndarray, expected: np.ndarray) -> LayerCase:

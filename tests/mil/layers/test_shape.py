@@ -8,22 +8,10 @@ import pytest
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
 from fluxvae.mil.package import read_package
-from tests.mil.networks import LayerCase, check_case, normal, save_network
+from tests.mil.networks import LayerCase, check_case, layer, normal, save_network
 
 X = normal(2, 6, 4, 5, seed=1)
 Y = normal(2, 6, 4, 5, seed=2)
-
-
-def layer(name: str, method: str, x: np.ndarray, *expected: np.ndarray, **params: Any) -> LayerCase:
-    outputs: dict[str, Any] = {"output_name": "y0"}
-    if len(expected) > 1:
-        outputs = {"output_names": [f"y{i}" for i in range(len(expected))]}
-    return LayerCase(
-        name,
-        lambda b: getattr(b, method)("layer", input_name="x", **outputs, **params),
-        {"x": x},
-        expected,
-    )
 
 
 def pair(

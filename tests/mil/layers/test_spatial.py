@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.package import read_package
-from tests.mil.networks import LayerCase, check_case, normal, save_network
+from tests.mil.networks import LayerCase, check_case, layer, normal, save_network
 
 X = normal(2, 4, 7, 6, seed=1)
 TX = torch.from_numpy(X)
@@ -43,15 +43,6 @@ def convolution(
         {"x": X},
         (expected.numpy(),),
     )  # fmt: skip
-
-
-def layer(name: str, method: str, x: np.ndarray, expected: np.ndarray, **params: Any) -> LayerCase:
-    return LayerCase(
-        name,
-        lambda b: getattr(b, method)("layer", input_name="x", output_name="y0", **params),
-        {"x": x},
-        (expected,),
-    )
 
 
 W = normal(6, 4, 3, 3, seed=3)
