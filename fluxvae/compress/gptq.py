@@ -263,14 +263,16 @@ def gptq(
     codes = np.empty(weight.shape, np.intp)
     rows = np.arange(len(weight))
     middle = _middles(codebook)
+    moves = np.empty_like(rest)  # a fresh array for each column costs as much as the product
     for position, column in enumerate(order):
         block = codebook.block[column]
         chosen = _nearest(rest[:, position], middle[:, block])
         codes[:, column] = chosen
         miss = rest[:, position] - codebook.values[rows, block, chosen]
-        rest[:, position + 1 :] -= np.outer(
-            miss / factor[position, position], factor[position, position + 1 :]
-        )
+        later = np.s_[:, position + 1 :]
+        scaled = miss / factor[position, position]
+        np.multiply.outer(scaled, factor[position, position + 1 :], out=moves[later])
+        rest[later] -= moves[later]
     return codes
 
 
@@ -288,19 +290,27 @@ def coordinate_descent(
     size = np.maximum(np.diag(gram), 1e-30)
     rows = np.arange(len(weight))
     middle = _middles(codebook)
+    # A code stays while what is wanted lies between these, as most do: (K, O), a row at each step.
+    ends = np.pad(middle, ((0, 0), (0, 0), (1, 1)), constant_values=(-np.inf, np.inf))
+    spread = rows[:, None], codebook.block[None]
+    above, below = (ends[(*spread, codes + side)].T.copy() for side in (0, 1))
     order = columns_by_size(gram)
     for _ in range(passes):
         changes = 0
         for column in order:
-            block = codebook.block[column]
             wanted = chosen[:, column] + pull[:, column] / size[column]
-            new = _nearest(wanted, middle[:, block])
-            changed = int((new != codes[:, column]).sum())
-            if changed:
-                values = codebook.values[rows, block, new]
-                pull -= np.outer(values - chosen[:, column], gram[column])
-                codes[:, column], chosen[:, column] = new, values
-                changes += changed
+            moved = np.flatnonzero((wanted <= above[column]) | (wanted > below[column]))
+            if not len(moved):
+                continue
+            block = codebook.block[column]
+            new = _nearest(wanted[moved], middle[moved, block])
+            values = codebook.values[moved, block, new]
+            pull[moved] -= np.multiply.outer(values - chosen[moved, column], gram[column])
+            codes[moved, column], chosen[moved, column] = new, values
+            above[column, moved], below[column, moved] = (
+                ends[moved, block, new + side] for side in (0, 1)
+            )
+            changes += len(moved)
         if changes * 10_000 < codes.size:
             break
     return codes

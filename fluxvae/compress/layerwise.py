@@ -233,9 +233,12 @@ def _patches(x: Tensor, kernel: tuple[int, ...], where: Tensor, width: int) -> T
     """Unfolded input (I * kh * kw, positions) of a same-padded convolution, at flat positions."""
     kh, kw = kernel
     padded = F.pad(x[0], (kw // 2, kw // 2, kh // 2, kh // 2))
-    rows, columns = where // width, where % width
-    taps = [padded[:, rows + dy, columns + dx] for dy in range(kh) for dx in range(kw)]
-    return torch.stack(taps, 1).flatten(0, 1)
+    stride = padded.shape[2]
+    first = where // width * stride + where % width  # of each window, in the padded map
+    taps = torch.tensor([dy * stride + dx for dy in range(kh) for dx in range(kw)])
+    places = (taps[:, None] + first).flatten()
+    # One index over the flat map takes a third of the time of pairs of rows and columns.
+    return padded.flatten(1).index_select(1, places).reshape(-1, len(where))
 
 
 def _problem(site: Site, conv: nn.Conv2d, moments: _Moments, damping: float) -> Problem:

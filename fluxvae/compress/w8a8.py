@@ -248,15 +248,15 @@ def least_error(noise: SiteNoise, kind: str, *, margin: float = 1.0) -> Activati
 
 
 def _shown(values: Tensor, gains: Tensor, activation: Activation, margin: float) -> float:
-    inside = rounded(values, activation)
+    inside = rounded(values, activation)  # and in place from here on: it is what costs
     if margin == 1:
-        return float((inside - values).square().mean(0) @ gains)
-    ends = rounded(torch.tensor([-1e30, 1e30]), activation)
-    step = activation.scale
-    wide = values * margin
-    beyond = (wide - wide.clamp(float(ends[0]) - step / 2, float(ends[1]) + step / 2)).square()
-    held = values.clamp(float(ends[0]), float(ends[1]))
-    return float(((inside - held).square() + beyond).mean(0) @ gains)
+        return float(inside.sub_(values).square_().mean(0) @ gains)
+    low, high = rounded(torch.tensor([-1e30, 1e30]), activation).tolist()
+    half = activation.scale / 2
+    beyond = values * margin
+    beyond.sub_(beyond.clamp(low - half, high + half)).square_()
+    inside.sub_(values.clamp(low, high)).square_()
+    return float(inside.add_(beyond).mean(0) @ gains)
 
 
 def _step(value: float) -> float:

@@ -7,12 +7,14 @@ import io
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from fluxvae.errors import ConvertError
@@ -61,7 +63,8 @@ def coremltools(verbose: bool) -> Iterator[Any]:
     draws four progress bars and warns of renamed outputs.
     """
     if verbose:
-        import coremltools as ct
+        with _without_unused():
+            import coremltools as ct
 
         yield ct
         return
@@ -75,12 +78,33 @@ def coremltools(verbose: bool) -> Iterator[Any]:
     ):
         warnings.simplefilter("ignore")
         try:
-            with no_garbage_collection():
+            with no_garbage_collection(), _without_unused():
                 import coremltools as ct
 
             yield ct
         finally:
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _without_unused() -> Iterator[None]:
+    """For importing coremltools 9.0, which imports scikit-learn (to find that it is too new) and
+    its own ``optimize.torch`` (for training): we use neither, and they are 2 of its 3 seconds.
+
+    Afterwards both can be imported as ever. To be removed when coremltools imports them lazily.
+    """
+    stubs = {"sklearn": None, "coremltools.optimize.torch": ModuleType("torch")}
+    hidden = {name: stub for name, stub in stubs.items() if name not in sys.modules}
+    if "coremltools" in sys.modules:
+        hidden = {}
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # None: as if it were not installed
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+        if hidden:
+            vars(sys.modules.get("coremltools.optimize", ModuleType(""))).pop("torch", None)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from fluxvae.schema import save
 from fluxvae.validation.metrics import Meter, flip_and_map, shown
 
 DIGITS = 7  # of a figure in the record: what a float32 metric carries
+PNG = 3  # compression level: a third of the time of the default for a twentieth more bytes
 
 Run = Callable[["Task"], Callable[[], Cell]]  # begins a task; call what it gives to wait for it
 
@@ -92,7 +93,7 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
     picture = Image.fromarray(pixels)
-    write_file(path, lambda draft: picture.save(draft, format="PNG"), overwrite=True)
+    write_file(path, lambda draft: picture.save(draft, "PNG", compress_level=PNG), overwrite=True)
 
 
 def _rounded(figures: Figures) -> Figures:
