@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.cli.cache import compressions
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     OUT,
@@ -158,7 +159,8 @@ def _compare(
         for note in allowed.notes:
             say(f"note: {note}")
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
-    maker = Maker(weights, allowed, checkpoint, overwrite, verbose, ctrl_c.check, say)
+    maker = Maker(weights, allowed, checkpoint, overwrite, verbose, ctrl_c.check, say,
+                  compressions())  # fmt: skip
     return compare_variants(
         weights,
         recipes,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.cli.cache import compressions
 from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
@@ -249,7 +250,7 @@ def _maker(
         allowed = load_calibration(calibration, weights.variant, encoder, contract=weights.contract)
         for note in allowed.notes:
             say(f"note: {note}")
-    return Maker(weights, allowed, None, overwrite, verbose, ctrl_c.check, say)
+    return Maker(weights, allowed, None, overwrite, verbose, ctrl_c.check, say, compressions())
 
 
 def _job(

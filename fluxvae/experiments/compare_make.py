@@ -9,9 +9,9 @@ from fluxvae.artifact.save import Record, save_artifact
 from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.store import Store
 from fluxvae.data.calibration import Calibration
 from fluxvae.files import file_sha256
-from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 
@@ -22,7 +22,8 @@ class Maker:
 
     ``checkpoint`` serves the recipes whose method is ``trained``, ``calibration`` those that look
     at latents. ``check`` runs before an artifact gets its name, ``log`` hears of progress. What was
-    compressed once is kept in ``solved``, for other recipes with the same weights inside.
+    compressed once is kept in ``solved``, for other recipes with the same weights inside, and in
+    ``store``.
     """
 
     weights: Weights
@@ -32,6 +33,7 @@ class Maker:
     verbose: bool
     check: Callable[[], None]
     log: Callable[[str], None]
+    store: Store | None = None
     solved: dict[tuple[object, ...], CompressedDecoder] = field(default_factory=dict)
 
     def save(self, recipe: Recipe, path: Path) -> Path:
@@ -67,7 +69,9 @@ class Maker:
                 found = load_checkpoint(self.checkpoint, self.weights, compression)
             else:
                 seen = self.calibration if compression.needs_calibration else None
-                found = compress(build_decoder(self.weights), recipe, seen, log=self.log)
+                found = compress(
+                    self.weights, recipe, seen, store=self.store, log=self.log
+                ).compressed
             self.solved[key] = replace(found, notes={**found.notes, **self._source(recipe)})
         return self.solved[key]
 

@@ -19,7 +19,6 @@ from fluxvae.device.compile import NOT_SHOWN, compile_model, compiled_path
 from fluxvae.device.harness import Harness, run_harness
 from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
-from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.records.harness import UNITS, HarnessReport, Units
@@ -76,7 +75,7 @@ def convert_step(place: Place, task: Task) -> dict[str, Any]:
     """
     weights, recipe, compressed = place.weights, place.recipe, None
     if recipe.compression is not None:
-        compressed = compress(build_decoder(weights), recipe, None)
+        compressed = compress(weights, recipe, None).compressed
     path = save_artifact(weights, recipe, place.package, compressed=compressed, overwrite=True)
     files = (f for f in path.rglob("*") if f.is_file())
     return {"bytes": sum(f.stat().st_size for f in files)}

@@ -60,7 +60,7 @@ def solve(job: Job, out: Path) -> None:
     if compression.needs_calibration:
         seen = calibration_of("photos", list(latents(job, calibration=True).values()))
     began = time.monotonic()
-    found = compress(build_decoder(weights), recipe, seen, log=print)
+    found = compress(weights, recipe, seen, log=print).compressed
     took = time.monotonic() - began
     if seen is not None:
         source = {"calibration": {"name": seen.name, "digest": seen.digest}}
