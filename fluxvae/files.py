@@ -341,6 +341,16 @@ def _number(error: OSError) -> int | None:
     return int(found[1]) if found else None
 
 
+def files_of(path: Path) -> list[Path]:
+    """Every file below a folder, in the order of their paths; a file alone is the one."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder. Raises OSError."""
+    return sum(file.stat().st_size for file in files_of(path))
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of the file's bytes. Raises OSError."""
     with path.open("rb") as file:

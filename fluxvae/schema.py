@@ -1,8 +1,8 @@
 """Records: frozen dataclasses to JSON and back, strictly: every key known, every type as annotated.
 
 A dataclass that is a file of its own derives from ``Record``; ``save`` writes it and ``load`` reads
-it. Understood are dataclasses, ``X | None``, ``tuple[X, ...]``, ``dict[str, X]``, ``Literal``, and
-str, bool, int, float (a whole number will do for a float).
+it. Understood are dataclasses, ``X | None``, ``tuple[X, ...]``, ``tuple[X, X]``, ``dict[str, X]``,
+``Literal``, and str, bool, int, float (a whole number will do for a float).
 """
 
 import dataclasses
@@ -61,6 +61,15 @@ def load(kind: type[R], path: Path) -> R:
         raise header.error(
             f"{path} is not {header.what}, or a damaged one ({error}): {header.advice}"
         ) from error
+
+
+def load_kept(kind: type[R], path: Path, key: str) -> R | None:
+    """The record in a file if its ``key`` is this one; None when absent, damaged or another."""
+    try:
+        record = load(kind, path)
+    except kind.header.error:
+        return None
+    return record if vars(record)["key"] == key else None
 
 
 def save(record: Record, path: Path, *, overwrite: bool = True) -> Path:
@@ -134,6 +143,8 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(data, list):
             raise _wrong(where, "a list", data)
+        if Ellipsis not in arguments and len(data) != len(arguments):
+            raise _wrong(where, f"a list of {len(arguments)}", data)
         return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     if origin is dict:
         if not isinstance(data, dict):

@@ -31,7 +31,7 @@ def measure(
     if recipe.compression is not None:
         compressed = compress(build_decoder(weights), recipe, calibration)
     with tempfile.TemporaryDirectory() as folder:
-        path = save_artifact(
+        (path,) = save_artifact(
             weights, recipe, Path(folder) / "model.mlpackage", compressed=compressed
         )
         return validate(path, weights, encoder=encoder, backend="reference")

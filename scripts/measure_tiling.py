@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from fluxvae.artifact.open import open_artifact
-from fluxvae.artifact.save_parts import save_any
+from fluxvae.artifact.save import save_artifact
 from fluxvae.artifact.tiles import Grid, grid, pooled, samples
 from fluxvae.convert.rewrite.split import Frozen, Measuring, front_and_up
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
@@ -65,7 +65,7 @@ def tiny(variant: str, folder: Path | None, sizes: tuple[Size, ...], tile: int, 
     with tempfile.TemporaryDirectory() as place:
 
         def saved(recipe: Recipe) -> Path:
-            return save_any(weights, recipe, Path(place) / artifact_name(recipe, kind))[0]
+            return save_artifact(weights, recipe, Path(place) / artifact_name(recipe, kind))[0]
 
         tiles = open_artifact(saved(tiled_recipe(variant, tile, sizes)))
         for size in sizes:

@@ -9,7 +9,6 @@ from torch import nn
 
 from fluxvae.artifact.backends import make_runner
 from fluxvae.artifact.save import save_artifact
-from fluxvae.artifact.save_parts import save_any
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder, build_encoder
@@ -44,14 +43,14 @@ def convert(weights: Weights, made: Recipe, folder: Path) -> Path:
 
 def save(weights: Weights, made: Recipe, folder: Path) -> Path:
     """The whole artifact of a recipe, as ``fluxvae convert`` leaves it."""
-    install()
-    return save_artifact(weights, made, folder / artifact_name(made, weights.source.kind))
+    (path,) = save_parts(weights, made, folder)
+    return path
 
 
 def save_parts(weights: Weights, made: Recipe, folder: Path) -> tuple[Path, ...]:
     """``save`` for recipes of several programs: every package."""
     install()
-    return save_any(weights, made, folder / artifact_name(made, weights.source.kind))
+    return save_artifact(weights, made, folder / artifact_name(made, weights.source.kind))
 
 
 @dataclass

@@ -1,13 +1,12 @@
 """The conversion cache: what was converted before is copied, in this run of the tests or another.
 
-``install`` puts ``write_model``, ``write_halves`` and ``write_tiled`` behind it wherever fluxvae
-uses them; a test module that imports one of them itself has the converter's own. What is done to a
-model afterwards (metadata, reading it again, checks, compression) is done each time.
+``install`` puts ``write_packages`` behind it wherever fluxvae uses it; a test module that imports
+it itself, or ``write_model``, has the converter's own. What is done to a model afterwards
+(metadata, reading it again, checks, compression) is done each time.
 
-The key is everything that a conversion depends on: the function, recipe, channels, the network's
-modules with their source files, every weight, the source of what ``fluxvae.convert.program``
-imports, and the versions of the packages. While a test replaces a function of these, nothing is
-read or kept.
+The key is everything that a conversion depends on: the plan, the network's modules with their
+source files, every weight, the source of what ``fluxvae.convert.program`` imports, and the versions
+of the packages. While a test replaces a function of these, nothing is read or kept.
 """
 
 import ast
@@ -30,10 +29,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fluxvae.convert.parts import write_halves as write_halves_now
-from fluxvae.convert.parts import write_tiled as write_tiled_now
-from fluxvae.convert.program import write_model as write_model_now
+from fluxvae.convert.program import write_packages as write_packages_now
 from fluxvae.recipes import Recipe
+from fluxvae.recipes.functions import artifact_paths
+from fluxvae.recipes.plan import Plan, plan_of
 from tests.conversion_folder import FOLDER
 
 Write = Callable[..., None]
@@ -43,39 +42,40 @@ def behind_cache(write: Write) -> Write:
     """``write``, copying what an earlier call with the same arguments has written."""
 
     @wraps(write)
-    def write_or_copy(
-        decoder: nn.Module, recipe: Recipe, channels: int, path: Any, **options: Any
-    ) -> None:
-        paths = path if isinstance(path, tuple) else (path,)
+    def write_or_copy(decoder: nn.Module, plan: Plan, path: Path, **options: Any) -> None:
         key = None
         if FOLDER in os.environ and not options.get("verbose") and not _code_is_replaced():
-            key = _key(write, decoder, recipe, channels, options.get("keep"))
+            key = _key(decoder, plan, options.get("keep"))
         if key is None:
-            write(decoder, recipe, channels, path, **options)
+            write(decoder, plan, path, **options)
             return
         entry = Path(os.environ[FOLDER]) / key
-        names = [f"{i}{path.suffix}" for i, path in enumerate(paths)]
+        kept = artifact_paths(entry / f"made{path.suffix}", plan.recipe.chunks)
         entry.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{entry}.lock"):
             if not entry.is_dir():
                 with tempfile.TemporaryDirectory(dir=entry.parent) as folder:
-                    drafts = tuple(Path(folder, "made", name) for name in names)
-                    drafts[0].parent.mkdir()
-                    to = drafts if isinstance(path, tuple) else drafts[0]
-                    write(decoder, recipe, channels, to, **options)
-                    drafts[0].parent.rename(entry)
+                    draft = Path(folder, "entry", f"made{path.suffix}")
+                    draft.parent.mkdir()
+                    write(decoder, plan, draft, **options)
+                    draft.parent.rename(entry)
             os.utime(entry)
-            for name, target in zip(names, paths, strict=True):
-                copy = shutil.copytree if (entry / name).is_dir() else shutil.copyfile
-                copy(entry / name, target)
+            for made, target in zip(kept, artifact_paths(path, len(kept)), strict=True):
+                copy = shutil.copytree if made.is_dir() else shutil.copyfile
+                copy(made, target)
 
     return write_or_copy
 
 
-write_model = behind_cache(write_model_now)
-write_halves = behind_cache(write_halves_now)
-write_tiled = behind_cache(write_tiled_now)
-BEHIND = {write.__name__: write for write in (write_model, write_halves, write_tiled)}
+write_packages = behind_cache(write_packages_now)
+BEHIND = {"write_packages": write_packages}
+
+
+def write_model(
+    decoder: nn.Module, recipe: Recipe, channels: int, path: Path, **options: Any
+) -> None:
+    """As ``fluxvae.convert.program.write_model``, by way of the cache."""
+    write_packages(decoder, plan_of(recipe, channels=channels), path, **options)
 
 
 @cache
@@ -88,22 +88,17 @@ def install() -> None:
     _code()
 
 
-def _key(
-    write: Write,
-    decoder: nn.Module,
-    recipe: Recipe,
-    channels: int,
-    keep: Mapping[Any, frozenset[str]] | None,
-) -> str | None:
+def _key(decoder: nn.Module, plan: Plan, keep: Mapping[Any, frozenset[str]] | None) -> str | None:
     """None for a network that cannot be described."""
     # Forms of compression are written in afterwards; of conversion they change only the target,
     # and for image outputs the passes.
-    target = None if recipe.format == "neuralnetwork" else recipe.deployment_target
-    plain = replace(recipe, compression=None, target=target)
+    recipe = plan.recipe
+    plain = replace(recipe, compression=None, target=plan.target)
     passes = recipe.compression is not None and recipe.output == "image"
+    own = replace(plan.own, space="", wants="")  # words for people
     kept = {size: sorted(names) for size, names in (keep or {}).items()}
     digest = hashlib.sha256(_code().encode())
-    digest.update(f"{write.__name__} {plain!r} {passes} {channels} {kept}\n{decoder!r}".encode())
+    digest.update(f"{plain!r} {passes} {own} {kept}\n{decoder!r}".encode())
     for part in _description(decoder):
         if part is None:
             return None
@@ -161,9 +156,9 @@ def _digest(file: Path) -> str:
 
 @cache
 def _imported() -> dict[str, Path]:
-    """Modules of ``fluxvae`` that the converter imports, directly or not, and their files."""
+    """Modules of ``fluxvae`` that make networks or convert them, with all imports; their files."""
     found: dict[str, Path] = {}
-    wanted = [write.__module__ for write in BEHIND.values()]
+    wanted = ["fluxvae.networks.build", *(write.__module__ for write in BEHIND.values())]
     while wanted:
         name = wanted.pop()
         if name in found or name.partition(".")[0] != "fluxvae" or not (file := _file(name)):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fluxvae.artifact.save import read_record
+from fluxvae.artifact.record import read_record
 from fluxvae.experiments.folder import write_digest
 from fluxvae.experiments.inputs import sha256_of
 from fluxvae.experiments.plan import folder_name

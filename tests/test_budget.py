@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from fluxvae.artifact.open import require_record
-from fluxvae.artifact.save import Record, make_record
+from fluxvae.artifact.record import Record, make_record
 from fluxvae.mil.package import read_package
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Compression, Recipe
-from fluxvae.validation.budget import Budget, error_budget, stages_of
+from fluxvae.validation.stages import Budget, error_budget, stages_of
 from fluxvae.validation.validate import validate
 from tests.artifacts import SMALL, TWO, normal_latent, recipe
 from tests.compress.simple import save_simple

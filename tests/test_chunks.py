@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from fluxvae.artifact.open import open_artifact
-from fluxvae.artifact.save import read_record
-from fluxvae.artifact.save_parts import save_any
+from fluxvae.artifact.record import read_record
+from fluxvae.artifact.save import save_artifact
 from fluxvae.device.bench_python import Request, measure
 from fluxvae.device.compile import compile_model
 from fluxvae.errors import ArtifactError, CompressionError, OutputError
@@ -27,9 +27,10 @@ from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT
 from fluxvae.validation.validate import validate
-from tests import conversion_cache, tiles
+from tests import tiles
 from tests.artifacts import normal_latent, save, save_parts
 from tests.cli.run import run
+from tests.conversion_cache import write_packages
 from tests.kl_hot import hot_weights, short_stages, small_weights
 from tests.packages import WEIGHTS, copy_of, edited, tree
 from tests.tiles import tiled
@@ -141,7 +142,7 @@ def test_rescaling_reaches_both_halves_and_is_reported(tmp_path: Path) -> None:
     said: list[str] = []
     with short_stages():
         weights = hot_weights("flux1", noise / FLUX1_SCALE + FLUX1_SHIFT, 1e5)
-        paths = save_any(weights, made, tmp_path / "x.mlpackage", report=said.append)
+        paths = save_artifact(weights, made, tmp_path / "x.mlpackage", report=said.append)
         report = validate(paths[1], weights, encoder=None, backend="reference")
     assert said[-1].startswith("rescaled ")
     case = report.cases[0]
@@ -163,14 +164,12 @@ def test_weight_that_is_not_the_decoder_s_is_caught_by_name(
     last = spoilt[-1]
     assert isinstance(last, nn.Conv2d)
     last.weight = nn.Parameter(last.weight + 1, requires_grad=False)
-    name = "write_halves" if made.tile is None else "write_tiled"
-    convert = getattr(conversion_cache, name)
     monkeypatch.setattr(
-        f"fluxvae.artifact.save_parts.{name}",
-        lambda _, *rest, **options: convert(spoilt, *rest, **options),
+        "fluxvae.artifact.save.write_packages",
+        lambda _, *rest, **options: write_packages(spoilt, *rest, **options),
     )
     with pytest.raises(CompressionError, match=r"no layer with the weight of"):
-        save_any(weights, made, tmp_path / "x.mlpackage")
+        save_artifact(weights, made, tmp_path / "x.mlpackage")
     assert tree(tmp_path) == {}
 
 
@@ -208,7 +207,7 @@ def test_halves_get_their_names_together_or_not_at_all(
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(OutputError, match="no space left"):
-        save_any(
+        save_artifact(
             load_weights("flux2", "demo"), TINY, tmp_path / paths[0].name.replace("_part1of2", ""),
             overwrite=True,
         )  # fmt: skip

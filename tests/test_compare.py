@@ -18,12 +18,12 @@ from fluxvae.experiments.compare import (
     folder_views,
     parse_recipes,
     photo_views,
-    similarity,
 )
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
+from fluxvae.validation.metrics import similarity
 from tests.artifacts import Reference, recipe
 from tests.compress.simple import save_simple
 
@@ -50,7 +50,7 @@ def views(weights: Weights, encoder: Weights) -> tuple[View, ...]:
 def saver(weights: Weights, views: tuple[View, ...]) -> Callable[[Recipe, Path], object]:
     def save(made: Recipe, path: Path) -> object:
         if made.compression is None:
-            return save_artifact(weights, made, path)
+            return save_artifact(weights, made, path)[0]
         return save_simple(weights, made, path, views[0].latent)
 
     return save

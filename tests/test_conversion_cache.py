@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from fluxvae.convert.coremltools import pass_pipeline
 from fluxvae.convert.fp16_cast import add_fp16_cast
-from fluxvae.convert.passes import pass_pipeline
 from fluxvae.convert.rewrite.attention import with_attention
 from fluxvae.networks.kl import KLDecoder
 from fluxvae.recipes import Recipe
+from fluxvae.recipes.plan import Plan, plan_of
 from tests import conversion_cache, conversion_folder
 from tests.artifacts import recipe
 from tests.conversion_cache import behind_cache
@@ -36,10 +37,9 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     written: list[Path] = []
     asked: list[Path] = []
 
-    def write(decoder: nn.Module, made: Recipe, channels: int, path: Any, **_: Any) -> None:
-        for one in path if isinstance(path, tuple) else (path,):
-            one.mkdir()
-            (one / "model").write_text(f"conversion {len(written)} as {one.suffix}")
+    def write(decoder: nn.Module, plan: Plan, path: Path, **_: Any) -> None:
+        path.mkdir()
+        (path / "model").write_text(f"conversion {len(written)} as {path.suffix}")
         written.append(path)
 
     cached = behind_cache(write)
@@ -49,7 +49,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     ) -> str:
         path = tmp_path / f"{len(asked)}.mlpackage"
         asked.append(path)
-        cached(decoder, made or recipe("flux2"), channels, path, **options)
+        cached(decoder, plan_of(made or recipe("flux2"), channels=channels), path, **options)
         return (path / "model").read_text().split()[1]
 
     return convert_it
@@ -129,7 +129,7 @@ def test_the_key_has_the_source_of_all_that_converts() -> None:
 def test_fluxvae_converts_by_way_of_the_cache() -> None:
     import fluxvae.artifact.save
 
-    assert fluxvae.artifact.save.write_model is conversion_cache.write_model
+    assert fluxvae.artifact.save.write_packages is conversion_cache.write_packages
 
 
 def test_what_was_not_used_for_longest_is_removed(

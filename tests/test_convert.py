@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fluxvae.artifact.backends import make_runner
-from fluxvae.artifact.save import make_record, read_record
+from fluxvae.artifact.record import make_record, read_record
 from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
 from fluxvae.errors import ConvertError, UsageError
 from fluxvae.mil.executor import Session

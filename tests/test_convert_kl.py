@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from fluxvae.artifact.save import read_record, save_artifact
+from fluxvae.artifact.record import read_record
+from fluxvae.artifact.save import save_artifact
 from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
 from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
@@ -27,7 +28,7 @@ from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, parse_sizes
 from fluxvae.validation.inspect import inspect_model
 from fluxvae.validation.metrics import Metrics, compare
-from tests.conversion_cache import write_model
+from tests.conversion_cache import write_model, write_packages
 from tests.kl import KINDS, autoencoder, latent, narrow_entry, narrow_weights
 from tests.kl_hot import short_stages, small_weights
 
@@ -162,7 +163,7 @@ def test_with_the_pass_left_in_float32_misses_the_bar(
 def test_artifact_records_the_decoder_the_attention_and_the_range(kl: KL, tmp_path: Path) -> None:
     made = recipe(kl.weights.variant)
     with kl.plan():
-        path = save_artifact(kl.weights, made, tmp_path / "x.mlpackage")
+        (path,) = save_artifact(kl.weights, made, tmp_path / "x.mlpackage")
     record = read_record(read_package(path))
     assert record is not None
     assert (record.recipe.decoder, record.recipe.attention) == ("full", "channels-first")
@@ -177,7 +178,7 @@ def test_artifact_records_the_decoder_the_attention_and_the_range(kl: KL, tmp_pa
 def test_image_output_is_scaled_from_the_decoder_s_range(kl: KL, tmp_path: Path) -> None:
     made = recipe("flux1", output="image")
     with kl.plan():
-        path = save_artifact(kl.weights, made, tmp_path / "x.mlpackage")
+        (path,) = save_artifact(kl.weights, made, tmp_path / "x.mlpackage")
     pixels = Session(read_package(path)).run({INPUT_NAME: kl.latent})[OUTPUT_NAME]
     exact = (kl.image[0].transpose(1, 2, 0) + 1) * 127.5
     assert pixels.dtype == np.uint8
@@ -196,9 +197,9 @@ def test_weight_that_is_not_the_decoder_s_is_caught_by_name(
         layer = broken.get_submodule("up_blocks.1.resnets.0.conv2")
         assert isinstance(layer.bias, torch.Tensor)
         layer.bias = torch.nn.Parameter(layer.bias + 1, requires_grad=False)
-        write_model(broken, *rest, **options)  # type: ignore[arg-type]
+        write_packages(broken, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("fluxvae.artifact.save.write_model", spoilt)
+    monkeypatch.setattr("fluxvae.artifact.save.write_packages", spoilt)
     with (
         short_stages(),
         pytest.raises(CompressionError, match=r"bias of up_blocks\.1\.resnets\.0\.conv2"),

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import fluxvae.convert.program
-from fluxvae.convert.coremltools import coremltools
-from fluxvae.convert.passes import PASSES, pass_pipeline
+from fluxvae.convert.coremltools import PASSES, coremltools, pass_pipeline
 from fluxvae.convert.program import write_model
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights, load_weights

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fluxvae.artifact.save import read_record, save_artifact
+from fluxvae.artifact.record import read_record
+from fluxvae.artifact.save import save_artifact
 from fluxvae.convert.census import FP16_LIMIT, Census, take_census
 from fluxvae.convert.fp16_safety import MARGIN, _probe_recipe, mixed_cost
 from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
@@ -168,7 +169,7 @@ def test_artifact_of_all_stages(tmp_path: Path, mode: str) -> None:
     )
     weights = hot_weights("flux1", latent / 0.3611 + 0.1159, 1e5)
     said: list[str] = []
-    path = save_artifact(
+    (path,) = save_artifact(
         weights, made(fp16_safety=mode, latents="sampler"), tmp_path / "x.mlpackage",
         report=said.append,
     )  # fmt: skip

@@ -10,8 +10,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fluxvae.data.photos import EVALUATION_PHOTOS, load_photo
 from fluxvae.errors import ToolError
-from fluxvae.validation import image_metrics
-from fluxvae.validation.image_metrics import flip_and_map, make_meter, shown
+from fluxvae.validation import metrics as image_metrics
+from fluxvae.validation.metrics import flip_and_map, make_meter, shown
 
 METER = make_meter(Path("no such folder"))
 ALWAYS = ["psnr", "ssim", "ms_ssim", "flip", "ssimulacra2", "max_abs"]

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fluxvae.artifact.save import make_record, read_record
+from fluxvae.artifact.record import make_record, read_record
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Constant, Op, Ref
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Compression, Recipe
-from fluxvae.validation.intermediates import (
+from fluxvae.validation.stages import (
     COMPRESSED_DEPARTS_BELOW,
     DEPARTS_BELOW,
     Intermediates,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fluxvae.artifact.backends import make_runner
 from fluxvae.artifact.decode import decode_file
-from fluxvae.artifact.save import read_record
+from fluxvae.artifact.record import read_record
 from fluxvae.data.latents import Latent, read_latents
 from fluxvae.data.spaces import Passage, pack, unpack
 from fluxvae.device.bundle import Request, export_bundle, read_bundle

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fluxvae.artifact.save import make_record
+from fluxvae.artifact.record import make_record
 from fluxvae.compress import compress
 from fluxvae.compress.fake import simulate
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image

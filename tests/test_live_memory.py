@@ -10,8 +10,7 @@ from fluxvae.convert.rewrite.attention import with_attention
 from fluxvae.mil.program import Function, Op, Ref, TensorType, Variable
 from fluxvae.networks.attention import Attention
 from fluxvae.recipes import Recipe, parse_sizes
-from fluxvae.validation.inspect import FunctionReport, inspect_model
-from fluxvae.validation.live_memory import peak_live
+from fluxvae.validation.inspect import FunctionReport, inspect_model, peak_live
 
 
 def value(name: str, *shape: int, dtype: str = "fp16") -> Variable:

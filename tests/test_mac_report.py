@@ -12,26 +12,25 @@ import pytest
 from fluxvae.device.bundle import Request
 from fluxvae.device.harness import Harness
 from fluxvae.errors import ArtifactError, OutputError
-from fluxvae.experiments.mac import Progress, run_report, stated_list, tasks_of
-from fluxvae.experiments.mac_steps import STEPS, Place, Settings
+from fluxvae.experiments.mac import Progress, default_recipes, run_report, tasks_of
+from fluxvae.experiments.mac_steps import STEPS, Settings, StepContext
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.recipes.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
+from fluxvae.records.experiment import Host
 from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import (
-    Machine,
     MacRecord,
     Task,
     cell_path,
-    failures,
 )
 from fluxvae.report.matrix.mac import NO_RECORD, report_page, table
 from fluxvae.schema import load, save
 from tests.fake_harness import FakeHarness, metrics, report, validation
 
 ROOT = Path(__file__).resolve().parents[1]
-MACHINE = Machine("Linux", "6.1", "x86_64", None)
-MAC = Machine("macOS", "15.5", "arm64", "Apple M0 (made up for this test)")
+MACHINE = Host("Linux", "6.1", None, "x86_64", None, None, "3.12")
+MAC = Host("macOS", "15.5", None, "arm64", "Apple M0 (made up for this test)", None, "3.12")
 METRICS = {"psnr_db": 70.25, "passed": True}
 AGAINST_CPU = [
     {"compute_units": "all", "bit_equal": False, "metrics": {"max_abs": 0.00125}},
@@ -47,7 +46,7 @@ class Steps:
         self.done: list[str] = []
         self.wrong = wrong
 
-    def __call__(self, place: Place, task: Task) -> dict[str, Any]:
+    def __call__(self, place: StepContext, task: Task) -> dict[str, Any]:
         if task.name in self.wrong:
             raise self.wrong[task.name]
         self.done.append(f"{task.artifact} {task.name}")
@@ -65,26 +64,26 @@ class Steps:
         }[task.kind]
 
     @property
-    def table(self) -> dict[str, Callable[[Place, Task], dict[str, Any]]]:
+    def table(self) -> dict[str, Callable[[StepContext, Task], dict[str, Any]]]:
         return dict.fromkeys(STEPS, self)
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> list[Place]:
+def places(tmp_path: Path) -> list[StepContext]:
     weights = load_weights("flux2", "demo")
     harness = Harness(tmp_path / "no-harness", {})
     return [
-        Place(recipe, weights, None, harness, tmp_path / "report", Settings())
-        for recipe in stated_list(["flux2"], parse_sizes("64,96"))
+        StepContext(recipe, weights, None, harness, tmp_path / "report", Settings())
+        for recipe in default_recipes(["flux2"], parse_sizes("64,96"))
     ]
 
 
-def rehearse(places: list[Place], steps: Steps, **more: Any) -> MacRecord:
+def rehearse(places: list[StepContext], steps: Steps, **more: Any) -> MacRecord:
     return run_report(places, MACHINE, rehearsal=True, steps=steps.table, **more)
 
 
-def test_stated_list_has_layouts_precisions_shape_forms_and_what_is_reported_about() -> None:
-    recipes = stated_list(["flux1"], (Size(768, 768), Size(1024, 1024)))
+def test_default_recipes_has_layouts_precisions_shape_forms_and_what_is_reported_about() -> None:
+    recipes = default_recipes(["flux1"], (Size(768, 768), Size(1024, 1024)))
     assert [r.name() for r in recipes] == [
         "flux1_tiny_decoder_nchw_float16_hw768",
         "flux1_tiny_decoder_nchw_float16_hw1024",
@@ -103,7 +102,7 @@ def test_stated_list_has_layouts_precisions_shape_forms_and_what_is_reported_abo
             )
         ),
     ]
-    assert len(stated_list(["flux1"], (Size(64, 64),))) == 8
+    assert len(default_recipes(["flux1"], (Size(64, 64),))) == 8
     tried = {
         form
         for recipe in recipes
@@ -113,7 +112,7 @@ def test_stated_list_has_layouts_precisions_shape_forms_and_what_is_reported_abo
     assert tried == {SCALED_PALETTES, PALETTES_4_BIT, INTEGER_BLOCKS, INT4}
 
 
-def test_rehearsal_runs_what_the_cpu_can_and_marks_the_rest(places: list[Place]) -> None:
+def test_rehearsal_runs_what_the_cpu_can_and_marks_the_rest(places: list[StepContext]) -> None:
     steps = Steps()
     record = rehearse(places, steps)
     for cell in record.cells:
@@ -125,7 +124,7 @@ def test_rehearsal_runs_what_the_cpu_can_and_marks_the_rest(places: list[Place])
     assert not any("NeuralEngine" in name or "plan" in name for name in steps.done)
 
 
-def test_on_a_mac_every_task_is_done(places: list[Place]) -> None:
+def test_on_a_mac_every_task_is_done(places: list[StepContext]) -> None:
     steps = Steps()
     record = run_report(places, MAC, rehearsal=False, steps=steps.table)
     assert {c.status for c in record.cells} == {"done"}
@@ -139,7 +138,7 @@ def test_on_a_mac_every_task_is_done(places: list[Place]) -> None:
 
 @pytest.mark.parametrize("units", ["each", "cpuOnly"])
 def test_drift_asks_for_all_units_in_one_call(
-    places: list[Place], tmp_path: Path, units: str
+    places: list[StepContext], tmp_path: Path, units: str
 ) -> None:
     # What the harness does: it compares with cpuOnly what was run beside cpuOnly.
     run = {"bit_equal": True, "differing": 0, "first_differing": None, "max_abs": 0.0}
@@ -164,7 +163,7 @@ def test_drift_asks_for_all_units_in_one_call(
 
 
 def test_drift_keeps_what_worked_where_some_compute_units_failed(
-    places: list[Place], tmp_path: Path
+    places: list[StepContext], tmp_path: Path
 ) -> None:
     run = {"bit_equal": True, "differing": 0, "first_differing": None, "max_abs": 0.0}
     worked = [u for u in UNITS if u != "cpuAndGPU"]
@@ -184,7 +183,7 @@ def test_drift_keeps_what_worked_where_some_compute_units_failed(
     done = {**steps.table, "drift": STEPS["drift"]}
     place = replace(places[0], harness=fake.harness)
     record = run_report([place], MAC, rehearsal=False, steps=done)
-    assert [c.task.kind for c in failures(record.cells)] == ["drift"]
+    assert [c.task.kind for c in record.failures] == ["drift"]
     page = report_page(record)
     row = next(line for line in page.splitlines() if line.startswith(f"| {place.package.stem}"))
     # same bits, then the differences from the CPU: GPU, Neural Engine, all
@@ -197,7 +196,9 @@ def test_drift_keeps_what_worked_where_some_compute_units_failed(
     assert len(fake.calls) == 2
 
 
-def test_drift_without_the_comparison_is_a_failure(places: list[Place], tmp_path: Path) -> None:
+def test_drift_without_the_comparison_is_a_failure(
+    places: list[StepContext], tmp_path: Path
+) -> None:
     run = {"bit_equal": True, "differing": 0, "first_differing": None, "max_abs": 0.0}
     runs = [{"compute_units": "cpuOnly", **run, "digest": "0" * 64}]
     drift = {"repeats": 20, "runs": runs, "against_cpu": []}
@@ -207,7 +208,7 @@ def test_drift_without_the_comparison_is_a_failure(places: list[Place], tmp_path
         STEPS["drift"](place, Task(place.package.stem, "drift", "64", "each"))
 
 
-def test_interrupted_run_goes_on_where_it_was(places: list[Place]) -> None:
+def test_interrupted_run_goes_on_where_it_was(places: list[StepContext]) -> None:
     first = Steps(**{"drift-64-cpuOnly": KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         rehearse(places, first)
@@ -227,7 +228,7 @@ def test_interrupted_run_goes_on_where_it_was(places: list[Place]) -> None:
     "change",
     ["settings", "encoder", "other encoder", "machine", "damaged cell", "model gone", "rehearsal"],
 )
-def test_nothing_stale_is_taken_up(places: list[Place], change: str) -> None:
+def test_nothing_stale_is_taken_up(places: list[StepContext], change: str) -> None:
     place, machine, rehearsal = places[0], MACHINE, True
     if change == "other encoder":
         place = replace(place, encoder=load_weights("flux2", "random:1", part="encoder"))
@@ -257,7 +258,7 @@ def test_nothing_stale_is_taken_up(places: list[Place], change: str) -> None:
 
 
 def test_photo_of_another_encoder_is_another_bundle(
-    places: list[Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    places: list[StepContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported: list[tuple[str, Path]] = []
 
@@ -277,7 +278,9 @@ def test_photo_of_another_encoder_is_another_bundle(
     assert len({folder for _, folder in exported}) == 3
 
 
-def test_failure_is_recorded_tried_again_and_does_not_stop_the_rest(places: list[Place]) -> None:
+def test_failure_is_recorded_tried_again_and_does_not_stop_the_rest(
+    places: list[StepContext],
+) -> None:
     steps = Steps(**{"bench-64-cpuOnly": ArtifactError("the model fell over")})
     record = rehearse(places, steps)
     failed = [c for c in record.cells if c.status == "failed"]
@@ -299,7 +302,9 @@ def test_time_left_is_of_the_kinds_seen_so_far() -> None:
     assert progress.after(bench, 10.0).left([convert, bench, bench]) == 23.0
 
 
-def test_record_survives_its_file_and_fits_its_schema(places: list[Place], tmp_path: Path) -> None:
+def test_record_survives_its_file_and_fits_its_schema(
+    places: list[StepContext], tmp_path: Path
+) -> None:
     record = rehearse(places, Steps())
     path = tmp_path / "record.json"
     save(record, path)
@@ -311,7 +316,7 @@ def test_record_survives_its_file_and_fits_its_schema(places: list[Place], tmp_p
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "other format"])
 def test_damaged_record_gives_one_sentence(
-    places: list[Place], tmp_path: Path, damage: str
+    places: list[StepContext], tmp_path: Path, damage: str
 ) -> None:
     path = tmp_path / "record.json"
     save(rehearse(places[:1], Steps()), path)
@@ -326,7 +331,7 @@ def test_damaged_record_gives_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_rehearsed_figures_never_stand_in_a_mac_s_cells(places: list[Place]) -> None:
+def test_rehearsed_figures_never_stand_in_a_mac_s_cells(places: list[StepContext]) -> None:
     head, _, *rows = (r for r in table(rehearse(places, Steps())) if r.startswith("|"))
     names = [c.strip() for c in head.strip("|").split("|")]
     for row in rows:
@@ -338,7 +343,7 @@ def test_rehearsed_figures_never_stand_in_a_mac_s_cells(places: list[Place]) -> 
     assert len(rows) == 13
 
 
-def test_mac_s_figures_stand_in_their_cells(places: list[Place]) -> None:
+def test_mac_s_figures_stand_in_their_cells(places: list[StepContext]) -> None:
     record = run_report(places[:1], MAC, rehearsal=False, steps=Steps().table)
     _, _, row = (r for r in table(record) if r.startswith("|"))
     against_cpu = ["0", "not finite", "1.3e-03"]  # CPU+GPU, CPU+NE, all

@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from fluxvae.convert.laps import lap, timed
+from fluxvae.convert.coremltools import step, step_timings
 from fluxvae.experiments.dask import local_cluster
 from fluxvae.experiments.file import parse_matrix
 from fluxvae.experiments.plan import Abilities
@@ -38,7 +38,7 @@ precision = ["float32"]
 WATCH = """
 import sys, threading, time
 from pathlib import Path
-from fluxvae.matrix.cell import _watch
+from fluxvae.experiments.cell import _watch
 threading.Thread(target=_watch, args=(Path(sys.argv[1]), int(sys.argv[2])), daemon=True).start()
 held = bytearray(int(sys.argv[3]))
 time.sleep(60)
@@ -147,15 +147,15 @@ def test_peak_memory_is_a_process_s_own() -> None:
     assert int(ran.stdout) < len(held) // 2
 
 
-def test_laps_add_up_and_cost_nobody_else_anything() -> None:
-    with lap("outside"):
+def test_durations_of_steps_are_summed_and_measured_only_where_asked_for() -> None:
+    with step("outside"):
         pass
-    with timed() as laps:
+    with step_timings() as timings:
         for _ in range(3):
-            with lap("step"):
+            with step("step"):
                 time.sleep(0.01)
-    assert set(laps) == {"step"}
-    assert laps["step"] >= 0.03
+    assert set(timings) == {"step"}
+    assert timings["step"] >= 0.03
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from fluxvae.experiments.plan import Abilities
 from fluxvae.experiments.run import run_matrix
 from fluxvae.experiments.verify import verify
 from fluxvae.records.experiment import Result, read_results
+from tests import warm
 from tests.fake_cell import calls, install
 from tests.test_matrix_run import FEW, matrix_of
 
@@ -64,15 +65,11 @@ def scheduler(tmp_path: Path, fake: Path) -> Iterator[tuple[subprocess.Popen, st
     process.wait(30)
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen:
+def start(folder: Path, *options: str) -> warm.Process:
     """``fluxvae matrix run`` in a process of its own."""
     path = folder.parent / "few.toml"
     path.write_text(FEW)
-    return subprocess.Popen(
-        [sys.executable, "-m", "fluxvae", "matrix", "run", str(path), "--out", str(folder),
-         *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return warm.start("-m", "fluxvae", "matrix", "run", str(path), "--out", str(folder), *options)
 
 
 def wait_for(what: Callable[[], object], seconds: float = 120) -> None:

@@ -2,9 +2,8 @@
 
 import pytest
 
-from fluxvae.cli.matrix_text import TEMPLATE
 from fluxvae.errors import UsageError
-from fluxvae.experiments.file import parse_matrix
+from fluxvae.experiments.file import TEMPLATE, parse_matrix
 from fluxvae.experiments.plan import Abilities, estimate, reason_not
 from fluxvae.records.experiment import Cell
 
@@ -142,7 +141,7 @@ def test_compression_that_looks_at_latents_needs_some() -> None:
 
 
 def test_the_template_is_a_matrix() -> None:
-    matrix = parse_matrix(TEMPLATE)
+    matrix = parse_matrix(TEMPLATE.read_text("utf-8"))
     assert [cell.label() for cell in matrix.cells] == [
         "flux2-nchw-float16-none-256",
         "flux2-nchw-float16-pal4-plain-256",

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-import fluxvae.experiments.measure
+import fluxvae.experiments.steps
 from fluxvae.errors import ArtifactError
-from fluxvae.experiments.file import Settings, Thresholds
+from fluxvae.experiments.file import Settings
 from fluxvae.experiments.job import Job
-from fluxvae.experiments.measure import measure
+from fluxvae.experiments.steps import measure
 from fluxvae.experiments.verify import _artifact
 from fluxvae.files import file_sha256
-from fluxvae.records.experiment import Cell
+from fluxvae.records.experiment import Cell, Thresholds
 from tests.fake_xcode import COMPLETE, install, make_package
 from tests.matrix_results import VERSIONS, done
 
@@ -28,11 +28,11 @@ def test_compiled_model_of_apples_compiler_stays_with_the_cell(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     install(tmp_path / "bin", "coremlcompiler", COMPLETE)
     monkeypatch.setattr(
-        fluxvae.experiments.measure,
+        fluxvae.experiments.steps,
         "bench",
         lambda *_, **__: SimpleNamespace(processes=(), failures=()),
     )
-    monkeypatch.setattr(fluxvae.experiments.measure, "run_harness", no_plan)
+    monkeypatch.setattr(fluxvae.experiments.steps, "run_harness", no_plan)
     package = make_package(tmp_path / "out", "decoder.mlpackage")
     files = [p for p in package.rglob("*") if p.is_file()]
     own = {str(p.relative_to(package.parent)): file_sha256(p) for p in files}

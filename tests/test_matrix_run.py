@@ -14,7 +14,7 @@ import pytest
 
 from fluxvae.errors import MatrixError, OutputError, UsageError
 from fluxvae.experiments.file import Matrix, parse_matrix
-from fluxvae.experiments.folder import check_arrival, locked, write_report
+from fluxvae.experiments.folder import locked, verify_delivery, write_report
 from fluxvae.experiments.plan import Abilities
 from fluxvae.experiments.run import Outcome, run_matrix
 from fluxvae.experiments.status import read_status
@@ -319,10 +319,10 @@ def test_what_arrives_is_held_against_its_digests(small: tuple[Path, str], fake:
         "cell", result.key, result.cell, {}, matrix_of(text).settings, matrix_of(text).thresholds,
         result.weights_digest, result.inputs_digest, result.versions, {}, {},
     )  # fmt: skip
-    assert check_arrival(job, place) == result
+    assert verify_delivery(job, place) == result
     next(place.rglob("weights.bin")).write_text("other")
     with pytest.raises(MatrixError, match="arrived damaged"):
-        check_arrival(job, place)
+        verify_delivery(job, place)
 
 
 # What verify finds. Every damage is one that somebody could do by hand.

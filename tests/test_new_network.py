@@ -7,9 +7,9 @@ judge it must come from its entry.
 from pathlib import Path
 
 import pytest
+from fluxvae.artifact.save_parts import save_any
 
 from fluxvae.artifact.open import open_artifact
-from fluxvae.artifact.save_parts import save_any
 from fluxvae.compress import compress
 from fluxvae.errors import UsageError, WeightsError
 from fluxvae.networks.build import build_decoder

@@ -9,11 +9,13 @@ import coremltools as ct
 import pytest
 
 import fluxvae.artifact.save
-from fluxvae.artifact.save import PREFIX, make_record, read_record, save_artifact
+from fluxvae.artifact.record import PREFIX, make_record, read_record
+from fluxvae.artifact.save import save_artifact
 from fluxvae.errors import ArtifactError, ConvertError, OutputError, ValidationError
 from fluxvae.mil.package import read_package
 from fluxvae.networks.catalog import CATALOG
 from fluxvae.networks.weights import Weights, load_weights
+from fluxvae.recipes.plan import plan_of
 from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write
 from tests.conversion_folder import FOLDER
@@ -38,7 +40,7 @@ def test_draft_is_checked_before_the_final_name_exists(weights: Weights, tmp_pat
         assert read_record(read_package(draft)) == make_record(SMALL, weights)
         seen.append(draft)
 
-    assert save_artifact(weights, SMALL, path, check=check) == path
+    assert save_artifact(weights, SMALL, path, check=check) == (path,)
     assert len(seen) == 1
     assert [p.name for p in path.parent.iterdir()] == ["model.mlpackage"]
     assert read_record(read_package(path)) == make_record(SMALL, weights)
@@ -104,12 +106,12 @@ def test_damage_done_while_saving_is_found_on_second_reading(
 def test_model_of_another_shape_than_asked_for_is_refused(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = fluxvae.artifact.save.write_model
+    real = fluxvae.artifact.save.write_packages
 
-    def write_other(decoder, made, channels, path, *, keep, verbose) -> None:
-        real(decoder, recipe("flux2", "64x96"), channels, path, verbose=verbose)
+    def write_other(decoder, plan, path, **options) -> None:
+        real(decoder, plan_of(recipe("flux2", "64x96"), plan.own), path, **options)
 
-    monkeypatch.setattr(fluxvae.artifact.save, "write_model", write_other)
+    monkeypatch.setattr(fluxvae.artifact.save, "write_packages", write_other)
     with pytest.raises(ConvertError, match=r"takes the shapes \[\(1, 32, 8, 12\)\]; expected"):
         save_artifact(weights, SMALL, tmp_path / "x.mlpackage")
     assert tree(tmp_path) == {}
@@ -160,7 +162,7 @@ def test_weights_from_a_file_leave_its_name_and_no_path(weights: Weights, tmp_pa
     folder = tmp_path / "secret place"
     folder.mkdir()
     file = write(folder / "mine.safetensors", in_style("taesd", weights))
-    package = save_artifact(load_weights("flux2", str(file)), SMALL, tmp_path / "x.mlpackage")
+    (package,) = save_artifact(load_weights("flux2", str(file)), SMALL, tmp_path / "x.mlpackage")
     record = read_record(read_package(package))
     assert record is not None
     assert (record.source.kind, record.source.name) == ("file", "mine.safetensors")

@@ -13,7 +13,7 @@ from fluxvae.device.power import Window, command, energy, measure_energy, record
 from fluxvae.device.power_plist import ENGINES, Recording, Sample, parse_recording
 from fluxvae.device.powermetrics import check_host, require_host
 from fluxvae.errors import PowerError, UsageError
-from fluxvae.experiments.energy import cell_energy
+from fluxvae.experiments.steps import cell_energy
 from tests.power_recordings import QUIET, mac, printed, sample
 
 NO_RIGHTS = Answer(1, "", "sudo: a password is required")

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +15,7 @@ from PIL import Image
 
 from fluxvae.data.photos import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, as_planes
 from fluxvae.errors import ReportError, UsageError
-from fluxvae.experiments.compare_make import Maker
+from fluxvae.experiments.compare import Maker
 from fluxvae.experiments.roundtrip.candidates import (
     Candidate,
     make_recipes,
@@ -31,7 +32,7 @@ from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.records.ablation import CONVERTED, Part
 from fluxvae.records.roundtrip import REFERENCE, Roundtrip
 from fluxvae.schema import load, save
-from fluxvae.validation.image_metrics import Meter, make_meter
+from fluxvae.validation.metrics import Meter, make_meter
 from tests import artifacts
 
 SIZE = Size(64, 72)
@@ -106,6 +107,15 @@ def done(
     record = run_roundtrip(make_job(out), folder_source(folder))
     save(record, out / "record.json")
     return record, out
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes from a server that has imported what takes seconds, once."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["coremltools", "torch._dynamo"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads would not survive a fork
+    monkeypatch.setattr("fluxvae.experiments.workers.get_context", lambda _: context)
 
 
 def _png(path: Path) -> np.ndarray:
@@ -235,6 +245,7 @@ def test_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".fluxvae-")]
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_measuring_elsewhere_gives_the_same_bytes(
     done: tuple[Roundtrip, Path], make_job: Callable[..., Job], folder: Path, tmp_path: Path
 ) -> None:
@@ -248,6 +259,7 @@ def test_measuring_elsewhere_gives_the_same_bytes(
         assert (tmp_path / file.relative_to(whole)).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_several_made_at_once_are_what_one_makes(
     decoder: Weights, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:

@@ -48,7 +48,9 @@ def _download(address: str) -> bytes:
 
 
 def _fetch(cache: Path, count: int, tell: Callable[[str], None] = lambda _: None) -> None:
-    fetch_soa(cache, count, stream=lambda: Stream(ROWS, "c0ffee"), download=_download, tell=tell)
+    fetch_soa(
+        cache, count, stream=lambda: Stream(ROWS, "c0ffee"), download=_download, progress=tell
+    )
 
 
 def test_first_usable_rows_are_stored_and_listed(tmp_path: Path) -> None:

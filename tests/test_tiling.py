@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from fluxvae.artifact.open import open_artifact
-from fluxvae.artifact.save import Tiles, read_record
+from fluxvae.artifact.record import Tiles, read_record
 from fluxvae.artifact.tiles import cut, grid, places, pooled, samples
 from fluxvae.convert.rewrite.split import Frozen, Measuring, front_and_up
 from fluxvae.data.latents import Latent
@@ -22,7 +22,7 @@ from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import HALO, Recipe, Size, check_tile
-from fluxvae.recipes.parts import best_tile
+from fluxvae.recipes.sizes import best_tile
 from fluxvae.validation.metrics import compare
 from fluxvae.validation.tile_costs import STRIDED_DB, WHOLE_DB, tile_costs
 from fluxvae.validation.validate import validate

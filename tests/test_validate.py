@@ -130,7 +130,7 @@ def test_weights_are_found_from_the_record(demo_package: Path, weights: Weights)
 def test_weights_from_a_file_have_to_be_named_again(weights: Weights, tmp_path: Path) -> None:
     file = write(tmp_path / "mine.safetensors", in_style("diffusers", weights))
     own = load_weights("flux2", str(file))
-    package = save_artifact(own, recipe("flux2"), tmp_path / "x.mlpackage")
+    (package,) = save_artifact(own, recipe("flux2"), tmp_path / "x.mlpackage")
     record = require_record(read_package(package))
     with pytest.raises(WeightsError, match=r"the file 'mine.safetensors' \(sha256 [0-9a-f]{12}…\)"):
         resolve_weights(record, None)

@@ -3,8 +3,6 @@
 import logging
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,10 +17,11 @@ from fluxvae.errors import DownloadError, FluxVAEError, WeightsError
 from fluxvae.networks.catalog import CATALOG, Decoder
 from fluxvae.networks.hub import fetch_file
 from fluxvae.networks.weights import Weights, load_entry, load_weights
+from tests import warm
 from tests.checkpoint_files import in_style
+from tests.cli.run import Ran
 from tests.hub_server import HubServer, serving
 
-ROOT = Path(__file__).resolve().parents[1]
 # A cut or refused connection must end within this many seconds. huggingface_hub waits 1 s before
 # each of its five resumes; measured 5.1 s.
 PATIENCE = 10
@@ -245,21 +244,16 @@ except FluxVAEError as error:
 """
 
 
-def run_with(environment: dict[str, str], digest: str) -> subprocess.CompletedProcess[str]:
+def run_with(environment: dict[str, str], digest: str) -> Ran:
     """Load in a process of its own: huggingface_hub reads its variables when imported."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("HF_") and "proxy" not in name.lower()
     }
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, digest],
-        env={**kept, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    ran = warm.run("-c", SCRIPT, digest, env={**kept, **environment})
+    assert ran.code == 0, ran.err
+    return ran
 
 
 def test_environment_of_hugging_face_is_honoured(
@@ -267,16 +261,16 @@ def test_environment_of_hugging_face_is_honoured(
 ) -> None:
     user = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_stand_in"}
     loaded = run_with(user, entry.hub.sha256)
-    assert loaded.stdout.strip() == load_weights("flux1", "random:5").digest
-    assert loaded.stderr == ""
+    assert loaded.out.strip() == load_weights("flux1", "random:5").digest
+    assert loaded.err == ""
     assert server.tokens == {"Bearer hf_stand_in"}
     assert (tmp_path / "hub" / "models--madebyollin--taef1").is_dir()
     asked = len(server.requests)
 
     offline = run_with({**user, "HF_HUB_OFFLINE": "1"}, entry.hub.sha256)
-    assert offline.stdout == loaded.stdout
+    assert offline.out == loaded.out
     empty = run_with(
         {**user, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}, entry.hub.sha256
     )
-    assert "not in the cache and HF_HUB_OFFLINE is set" in empty.stdout
+    assert "not in the cache and HF_HUB_OFFLINE is set" in empty.out
     assert len(server.requests) == asked

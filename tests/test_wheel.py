@@ -54,6 +54,7 @@ def test_wheel_brings_the_swift_sources_and_nothing_built(wheel: Path) -> None:
     assert len(wanted) > 50
     assert shipped == wanted
     assert "fluxvae/mil/serve.py" in names  # which the Swift side starts
+    assert "fluxvae/experiments/template.toml" in names
     assert not any(n.startswith(("tests/", "swift/")) for n in names)
 
 

@@ -50,13 +50,6 @@ def single_input(signature: Signature) -> tuple[Feature, Feature]:
     return signature.inputs[0], signature.outputs[0]
 
 
-def input_shapes(signature: Signature) -> tuple[tuple[int, ...], ...]:
-    """Every latent shape the function accepts, the default one first."""
-    latent, _ = single_input(signature)
-    rest = tuple(s for s in latent.shapes if s != latent.shape)
-    return (latent.shape, *rest)
-
-
 def raw_runner(
     program: Program,
     function: str | None,
@@ -96,28 +89,28 @@ def make_runner(
     backend: str,
     units: str = "all",
     *,
-    span: tuple[float, float] = (0.0, 1.0),
     on_op: OnOp | None = None,
 ) -> Runner:
-    """A function from latent (1, C, h, w) to image (1, 3, H, W), both float32.
-
-    FLUX.1's tokens come as the map that they are the places of.
-    ``span`` is the range of the contract, which the levels of an 8-bit output stand for.
+    """``on_planes`` of a model of one program without a record, whose image is in [0, 1] or a
+    tensor.
     """
+    latent, _ = single_input(program.signatures[function or program.default_function])
     run = raw_runner(program, function, backend, units, on_op)
-    tokens = takes_tokens(program, function)
+    return on_planes(run, layout, (0.0, 1.0), tokens=len(latent.shape) == 3)
+
+
+def on_planes(run: Runner, layout: str, span: tuple[float, float], *, tokens: bool) -> Runner:
+    """``run``, from latent (1, C, h, w) to image (1, 3, H, W), both float32.
+
+    FLUX.1's ``tokens`` come as the map that they are the places of. ``span`` is the range of the
+    contract, which the levels of an 8-bit output stand for.
+    """
 
     def decode(latent: np.ndarray) -> np.ndarray:
         array = to_model(latent, layout, tokens=tokens)
         return to_planes(run(np.ascontiguousarray(array, np.float32)), layout, span)
 
     return decode
-
-
-def takes_tokens(program: Program, function: str | None = None) -> bool:
-    """Whether the latent is FLUX.1's tokens (1, S, 64), which have no layout."""
-    latent, _ = single_input(program.signatures[function or program.default_function])
-    return len(latent.shape) == 3
 
 
 def _coreml_runner(path: Path, function: str, program: Program, units: str) -> FunctionRunner:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.artifact.open import TILED, Artifact, open_artifact
-from fluxvae.artifact.save import Record
+from fluxvae.artifact.record import Record
 from fluxvae.data.latents import (
     Latent,
     float16_note,

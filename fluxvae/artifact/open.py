@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.artifact.backends import Runner, raw_runner
-from fluxvae.artifact.save import Record, read_record
+from fluxvae.artifact.backends import Runner, on_planes, raw_runner
+from fluxvae.artifact.record import Record, read_record
 from fluxvae.artifact.tiles import TiledDecoder
-from fluxvae.data.latents import to_model, to_planes
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.executor import OnOp
 from fluxvae.mil.package import read_package
@@ -65,12 +64,7 @@ class Artifact:
         """From latent (1, C, h, w) to image (1, 3, H, W), both float32. See ``raw_runner``."""
         run = self.raw_runner(function, backend, units, on_op=on_op)
         layout, contract = self.record.recipe.layout, self.record.contract
-
-        def decode(latent: np.ndarray) -> np.ndarray:
-            array = to_model(latent, layout, tokens=contract.tokens)
-            return to_planes(run(np.ascontiguousarray(array, np.float32)), layout, contract.span)
-
-        return decode
+        return on_planes(run, layout, contract.span, tokens=contract.tokens)
 
 
 def open_artifact(path: Path) -> Artifact:
@@ -119,7 +113,7 @@ def require_record(program: Program) -> Record:
     if record is None:
         raise ArtifactError(
             f"{program.path.name} was not made by fluxvae: it does not say which decoder, weights "
-            "and latent space it holds, so there is nothing to hold it against"
+            "and latent space it holds, so there is nothing to compare it with"
         )
     return record
 

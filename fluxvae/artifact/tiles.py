@@ -21,13 +21,12 @@ from itertools import pairwise
 import numpy as np
 
 from fluxvae.artifact.backends import FunctionRunner, function_runner
-from fluxvae.artifact.save import Record, Tiles
-from fluxvae.convert.parts import FEATURES, STATISTICS, TILE, function_names
-from fluxvae.convert.program import INPUT_NAME
+from fluxvae.artifact.record import Record, Tiles
 from fluxvae.errors import LatentError, UsageError
 from fluxvae.mil.executor import OnOp
 from fluxvae.mil.program import Program
 from fluxvae.recipes import SCALE, Size
+from fluxvae.recipes.functions import FEATURES, INPUT_NAME, STATISTICS, TILE, function_names
 
 _BLOCKS = (8, 4, 2, 1)  # latent pixels; see ``places``
 

@@ -15,10 +15,10 @@ from fluxvae.cli.harness import (
     harness_environment,
     number,
 )
+from fluxvae.cli.newest import artifact_argument
 from fluxvae.cli.options import (
     ARTIFACT,
     FiniteRange,
-    artifact_argument,
     json_option,
     option_group,
     overwrite_option,
@@ -38,7 +38,7 @@ DRIVERS = {"swift": ("swift",), "python": ("python",), "both": ("swift", "python
 
 
 class BenchGroup(click.Group):
-    """``bench MODEL`` and ``bench compare A B``: a first word that is no command is a model."""
+    """``bench MODEL`` and ``bench compare A B``: a first word that is not a command is a model."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

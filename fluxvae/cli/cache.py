@@ -102,11 +102,16 @@ def clear(kinds: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"removed {size_text(removed)} from {folder}")
 
 
+def compressions_folder() -> Path:
+    """Where the store of solved compressions is."""
+    return cache_folder() / "compressions"
+
+
 def compressions() -> Store:
     """Compressions that were solved before, in the user's cache."""
     from fluxvae.compress.store import Store
 
-    return Store(cache_folder() / "compressions")
+    return Store(compressions_folder())
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -147,29 +147,23 @@ def _compare(
     overwrite: bool,
     verbose: bool,
 ) -> Comparison:
-    from fluxvae.data.calibration import load_calibration
-    from fluxvae.experiments.compare import compare_variants
-    from fluxvae.experiments.compare_make import Maker
+    from fluxvae.experiments.compare import Maker, compare_variants
 
     weights, network = sources.load_pair("pictures are measured as its latents")
     views = _views(weights, network, recipes[0], images)
-    allowed = None
-    if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
-        allowed = load_calibration(calibration, weights.variant, network, contract=weights.contract)
-        for note in allowed.notes:
-            say(f"note: {note}")
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
-    maker = Maker(weights, allowed, checkpoint, overwrite, verbose, ctrl_c.check, say,
-                  compressions())  # fmt: skip
+    maker = Maker.load(recipes, calibration, weights, network, checkpoint, overwrite=overwrite,
+                       verbose=verbose, check=ctrl_c.check, log=say,
+                       store=compressions())  # fmt: skip
     return compare_variants(
         weights,
         recipes,
         views,
         out,
         save=maker.save,
-        reusable=maker.made_alike,
+        reusable=maker.is_reusable,
         overwrite=overwrite,
-        tell=say,
+        say=say,
     )
 
 

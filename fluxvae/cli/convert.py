@@ -295,7 +295,7 @@ def _make(
     validate_too: bool,
     verbose: bool,
 ) -> None:
-    from fluxvae.artifact.save_parts import save_any
+    from fluxvae.artifact.save import save_artifact
 
     weights = sources.load()
     compressed = compress(request, recipe, weights, sources)
@@ -309,7 +309,7 @@ def _make(
             check_draft(draft, weights, sources)
         ctrl_c.check()
 
-    save_any(
+    save_artifact(
         weights,
         recipe,
         path,

@@ -38,7 +38,7 @@ def fetch(name: str, count: int, as_json: bool) -> None:
     from fluxvae.data.soa import LISTING, download, fetch_soa, folder, open_stream
 
     cache = cache_folder()
-    listing = fetch_soa(cache, count, stream=open_stream, download=download, tell=say)
+    listing = fetch_soa(cache, count, stream=open_stream, download=download, progress=say)
     if as_json:
         print_json({"folder": str(folder(cache)), **asdict(listing)})
     else:

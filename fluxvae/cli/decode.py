@@ -154,7 +154,7 @@ def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -
 
 
 def _tile_costs(artifact: Path, sizes: list[str]) -> list[dict[str, object]]:
-    """What tiles cost, for each size; said to stderr. Nothing for an artifact without tiles."""
+    """What tiles cost, for each size; printed to stderr. Nothing for an artifact without tiles."""
     from fluxvae.artifact.open import open_artifact
     from fluxvae.recipes import parse_sizes
 

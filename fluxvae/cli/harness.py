@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fluxvae.cli.newest import artifact_argument
 from fluxvae.cli.options import (
     FiniteRange,
-    artifact_argument,
     json_option,
     option,
     option_group,

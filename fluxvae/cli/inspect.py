@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.options import artifact_argument, json_option, print_json
+from fluxvae.cli.newest import artifact_argument
+from fluxvae.cli.options import json_option, print_json
 from fluxvae.cli.text import hanging, size_text
 
 if TYPE_CHECKING:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from platform import python_version
 
 import click
 
+from fluxvae.cli.cache import compressions
 from fluxvae.cli.harness import HarnessProgram, cooldown_option
 from fluxvae.cli.options import json_option, option_group, print_json, say
 from fluxvae.cli.sources import Sources, offline_option, weights_option
 from fluxvae.errors import OutputError, ToolError
 from fluxvae.networks.catalog import CATALOG
-from fluxvae.recipes import Size, parse_sizes
-
-if TYPE_CHECKING:
-    from fluxvae.device.harness import Harness
-    from fluxvae.experiments.mac_steps import Place, Settings
-    from fluxvae.records.mac import Machine, MacRecord
+from fluxvae.recipes import parse_sizes
 
 
 @click.command("mac-report")
@@ -58,7 +54,7 @@ def command(
     offline: bool,
     as_json: bool,
 ) -> int:
-    """Convert, compile, validate, bench, plan and drift a stated list of models: one record.
+    """Convert, compile, validate, bench, plan and drift a fixed list of models: one record.
 
     For a Mac. Writes record.json and report.md into --out; interrupted, it goes on where it was.
     Exit code 3 when a model is outside its limits, 1 when a step failed.
@@ -73,8 +69,9 @@ def command(
             "mac-report measures Core ML, which exists on Apple's systems only: run it on a Mac, "
             "or add --rehearse to run here what does not need one"
         )
-    from fluxvae.experiments.mac import run_report
-    from fluxvae.experiments.mac_steps import Settings
+    from fluxvae.experiments.job import host_here
+    from fluxvae.experiments.mac import default_recipes, run_report
+    from fluxvae.experiments.mac_steps import Settings, StepContext
     from fluxvae.files import require_writable, write_text
     from fluxvae.report.matrix.mac import report_page
     from fluxvae.schema import save
@@ -85,55 +82,22 @@ def command(
     parsed = parse_sizes(sizes)
     settings = Settings(iterations, warmup, runs, cooldown, repeats)
     harness = on.harness()
-    places = [
-        place
-        for variant in variants or sorted(CATALOG)
-        for place in _places(
-            Sources(variant, weights, None, offline), parsed, harness, out, settings
-        )
-    ]
-    record = run_report(places, _machine(), rehearsal=rehearse, say=say)
+    contexts = []
+    for variant in variants or sorted(CATALOG):
+        sources = Sources(variant, weights, None, offline)
+        own, encoder = sources.load(), sources.find_encoder()
+        contexts += [
+            StepContext(recipe, own, encoder, harness, out, settings, compressions())
+            for recipe in default_recipes([variant], parsed)
+        ]
+    record = run_report(contexts, host_here(python_version()), rehearsal=rehearse, say=say)
     save(record, out / "record.json")
     page = report_page(record)
     write_text(out / "report.md", page, overwrite=True)
     if as_json:
         print_json({"record": str(out / "record.json"), "report": str(out / "report.md"),
-                    "verdict": _verdict(record), "rehearsal": rehearse})  # fmt: skip
+                    "verdict": record.verdict, "rehearsal": rehearse})  # fmt: skip
     else:
         click.echo(page)
         click.echo(str(out / "record.json"))
-    return {"pass": 0, "incomplete": 1, "fail": 3}[_verdict(record)]
-
-
-def _places(
-    sources: Sources,
-    sizes: tuple[Size, ...],
-    harness: Harness,
-    out: Path,
-    settings: Settings,
-) -> list[Place]:
-    from fluxvae.experiments.mac import stated_list
-    from fluxvae.experiments.mac_steps import Place
-
-    weights, encoder = sources.load(), sources.find_encoder()
-    return [
-        Place(recipe, weights, encoder, harness, out, settings)
-        for recipe in stated_list([sources.variant], sizes)
-    ]
-
-
-def _verdict(record: MacRecord) -> str:
-    from fluxvae.records.mac import failures
-
-    found = failures(record.cells)
-    if any(cell.status != "failed" for cell in found):
-        return "fail"
-    return "incomplete" if found else "pass"
-
-
-def _machine() -> Machine:
-    from fluxvae.device.host import chip, this_host
-    from fluxvae.records.mac import Machine
-
-    host = this_host()
-    return Machine(host.system, host.release, host.arch, chip(host))
+    return {"pass": 0, "incomplete": 1, "fail": 3}[record.verdict]

@@ -1,4 +1,4 @@
-"""The command group, and the one place where errors become lines and exit codes."""
+"""The command group, and where errors become lines and exit codes."""
 
 import importlib
 import sys
@@ -123,5 +123,5 @@ def describe_os_error(error: OSError | MemoryError) -> str:
     """One line for an error of the operating system that no stage has named better."""
     if isinstance(error, MemoryError):
         return "out of memory: use a smaller --size, or a machine with more memory"
-    place = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or type(error).__name__}{place}"
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or type(error).__name__}{where}"

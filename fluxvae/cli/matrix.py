@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.cli.cache import compressions_folder
+from fluxvae.cli.harness import number
 from fluxvae.cli.interrupt import CtrlC
-from fluxvae.cli.matrix_text import TEMPLATE, duration, size, status_table
 from fluxvae.cli.options import json_option, overwrite_option, print_json, say
 from fluxvae.cli.sources import offline_option
+from fluxvae.cli.text import duration_text
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
     from fluxvae.experiments.file import Matrix
     from fluxvae.experiments.plan import Abilities
     from fluxvae.experiments.run import MakePool
+    from fluxvae.experiments.status import Line, Status
     from fluxvae.records.experiment import Result
 
 ASK_FROM = 200  # cells
@@ -44,9 +47,10 @@ def command() -> None:
 @overwrite_option
 def init(file: Path, overwrite: bool) -> None:
     """Write a commented matrix to FILE, to be edited."""
-    from fluxvae.files import write_text
+    from fluxvae.experiments.file import TEMPLATE
+    from fluxvae.files import read_text, write_text
 
-    write_text(file, TEMPLATE, overwrite=overwrite)
+    write_text(file, read_text(TEMPLATE), overwrite=overwrite)
     click.echo(str(file))
 
 
@@ -101,6 +105,7 @@ def run(
         abilities=_abilities(matrix, harness, scheduler),
         make_pool=_pool(matrix, workers, scheduler),
         harness=None if harness is None else harness.absolute(),
+        store=compressions_folder(),
         only=only,
         offline=offline,
         say=say,
@@ -130,7 +135,7 @@ def status(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(status_json(found))
     else:
-        click.echo(status_table(found))
+        click.echo(_status_table(found))
 
 
 @command.command("verify")
@@ -175,8 +180,8 @@ def _check_size(matrix: Matrix, folder: Path, cells: list[Any], workers: int, ye
 
     seconds, taken = estimate(todo, matrix.settings)
     text = (
-        f"{len(todo)} cells to do: roughly {duration(seconds / workers)} with {workers} "
-        f"worker{'s' if workers > 1 else ''}, and {size(taken)} of files"
+        f"{len(todo)} cells to do: roughly {duration_text(seconds / workers)} with {workers} "
+        f"worker{'s' if workers > 1 else ''}, and {_size(taken)} of files"
     )
     if not sys.stdin.isatty():
         raise UsageError(f"{text}: pass --yes to do them, or choose some with --only")
@@ -233,3 +238,33 @@ def _verdict(results: tuple[Result, ...]) -> str:
     if any(r.verdict == "fail" for r in results):
         return "fail"
     return "incomplete" if any(r.status == "failed" for r in results) else "pass"
+
+
+def _status_table(status: Status) -> str:
+    """Aligned text: a line for each cell, the counts first."""
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(status.counts.items()))
+    wide = max(len(line.label) for line in status.lines)
+    head = (f"{'cell':<{wide}}  {'status':<7}  {'verdict':<7}  {'median ms':>10}  {'PSNR dB':>7}  "
+            f"{'bytes':>9}")  # fmt: skip
+    return "\n".join(
+        [f"{status.name}: {counts}", "", head, *(_line(x, wide) for x in status.lines)]
+    )
+
+
+def _line(line: Line, wide: int) -> str:
+    row = line.row
+    start = f"{line.label:<{wide}}  {line.status:<7}"
+    if row is None:
+        return start
+    if row.reason is not None:
+        return f"{start}  {row.reason}"
+    marks = "".join(f"  {flag}" for flag in row.flags)
+    return (
+        f"{start}  {row.verdict or '-':<7}  {number(row.latency_ms, '.3f'):>10}  "
+        f"{number(row.psnr_db, '.2f'):>7}  {number(row.bytes, 'd'):>9}{marks}"
+    )
+
+
+def _size(count: float) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.options import OUT, say
+from fluxvae.cli.options import ARTIFACT, OUT, say, say_path_note
 from fluxvae.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +20,29 @@ COMPILED = ".mlmodelc"
 SUFFIXES = (".mlpackage", ".mlmodel", COMPILED)
 
 
+def artifact_argument(name: str, *, compiled: bool = False) -> Callable[[Any], Any]:
+    """A path of a saved model, as the parameter ``name``; without it the newest in ``OUT``.
+
+    ``compiled``: the command has Core ML load a ``.mlmodelc``; the newest is compiled when it is
+    not, and a path that may keep it off the Neural Engine is noted.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Any:
+        @functools.wraps(command)
+        def with_artifact(**values: Any) -> Any:
+            if values[name] is None:
+                values[name] = newest_compiled() if compiled else newest_path()
+            if compiled:
+                say_path_note(values[name])
+            return command(**values)
+
+        return click.argument(name, type=ARTIFACT, required=False)(with_artifact)
+
+    return decorate
+
+
 def newest_artifact() -> Artifact:
-    """The artifact of ours that was made last, said with its decoder, weights and sizes.
+    """The artifact of ours that was made last, announced with its decoder, weights and sizes.
 
     Models of others and damaged ones are passed over, each with a note; subfolders are not
     searched: what ``roundtrip`` and others make for themselves lies there. A compiled model counts

@@ -61,29 +61,6 @@ def option_group(name: str, group: type) -> Callable[[Any], Any]:
     return decorate
 
 
-def artifact_argument(name: str, *, compiled: bool = False) -> Callable[[Any], Any]:
-    """A path of a saved model, as the parameter ``name``; without it the newest in ``OUT``.
-
-    ``compiled``: the command has Core ML load a ``.mlmodelc``; the newest is compiled when it is
-    not, and a path that may keep it off the Neural Engine is noted.
-    """
-
-    def decorate(command: Callable[..., Any]) -> Any:
-        @functools.wraps(command)
-        def with_artifact(**values: Any) -> Any:
-            if values[name] is None:
-                from fluxvae.cli.newest import newest_compiled, newest_path
-
-                values[name] = newest_compiled() if compiled else newest_path()
-            if compiled:
-                say_path_note(values[name])
-            return command(**values)
-
-        return click.argument(name, type=ARTIFACT, required=False)(with_artifact)
-
-    return decorate
-
-
 def calibration_option(photos: str) -> Callable[[Any], Any]:
     """``--calibration`` of commands that compress. ``photos``: which ones, in words."""
     return click.option(

@@ -114,10 +114,10 @@ def command(
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps contradict each other: give one of them")
     begin = _start(start)
-    place = out or _place(sources, begin)
-    refuse_existing(place, overwrite)
-    if place.suffix != ".safetensors":
-        raise UsageError(f"a checkpoint is a .safetensors file: expected such a name, got {place}")
+    path = out or _default_path(sources, begin)
+    refuse_existing(path, overwrite)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"a checkpoint is a .safetensors file: expected such a name, got {path}")
 
     from fluxvae.compress.qat.job import Job, run_job
     from fluxvae.compress.qat.student import Rates
@@ -136,13 +136,13 @@ def command(
     with _process_group(device) as processes:
         first = processes.rank == 0
         decoder, network = sources.load_pair("training needs latents of photos")
-        job = Job(decoder, network, begin, calibration, images, settings, place, overwrite,
+        job = Job(decoder, network, begin, calibration, images, settings, path, overwrite,
                   save_every, compressions())  # fmt: skip
         trained = run_job(
             job, processes=processes, say=say if first else _quiet, watch=_watcher(first)
         )
         if first:
-            _report(place, trained, as_json)
+            _report(path, trained, as_json)
 
 
 def _start(text: str) -> Compression | Path:
@@ -154,7 +154,7 @@ def _start(text: str) -> Compression | Path:
     return parse_label(text)
 
 
-def _place(sources: Sources, start: Compression | Path) -> Path:
+def _default_path(sources: Sources, start: Compression | Path) -> Path:
     label = f"_{sources.label}" if sources.label in ("demo", "random") else ""
     own = f"{sources.variant}{label}"
     name = f"{start.stem}_more" if isinstance(start, Path) else f"{own}_{start.label()}"
@@ -223,12 +223,12 @@ def _quiet(text: str) -> None:
     """Only rank 0 prints."""
 
 
-def _report(place: Path, trained: Trained, as_json: bool) -> None:
+def _report(path: Path, trained: Trained, as_json: bool) -> None:
     begun, points = trained.curve[0], {p.step: p for p in trained.curve}
     best = points[trained.best_step]
     if as_json:
         result: dict[str, Any] = {
-            "path": str(place),
+            "path": str(path),
             "steps": trained.steps,
             "seconds": round(trained.seconds, 1),
             "start": begun.to_dict(),
@@ -241,4 +241,4 @@ def _report(place: Path, trained: Trained, as_json: bool) -> None:
         f"held-out photos: {begun.held_out_db:.2f} dB at the start, {best.held_out_db:.2f} dB "
         f"after {best.step} steps (the best of {trained.steps} on parts kept to judge by)"
     )
-    click.echo(str(place))
+    click.echo(str(path))

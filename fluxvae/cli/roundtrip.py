@@ -28,7 +28,7 @@ from fluxvae.recipes import Recipe, Size, parse_sizes
 from fluxvae.schema import plain
 
 if TYPE_CHECKING:
-    from fluxvae.experiments.compare_make import Maker
+    from fluxvae.experiments.compare import Maker
     from fluxvae.experiments.roundtrip.candidates import Wanted
     from fluxvae.experiments.roundtrip.measure import Run
     from fluxvae.experiments.roundtrip.run import Job
@@ -179,18 +179,22 @@ def _run(
     overwrite: bool,
     verbose: bool,
 ) -> tuple[Roundtrip, tuple[Path, ...]]:
+    from fluxvae.experiments.compare import Maker
     from fluxvae.experiments.roundtrip.run import run_roundtrip
     from fluxvae.experiments.roundtrip.sources import open_source
     from fluxvae.report import write_report
     from fluxvae.schema import save
-    from fluxvae.validation.image_metrics import make_meter
+    from fluxvae.validation.metrics import make_meter
 
     meter = make_meter()
     source = open_source(images, cache_folder())
     weights, network = sources.load_pair("a round trip begins with one")
     _refuse_foreign(out, weights, base.sizes[0], overwrite)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
-    maker = _maker(wanted, weights, network, calibration, overwrite, verbose, ctrl_c)
+    recipes = [one.recipe for one in wanted if one.recipe is not None]
+    maker = Maker.load(recipes, calibration, weights, network, overwrite=overwrite,
+                       verbose=verbose, check=ctrl_c.check, log=say,
+                       store=compressions())  # fmt: skip
     job = _job(base, wanted, weights, network, maker, meter, ablate, out, workers)
     with ExitStack() as stack:
         tell = _progress(stack)
@@ -230,27 +234,6 @@ def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) ->
                 f"{out} holds a round trip of {there.weights} at {there.size}: pass --overwrite, "
                 "or another --out"
             )
-
-
-def _maker(
-    wanted: tuple[Wanted, ...],
-    weights: Weights,
-    encoder: Weights,
-    calibration: str,
-    overwrite: bool,
-    verbose: bool,
-    ctrl_c: CtrlC,
-) -> Maker:
-    from fluxvae.data.calibration import load_calibration
-    from fluxvae.experiments.compare_make import Maker
-
-    asked = [w.recipe.compression for w in wanted if w.recipe and w.recipe.compression]
-    allowed = None
-    if any(compression.needs_calibration for compression in asked):
-        allowed = load_calibration(calibration, weights.variant, encoder, contract=weights.contract)
-        for note in allowed.notes:
-            say(f"note: {note}")
-    return Maker(weights, allowed, None, overwrite, verbose, ctrl_c.check, say, compressions())
 
 
 def _job(

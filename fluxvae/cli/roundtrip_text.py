@@ -64,8 +64,8 @@ def _median(results: Sequence[Result], which: str, name: str) -> float:
     return median(float("inf") if v is None else v for v in values)
 
 
-def _number(value: float | None, places: int) -> str:
-    return "equal" if value is None or value == float("inf") else f"{value:.{places}f}"
+def _number(value: float | None, decimals: int) -> str:
+    return "equal" if value is None or value == float("inf") else f"{value:.{decimals}f}"
 
 
 def _worst(record: Roundtrip) -> list[tuple[str, str]]:

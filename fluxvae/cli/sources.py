@@ -13,7 +13,7 @@ from fluxvae.errors import WeightsError
 from fluxvae.networks.catalog import CATALOG, DECODERS
 
 if TYPE_CHECKING:
-    from fluxvae.artifact.save import Record
+    from fluxvae.artifact.record import Record
     from fluxvae.data.latents import LatentFile
     from fluxvae.networks.catalog import LatentContract
     from fluxvae.networks.weights import Weights
@@ -137,7 +137,7 @@ class OwnSources:
 
 @dataclass(frozen=True)
 class UserLatents:
-    """A file of latents in the place of the photos'."""
+    """A file of latents instead of the photos'."""
 
     latents: Path | None = option(
         "--latents",
@@ -147,7 +147,7 @@ class UserLatents:
     strict: bool = option("--strict", is_flag=True, help=STRICT)
 
     def read(self, recipe: Recipe, contract: LatentContract) -> LatentFile | None:
-        """What of the file an artifact of ``recipe`` takes, notes said; None without a file.
+        """What of the file an artifact of ``recipe`` takes, its notes printed; None without a file.
 
         ``contract``: the artifact's. Raises LatentError as ``read_latents``.
         """

@@ -7,7 +7,7 @@ WIDTH = 100
 
 
 def hanging(text: str, indent: int) -> str:
-    """Wrap ``text`` for a place ``indent`` columns in; long paths and digests stay whole."""
+    """Wrap ``text`` for a position ``indent`` columns in; long paths and digests stay whole."""
     lines = textwrap.wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False)
     return ("\n" + " " * indent).join(lines)
 

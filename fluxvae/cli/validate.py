@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxvae.cli.options import artifact_argument, json_option, option_group, print_json, say
+from fluxvae.cli.newest import artifact_argument
+from fluxvae.cli.options import json_option, option_group, print_json, say
 from fluxvae.cli.sources import OwnSources, Runner, Sources, UserLatents
 
 if TYPE_CHECKING:
     from fluxvae.data.latents import Latent
     from fluxvae.networks.weights import Weights
-    from fluxvae.validation.budget import Budget
-    from fluxvae.validation.intermediates import Departure, Intermediates
+    from fluxvae.validation.stages import Budget, Departure, Intermediates
     from fluxvae.validation.validate import Report
 
 
@@ -63,7 +63,7 @@ def command(
     if budget:
         refuse_parts(artifact.name, record, "--budget")
     if intermediates:
-        from fluxvae.validation.intermediates import require_comparable
+        from fluxvae.validation.stages import require_comparable
 
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
@@ -129,7 +129,7 @@ def _run(path: Path, inputs: Inputs) -> Report:
 
 def _intermediates(report: Report, inputs: Inputs) -> Intermediates:
     from fluxvae.data.spaces import passage
-    from fluxvae.validation.intermediates import compare_intermediates
+    from fluxvae.validation.stages import compare_intermediates
     from fluxvae.validation.validate import build_cases
 
     recipe, weights = report.record.recipe, inputs.weights
@@ -140,7 +140,7 @@ def _intermediates(report: Report, inputs: Inputs) -> Intermediates:
 
 
 def _budget(report: Report, inputs: Inputs) -> Budget:
-    from fluxvae.validation.budget import error_budget
+    from fluxvae.validation.stages import error_budget
 
     say("converting the same decoder without compression, and at float32")
     return error_budget(

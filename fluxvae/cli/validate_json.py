@@ -6,9 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fluxvae.validation.budget import Budget
-    from fluxvae.validation.intermediates import Intermediates
     from fluxvae.validation.metrics import Metrics
+    from fluxvae.validation.stages import Budget, Intermediates
     from fluxvae.validation.validate import CaseResult, Report
 
 

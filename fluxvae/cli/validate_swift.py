@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.cli.harness import HarnessOptions, number
-from fluxvae.cli.options import artifact_argument, json_option, option_group, print_json, say
+from fluxvae.cli.newest import artifact_argument
+from fluxvae.cli.options import json_option, option_group, print_json, say
 from fluxvae.cli.sources import OwnSources
 from fluxvae.errors import UsageError
 from fluxvae.schema import plain
@@ -88,7 +89,7 @@ def command(
 
 
 def _given(harness: Harness, model: Path, bundle: Path, on: HarnessOptions) -> JobResult:
-    from fluxvae.artifact.save import read_record
+    from fluxvae.artifact.record import read_record
     from fluxvae.device.validate import job_for_bundle, run_job
     from fluxvae.mil.package import read_package
 

@@ -131,8 +131,8 @@ def fetch(variants: tuple[str, ...], decoder: str, offline: bool, as_json: bool)
         sha256 = pinned or file_sha256(path)
         files.append({"variant": variant, "path": str(path), "size": size, "sha256": sha256})
         if not as_json:
-            said = "sha256 as pinned" if pinned else f"sha256 {sha256}, which nothing pins"
-            click.echo(f"{variant}  {size_text(size)}, {said}\n  {path}")
+            digest = "sha256 as pinned" if pinned else f"sha256 {sha256}, which nothing pins"
+            click.echo(f"{variant}  {size_text(size)}, {digest}\n  {path}")
     if as_json:
         print_json({"files": files})
 

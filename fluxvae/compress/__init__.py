@@ -39,6 +39,8 @@ def compress(
             f"{compression.label()} is found by looking at latents: pass calibration latents, or "
             "use the plain method"
         )
+    if not compression.needs_calibration:
+        calibration = None
     key = None if store is None else key_of(weights, recipe, calibration, allocation)
     found = store.find(key, weights, recipe, log) if store and key else None
     if found is not None:

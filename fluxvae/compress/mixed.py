@@ -27,6 +27,7 @@ from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
 from fluxvae.networks.structure import conv_sites
 from fluxvae.recipes.compression import Compression, parse_budget
+from fluxvae.records.statistics import decibels
 
 Log = Callable[[str], None]
 
@@ -184,11 +185,7 @@ def _bytes(chosen: Mapping[str, Option]) -> int:
 
 def _predicted(chosen: Mapping[str, Option]) -> float:
     """PSNR in dB of a picture whose errors are the options' sum."""
-    return _psnr(sum(option.error for option in chosen.values()))
-
-
-def _psnr(error: float) -> float:
-    return math.inf if error <= 0 else -10 * math.log10(error)
+    return decibels(sum(option.error for option in chosen.values()))
 
 
 def _search(
@@ -275,7 +272,7 @@ class _Trials:
                 self._decoder, schemes, self._method, self._precision, latents, self._log
             )
             errors += [self._error(made.decoder, i) for i in held]
-        return _psnr(sum(errors) / len(errors))
+        return decibels(sum(errors) / len(errors))
 
     @torch.no_grad()
     def _error(self, decoder: nn.Module, index: int) -> float:

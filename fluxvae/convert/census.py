@@ -7,7 +7,7 @@ one, and a GroupNorm whose squares do makes its group zero: the image stays fini
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +67,7 @@ def take_census(
     shapes = {latent.values.shape for latent in latents}
     if len(shapes) != 1:
         raise LatentError(f"a census takes latents of one size, got {sorted(shapes) or 'none'}")
-    one = replace(
-        recipe.resolved(), precision="float32", io_precision="auto", fp16_safety="report",
-        shapes="fixed", compression=None, sizes=recipe.sizes[:1],
-    )  # fmt: skip
+    one = recipe.resolved().exact(recipe.sizes[0])
     with scratch(Path(tempfile.gettempdir())) as folder:
         path = folder / "census.mlpackage"
         write_model(decoder, one, channels, path)

@@ -7,8 +7,9 @@ what reads a value beyond float16, by a census of the float32 program; ``off`` d
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fluxvae.convert.rewrite.rescale import choose_exponents, peak_magnitudes, r
 from fluxvae.data.latents import Latent
 from fluxvae.data.photos import CALIBRATION_PHOTOS, photo_image
 from fluxvae.data.spaces import passage
+from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_encoder
 from fluxvae.networks.weights import Weights
@@ -51,13 +53,14 @@ def make_safe(
 ) -> Safety:
     """Measure ``decoder`` on a few small latents, and do what ``recipe.fp16_safety`` says.
 
-    Photos by ``encoder``, or noise without one. Nothing is done at float32.
+    ``recipe`` is ``resolved``. Photos by ``encoder``, or noise without one. Nothing is done at
+    float32.
     """
     mode = recipe.fp16_safety
     if mode == "off" or recipe.precision != "float16":
         return Safety(decoder)
     if mode == "mixed":
-        return _mixed(decoder, recipe.resolved(), weights, encoder)
+        return _mixed(decoder, recipe, weights, encoder)
     count = PHOTOS if mode == "rescale" else 1
     latents = probe_latents(weights, encoder, Size(SIDE, SIDE), recipe, count=count)
     tensors = [torch.from_numpy(latent.values) for latent in latents]
@@ -210,6 +213,23 @@ def mixed_cost(program: Program) -> MixedCost:
                     place = (str(constant.blob.file.path), constant.blob.offset)
                     weights[place] = constant.nbytes
     return MixedCost(ops, casts, sum(weights.values()) // 2)
+
+
+def report_cost(package: Path, safety: Safety, report: Callable[[str], None]) -> dict[str, Any]:
+    """What was done for float16's sake and what it cost, reported and for the record."""
+    mode = safety.notes.get("mode")
+    if mode == "rescale":
+        streams = safety.notes["exponents"]
+        groups = sum(bool(power) for powers in streams.values() for power in powers)
+        report(f"rescaled {groups} groups of channels in {len(streams)} streams, exactly")
+    if mode != "mixed":
+        return {}
+    cost = mixed_cost(read_package(package))
+    report(
+        f"{cost.ops} operations stay float32, with {cost.casts} casts; their weights take "
+        f"{cost.bytes} bytes more than in float16 ({cost.bytes / 1e6:.2f} MB)"
+    )
+    return {"cost": asdict(cost)}
 
 
 def _plain(notes: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fluxvae.networks.build import build_encoder
 from fluxvae.networks.catalog import LatentContract, find_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes.axes import LatentInput
-from fluxvae.recipes.latents import native_form
+from fluxvae.recipes.fields import native_form
 
 SIDE = 256  # of a crop, in pixels
 MOST = 16  # crops taken from a folder's images: as many as the photos give
@@ -206,8 +206,8 @@ def _image_crops(
     for index, path in enumerate(chosen):
         pixels = read_image(path, note)
         several = MOST // count + (index < MOST % count)
-        for place in range(several):
-            part = (place + 0.5) / several  # along the diagonal
+        for index in range(several):
+            part = (index + 0.5) / several  # along the diagonal
             top, left = (round(part * max(0, length - side)) for length in pixels.shape[:2])
             yield crop_image(pixels, top, left, side, side)
 

@@ -218,7 +218,7 @@ def _as_rgb(image: Any, deep: bool) -> tuple[np.ndarray, list[str]]:
 def unique_names(names: Sequence[str]) -> tuple[str, ...]:
     """File names for these names: letters, digits, ``.-_`` alone, and no two alike.
 
-    macOS ignores case in file names, so two that differ in case alone are told apart too.
+    macOS ignores case in file names, so two that differ in case alone are distinguished too.
     """
     taken: set[str] = set()
     result = []

@@ -125,11 +125,11 @@ def _fitting(
         else:
             none = False
             yield tensor, reading
-    said = "; ".join([*(reason.rstrip(".") for reason in reasons[:-1]), *reasons[-1:]])
+    passed = "; ".join([*(reason.rstrip(".") for reason in reasons[:-1]), *reasons[-1:]])
     if none:
-        raise LatentError(f"{file.name}: {said}" if said else f"{file.name} holds no tensors")
-    if said:
-        notes.append(f"{file.name}: passed over {said}")
+        raise LatentError(f"{file.name}: {passed}" if passed else f"{file.name} holds no tensors")
+    if passed:
+        notes.append(f"{file.name}: passed over {passed}")
 
 
 def _read_axes(tensor: _Tensor, wanted: LatentInput) -> Reading:
@@ -234,7 +234,7 @@ def _npy(file: Path) -> _Tensor | str:
     if not np.issubdtype(array.dtype, np.floating):
         what = "2-byte values without a type (bfloat16?)" if array.dtype == "V2" else array.dtype
         return f"{file.stem!r} holds {what}, not floats of 16, 32 or 64 bits"
-    with np.errstate(over="ignore"):  # becomes infinite, which is told by name
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
         return _Tensor(file.stem, np.array(array, np.float32))
 
 

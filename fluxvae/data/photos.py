@@ -110,9 +110,9 @@ def photo_crops(photo: Photo, side: int) -> list[np.ndarray]:
              for i in range(photo.crops)]  # fmt: skip
     across = [0.5 if photo.crops == 1 else float(i % 2) for i in range(photo.crops)]
     tall = pixels.shape[0] > pixels.shape[1]
-    places = zip(along, across, strict=True) if tall else zip(across, along, strict=True)
+    corners = zip(along, across, strict=True) if tall else zip(across, along, strict=True)
     return [crop_image(pixels, round(y * room[0]), round(x * room[1]), side, side)
-            for y, x in places]  # fmt: skip
+            for y, x in corners]  # fmt: skip
 
 
 def crop_image(pixels: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:

@@ -86,7 +86,7 @@ def fetch_soa(
     *,
     stream: Callable[[], Stream],
     download: Callable[[str], bytes],
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Listing:
     """Store the first ``count`` usable images of ``stream`` below ``cache``, with their listing.
 
@@ -96,10 +96,10 @@ def fetch_soa(
     opened = stream()
     entries: list[Entry] = []
     for index, row in enumerate(_rows(opened.rows, _TRIES * count)):
-        entry = _store(folder(cache), index, row, download, tell)
+        entry = _store(folder(cache), index, row, download, progress)
         if entry is not None:
             entries.append(entry)
-            tell(f"{len(entries)}/{count} {entry.name}")
+            progress(f"{len(entries)}/{count} {entry.name}")
         if len(entries) == count:
             break
     if len(entries) < count:
@@ -124,11 +124,11 @@ def _rows(rows: Iterable[Row], most: int) -> Iterator[Row]:
 
 
 def _store(
-    place: Path,
+    target: Path,
     index: int,
     row: Row,
     download: Callable[[str], bytes],
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> Entry | None:
     """The row's image as a file; None when it has none that can be used."""
     address, data = _image_of(row)
@@ -136,10 +136,10 @@ def _store(
         try:
             data = download(address)
         except (OSError, ValueError) as error:
-            tell(f"row {index} passed over: {address} cannot be fetched ({error})")
+            progress(f"row {index} passed over: {address} cannot be fetched ({error})")
     if data is None:
         return None
-    path = place / f"soa_{index:05}{_suffix(data)}"
+    path = target / f"soa_{index:05}{_suffix(data)}"
     content = data
     write_file(path, lambda draft: draft.write_bytes(content), overwrite=True)
     try:
@@ -149,7 +149,7 @@ def _store(
     except ImageError as error:
         reason = str(error)
     path.unlink()
-    tell(f"row {index} passed over: {reason}")
+    progress(f"row {index} passed over: {reason}")
     return None
 
 

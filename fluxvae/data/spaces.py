@@ -16,7 +16,8 @@ from fluxvae.networks.kl_keys import NO_STATISTICS, STATISTICS_EPS
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.axes import FIRST, LatentInput
-from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH, native_form
+from fluxvae.recipes.fields import native_form
+from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH
 
 _MEAN, _VARIANCE = "bn.running_mean", "bn.running_var"
 
@@ -41,7 +42,7 @@ def unpack(patches: np.ndarray) -> np.ndarray:
 class Passage:
     """Between what an artifact takes and what its decoder takes, both (1, C, h, w) maps.
 
-    FLUX.1's tokens are here the map (1, 64, H/16, W/16) that they are the places of.
+    FLUX.1's tokens are here the map (1, 64, H/16, W/16) whose pixels they are.
     """
 
     variant: str
@@ -159,19 +160,19 @@ def _other_space(latent: np.ndarray, wanted: LatentInput) -> str | None:
     most, least = (
         (FLUX1_SAMPLER_MOST, FLUX1_VAE_LEAST) if first else (FLUX2_SAMPLER_MOST, FLUX2_VAE_LEAST)
     )
-    said = f"(standard deviation {deviation:.3g}"
-    said += f", mean magnitude of a channel {level:.3g}" if first else ""
+    figures = f"(standard deviation {deviation:.3g}"
+    figures += f", mean magnitude of a channel {level:.3g}" if first else ""
     if wanted.form == "vae" and measured < least:
         return (
-            f"{said}; pictures in the VAE's own space have {least:g} or more) look like the "
+            f"{figures}; pictures in the VAE's own space have {least:g} or more) look like the "
             "sampler's latents: convert with --latents sampler to decode them"
         )
     if deviation > PICTURES_MOST:
-        return f"{said}) are far beyond the latents of any picture: check what wrote them"
+        return f"{figures}) are far beyond the latents of any picture: check what wrote them"
     if wanted.form != "vae" and measured > most:
         return (
-            f"{said}; pictures in the sampler's space have {most:g} or less) look like latents in "
-            "the VAE's own space" + _take_vae(wanted)
+            f"{figures}; pictures in the sampler's space have {most:g} or less) look like latents "
+            "in the VAE's own space" + _take_vae(wanted)
         )
     return None
 

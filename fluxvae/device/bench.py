@@ -1,7 +1,7 @@
-"""Benchmarks of one artifact: fresh processes, every sample kept, and what may be said of them.
+"""Benchmarks of one artifact: fresh processes, every sample kept, and the statistics they allow.
 
 A run is one process: load, first calls, N timed predictions, and after a pause first calls again.
-Runs of one process share its luck (memory layout, caches, the machine's mood at that moment), so
+Samples of one process are correlated (memory layout, caches, thermal state), so
 the unit of every statistic here is the run, represented by its median, and never the single
 prediction. First calls are a figure of their own: a Neural Engine that rested for more than 5 s
 takes about 260 ms to wake, with a ramp of some three calls (arXiv 2606.22283).
@@ -31,7 +31,7 @@ from fluxvae.records.harness import (
     Run,
     Units,
 )
-from fluxvae.records.statistics import LEAST_FOR_OUTLIERS, outliers
+from fluxvae.records.statistics import LEAST_FOR_OUTLIERS, outliers, percentile
 from fluxvae.schema import load
 
 Driver = Literal["swift", "python"]
@@ -98,7 +98,7 @@ class Summary:
     """Over the runs of one driver and set of compute units; milliseconds.
 
     ``median``, ``p10`` and ``p90`` are of the runs' medians. ``outliers``: numbers of the runs
-    that stand apart; they are in the figures all the same. ``first_calls``: the first
+    that are outliers; they are in the figures all the same. ``first_calls``: the first
     ``FIRST_CALLS`` of each kind, each the median over the runs. ``peak_memory_bytes``: the largest
     of all runs, None when unknown.
     """
@@ -131,13 +131,9 @@ class Record(schema.Record):
     """A whole benchmark, as it is written to a file."""
 
     header: ClassVar = schema.Header(
-        BenchError,
-        "a record of `fluxvae bench --out`",
-        "give such a record, or measure again",
-        "fluxvae-bench",
-        version=2,
-        sort_keys=True,
-    )
+        BenchError, "a record of `fluxvae bench --out`", "give such a record, or measure again",
+        "fluxvae-bench", version=2, sort_keys=True,
+    )  # fmt: skip
     fluxvae: str
     model: Model
     settings: Settings
@@ -269,7 +265,7 @@ def summarise(processes: Sequence[Process]) -> Iterator[Summary]:
     """One summary for each driver and set of compute units."""
     for (driver, units), members in groups(processes).items():
         medians = [p.run.latency.median for p in members]
-        p10, median, p90 = (float(v) for v in np.percentile(medians, [10, 50, 90]))
+        p10, median, p90 = (percentile(medians, q) for q in (10, 50, 90))
         peaks = [p.run.peak_memory_bytes for p in members]
         known = [p for p in peaks if p is not None]
         yield Summary(
@@ -280,8 +276,8 @@ def summarise(processes: Sequence[Process]) -> Iterator[Summary]:
             median=median,
             p10=p10,
             p90=p90,
-            first_load_median=float(np.median([p.run.load.first_ms for p in members])),
-            second_load_median=float(np.median([p.run.load.second_ms for p in members])),
+            first_load_median=percentile((p.run.load.first_ms for p in members), 50),
+            second_load_median=percentile((p.run.load.second_ms for p in members), 50),
             first_calls=_first_calls([p.run.first_calls for p in members]),
             outliers=tuple(members[i].number for i in outliers(medians)),
             peak_memory_bytes=max(known, default=None),
@@ -290,7 +286,7 @@ def summarise(processes: Sequence[Process]) -> Iterator[Summary]:
 
 def _first_calls(runs: Sequence[FirstCalls]) -> FirstCalls:
     def medians(calls: Sequence[Sequence[float]]) -> tuple[float, ...]:
-        return tuple(float(np.median(c)) for c in zip(*calls, strict=False))[:FIRST_CALLS]
+        return tuple(percentile(c, 50) for c in zip(*calls, strict=False))[:FIRST_CALLS]
 
     after_load, after_idle = zip(*((r.after_load_ms, r.after_idle_ms) for r in runs), strict=True)
     return FirstCalls(medians(after_load), runs[0].idle_s, medians(after_idle))

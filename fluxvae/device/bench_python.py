@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -23,12 +22,13 @@ import numpy as np
 
 from fluxvae.artifact.backends import choose_backend, raw_runner, single_input
 from fluxvae.artifact.open import open_artifact, refuse_parts
-from fluxvae.artifact.save import Record, read_record
+from fluxvae.artifact.record import Record, read_record
 from fluxvae.data.latents import beyond_float16
 from fluxvae.device.bench import FIRST_CALLS, latency
 from fluxvae.device.bundle import read_bundle
 from fluxvae.device.harness import parse_report
 from fluxvae.device.host import chip, os_build, peak_memory, this_host
+from fluxvae.device.programs import run_captured
 from fluxvae.errors import ArtifactError, FluxVAEError, ToolError, UsageError
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Feature as MilFeature
@@ -71,14 +71,8 @@ def start_python(request: Request, environment: Mapping[str, str]) -> HarnessRep
     Raises with its line when it fails: UsageError for options that do not fit, ToolError when it
     was ended by a signal, else ArtifactError.
     """
-    ran = subprocess.run(
-        [sys.executable, "-m", "fluxvae.device.bench_python", json.dumps(asdict(request))],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        env=dict(environment),
-    )
+    command = [sys.executable, "-m", "fluxvae.device.bench_python", json.dumps(asdict(request))]
+    ran = run_captured(command, environment=environment)
     if ran.returncode != 0:
         lines = [line for line in ran.stderr.splitlines() if line.strip()] or ["no message"]
         if ran.returncode < 0:

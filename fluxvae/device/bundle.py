@@ -24,8 +24,7 @@ import torch
 from torch import nn
 
 from fluxvae import __version__
-from fluxvae.artifact.save import make_record
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
+from fluxvae.artifact.record import make_record
 from fluxvae.data.latents import Latent, beyond_float16, to_model
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.data.spaces import passage
@@ -35,11 +34,12 @@ from fluxvae.networks.build import build_decoder, build_encoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import PRECISIONS, Compression, Recipe, Size
 from fluxvae.recipes.bounds import check_bound
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.recipes.latents import artifact_contract
 from fluxvae.records.harness import Limit
 from fluxvae.records.manifest import MANIFEST, NUMPY_DTYPES, Manifest, Origin, TensorFile
 from fluxvae.schema import build, load, save
-from fluxvae.validation.validate import limit_for
+from fluxvae.validation.limits import limit_for
 
 NORMAL = "normal"
 GENERATOR = "numpy PCG64 standard_normal float32"
@@ -52,7 +52,7 @@ class Request:
 
     ``case``: ``normal`` (with ``seed``) or an evaluation photo's name; the latent's name when
     ``latent`` (1, C, h, w) is given, of the form ``latents`` (FLUX.1's tokens as the map that they
-    are the places of). ``io_precision`` is the dtype of ``input.bin``; a float16
+    are the pixels of). ``io_precision`` is the dtype of ``input.bin``; a float16
     bundle's image is that of the rounded latent. ``output.bin`` is always float32, since a
     rounded reference would spoil the measure. Raises UsageError for what does not exist.
     """

@@ -1,6 +1,6 @@
 """Compile a saved model to ``.mlmodelc``: with Apple's compiler, or without it on any OS.
 
-Takes an ``.mlpackage`` or ``.mlmodel`` and leaves one ``.mlmodelc`` folder at a place known
+Takes an ``.mlpackage`` or ``.mlmodel`` and leaves one ``.mlmodelc`` folder at a path known
 beforehand. Apple's compiler comes with full Xcode; ours (``mil.compiler``) takes ML Programs
 only, and its output has not been shown to load on a real Mac. Validating and decoding need
 neither: the reference executor runs packages as they are.
@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluxvae.device.programs import Runner, run_captured
 from fluxvae.errors import ArtifactError, ToolError
 from fluxvae.files import commit, refuse_existing, staging
-
-# As subprocess.run with capture_output and text: raises OSError when the program cannot start.
-Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 COMPILERS = ("auto", "xcode", "portable")
 SUFFIX = ".mlmodelc"
@@ -77,14 +75,8 @@ def find_compilers(
 
 def _finds(xcrun: str, tool: str, runner: Runner) -> bool:
     try:
-        result = runner(
-            [xcrun, "--find", tool],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_FIND_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
+        command = [xcrun, "--find", tool]
+        result = run_captured(command, runner=runner, timeout=_FIND_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return result.returncode == 0
@@ -103,7 +95,7 @@ def choose_compiler(
     """Apple's compilers to try, or None for the portable one.
 
     ``auto`` takes Apple's where there is one. Raises ToolError when Apple's is needed and missing:
-    asked for, or ``path`` is an ``.mlmodel`` file, which as a rule is no ML Program.
+    asked for, or ``path`` is an ``.mlmodel`` file, which as a rule is not an ML Program.
     """
     if compiler == "portable":
         return None
@@ -115,7 +107,7 @@ def choose_compiler(
 def compiled_path(path: Path, out: Path | None = None) -> Path:
     """Where the compiled model of ``path`` goes.
 
-    Beside it by default (``X.mlpackage`` to ``X.mlmodelc``); ``out`` is that place itself when
+    Beside it by default (``X.mlpackage`` to ``X.mlmodelc``); ``out`` is that path itself when
     it ends in ``.mlmodelc``, and otherwise a folder for ``X.mlmodelc``.
     """
     name = path.with_suffix(SUFFIX).name
@@ -163,9 +155,9 @@ def compile_model(
 def _portable(path: Path, folder: Path, report: Callable[[str], object]) -> Path:
     from fluxvae.mil.compiler import compile_program  # numpy: too heavy for the doctor
 
-    place = folder / "made"
-    place.mkdir()
-    compiled = compile_program(path, place)
+    target = folder / "made"
+    target.mkdir()
+    compiled = compile_program(path, target)
     report(NOT_SHOWN)
     for warning in compiled.warnings:
         report(f"note: {warning}")
@@ -188,29 +180,24 @@ def _first_success(path: Path, folder: Path, compilers: Iterable[Compiler], runn
     """The compiled folder of the first compiler that makes one."""
     failures = []
     for number, compiler in enumerate(compilers):
-        place = folder / str(number)
-        place.mkdir()
+        target = folder / str(number)
+        target.mkdir()
         try:
-            result = runner(
-                [*compiler.command, str(path.absolute()), str(place.absolute())],
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-            )
+            command = [*compiler.command, str(path.absolute()), str(target.absolute())]
+            result = run_captured(command, runner=runner)
         except OSError as error:
             failures.append(f"{compiler.name} cannot be started: {error.strerror}")
             continue
-        made = _compiled_in(place)
+        made = _compiled_in(target)
         if result.returncode == 0 and made is not None:
             return made
         failures.append(f"{compiler.name} {_complaint(result)}")
     raise ArtifactError(f"{path} was not compiled: {'; '.join(failures)}")
 
 
-def _compiled_in(place: Path) -> Path | None:
-    """The one complete ``.mlmodelc`` in ``place``: every kind has a coremldata.bin."""
-    made = [found for found in place.glob(f"*{SUFFIX}") if (found / "coremldata.bin").is_file()]
+def _compiled_in(target: Path) -> Path | None:
+    """The one complete ``.mlmodelc`` in ``target``: every kind has a coremldata.bin."""
+    made = [found for found in target.glob(f"*{SUFFIX}") if (found / "coremldata.bin").is_file()]
     return made[0] if len(made) == 1 else None
 
 

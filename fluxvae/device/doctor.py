@@ -155,15 +155,15 @@ def _apple_tools(host: Host) -> Iterator[Finding]:
         )
         yield _swift(host)
         return
-    place = host.run(["xcode-select", "-p"])
-    if place is None or place.code != 0:
+    tools = host.run(["xcode-select", "-p"])
+    if tools is None or tools.code != 0:
         yield Finding("Xcode", MISSING, "no developer tools are installed", _XCODE, _APPLE_TASKS)
         return
-    full = "CommandLineTools" not in place.out
+    full = "CommandLineTools" not in tools.out
     if full:
-        yield Finding("Xcode", OK, place.out)
+        yield Finding("Xcode", OK, tools.out)
     else:
-        yield Finding("Xcode", WARN, f"only the Command Line Tools are active: {place.out}", _XCODE)
+        yield Finding("Xcode", WARN, f"only the Command Line Tools are active: {tools.out}", _XCODE)
     compilers = host.compilers()
     if compilers:
         yield Finding("compiler", OK, compilers[0].name)

@@ -1,10 +1,10 @@
 """Running fluxvae-harness, the Swift program, and reading its report."""
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluxvae.device.programs import run_captured
 from fluxvae.errors import ArtifactError, ToolError, UsageError
 from fluxvae.records.harness import HarnessReport
 from fluxvae.schema import parse
@@ -42,14 +42,8 @@ def run_harness(harness: Harness, arguments: Sequence[str]) -> HarnessReport:
     its limit), or 1 (no compute plan, failed compute units). Otherwise raises, with the harness's
     own line: UsageError for 2, ArtifactError for 1, else ToolError."""
     try:
-        ran = subprocess.run(
-            [str(harness.program), *arguments, "--json"],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            env=dict(harness.environment),
-        )
+        command = [str(harness.program), *arguments, "--json"]
+        ran = run_captured(command, environment=harness.environment)
     except OSError as error:
         raise ToolError(f"{harness.program} cannot be started: {error.strerror}") from error
     line = _complaint(ran.stderr)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.device.compile import Compiler, find_compilers
+from fluxvae.device.programs import run_captured
 from fluxvae.files import read_text
 
 _SECONDS = 60  # xcrun and swift are slow the first time after an update
@@ -22,7 +23,7 @@ _OWN_STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a program said: exit code, stdout and stderr without surrounding blanks."""
+    """What a program answered: exit code, stdout and stderr without surrounding blanks."""
 
     code: int
     out: str
@@ -31,7 +32,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Host:
-    """A machine as the examination sees it; tests put another in its place.
+    """A machine as the examination sees it; tests substitute another.
 
     ``system`` is ``Darwin``, ``Linux``, ...; ``release`` the version people know; ``arch`` is
     Python's (under Rosetta ``x86_64``). ``memory`` is in bytes, None when unknown. ``run`` gives
@@ -71,14 +72,7 @@ def this_host() -> Host:
 def ask(command: Sequence[str]) -> Answer | None:
     """Run a short program with no input. None when it is missing or silent for a minute."""
     try:
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
+        result = run_captured(command, timeout=_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return Answer(result.returncode, result.stdout.strip(), result.stderr.strip())

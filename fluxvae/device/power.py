@@ -158,7 +158,7 @@ def record(host: Host, window: Window, *, ask: bool = False) -> Recording:
 
 def _complaint(answer: Answer) -> str:
     lines = [line for line in answer.err.splitlines() if line.strip()]
-    said = lines[-1].strip()[:200] if lines else f"exit code {answer.code}"
-    if said.startswith("sudo:") or "superuser" in said:
-        return f"{HOW_TO_ALLOW} ({said})"
-    return f"powermetrics failed: {said}"
+    reason = lines[-1].strip()[:200] if lines else f"exit code {answer.code}"
+    if reason.startswith("sudo:") or "superuser" in reason:
+        return f"{HOW_TO_ALLOW} ({reason})"
+    return f"powermetrics failed: {reason}"

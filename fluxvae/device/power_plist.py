@@ -20,7 +20,7 @@ from fluxvae.errors import PowerError
 
 ENGINES = ("cpu", "gpu", "ane")
 
-# What plistlib raises for text that is no property list; more than it documents.
+# What plistlib raises for text that is not a property list; more than it documents.
 _DAMAGE = (ExpatError, ValueError, TypeError, AttributeError, LookupError, OverflowError)
 
 
@@ -92,32 +92,32 @@ def _sample(data: Any, where: str) -> Sample:
 
 
 def _power(data: Mapping[str, Any], engine: str, seconds: float, where: str) -> float:
-    """Mean power in mW; where two places tell the GPU's, one of them may have stayed at 0."""
-    places = ("processor", "gpu") if engine == "gpu" else ("processor",)
-    found = [_of_place(data.get(place), engine, seconds) for place in places]
+    """Mean power in mW; where two dictionaries have the GPU's, one of them may have stayed at 0."""
+    sections = ("processor", "gpu") if engine == "gpu" else ("processor",)
+    found = [_of_section(data.get(section), engine, seconds) for section in sections]
     known = [value for value in found if value is not None]
     if not known:
         raise PowerError(
             f"{where} of powermetrics has no {engine.upper()} channel (processor.{engine}_power "
-            f"or {engine}_energy): this Mac or this macOS does not tell what its engines take, "
+            f"or {engine}_energy): this Mac or this macOS does not report what its engines take, "
             "so energy cannot be measured on it"
         )
     return max(known)
 
 
-def _of_place(place: Any, engine: str, seconds: float) -> float | None:
-    if not isinstance(place, Mapping):
+def _of_section(section: Any, engine: str, seconds: float) -> float | None:
+    if not isinstance(section, Mapping):
         return None
-    power = _number(place, f"{engine}_power")  # mW
+    power = _number(section, f"{engine}_power")  # mW
     if power is not None:
         return power
-    energy = _number(place, f"{engine}_energy")  # mJ over the sample
+    energy = _number(section, f"{engine}_energy")  # mJ over the sample
     return None if energy is None else energy / seconds
 
 
-def _number(place: Mapping[str, Any], key: str) -> float | None:
+def _number(section: Mapping[str, Any], key: str) -> float | None:
     """A finite number from 0 on; None for what is not there or is none."""
-    value = place.get(key)
+    value = section.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) and value >= 0 else None

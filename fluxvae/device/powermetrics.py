@@ -83,20 +83,20 @@ def _rosetta(host: Host) -> Check:
 
 
 def _mains(host: Host) -> Check:
-    said = _pmset(host, "batt")
-    source = re.search(r"drawing from '([^']*)'", said or "")
+    output = _pmset(host, "batt")
+    source = re.search(r"drawing from '([^']*)'", output or "")
     if source is None:
-        return _unknown("mains", "pmset -g batt", said)
+        return _unknown("mains", "pmset -g batt", output)
     if source[1] != "AC Power":
         return Check("mains", False, f"power comes from {source[1]!r}", "plug the Mac in")
     return Check("mains", True, "on mains power")
 
 
 def _low_power(host: Host) -> Check:
-    said = _pmset(host)
-    if not said:
-        return _unknown("low power", "pmset -g", said)
-    modes = dict(re.findall(r"^\s*(lowpowermode|powermode)\s+(\d+)\s*$", said, re.MULTILINE))
+    output = _pmset(host)
+    if not output:
+        return _unknown("low power", "pmset -g", output)
+    modes = dict(re.findall(r"^\s*(lowpowermode|powermode)\s+(\d+)\s*$", output, re.MULTILINE))
     if "1" in modes.values():  # of powermode 0 is automatic and 2 high
         return Check(
             "low power",
@@ -108,28 +108,28 @@ def _low_power(host: Host) -> Check:
 
 
 def _throttling(host: Host) -> Check:
-    said = _pmset(host, "therm")
-    if not said:
-        return _unknown("throttling", "pmset -g therm", said)
-    limits = re.findall(r"(CPU_(?:Speed|Scheduler)_Limit)\s*=\s*(\d+)", said)
+    output = _pmset(host, "therm")
+    if not output:
+        return _unknown("throttling", "pmset -g therm", output)
+    limits = re.findall(r"(CPU_(?:Speed|Scheduler)_Limit)\s*=\s*(\d+)", output)
     low = [f"{name} {value}" for name, value in limits if int(value) < 100]
-    lines = [line.strip() for line in said.splitlines()]
+    lines = [line.strip() for line in output.splitlines()]
     low += [ln for ln in lines if "warning level" in ln and not re.match(r"(Note: )?No ", ln)]
     if low:
         return Check(
             "throttling", False, f"the Mac is throttled: {low[0]}", "let it cool down, then go on"
         )
     if not limits and not any("warning level" in line for line in lines):
-        return _unknown("throttling", "pmset -g therm", said)
+        return _unknown("throttling", "pmset -g therm", output)
     return Check("throttling", True, "not throttled")
 
 
 def _load(host: Host) -> Check:
-    said = sysctl(host, "vm.loadavg")
+    output = sysctl(host, "vm.loadavg")
     # Some locales write 1,52.
-    found = re.match(r"\{?\s*(\d+)[.,](\d+)\s", f"{said or ''} ")
+    found = re.match(r"\{?\s*(\d+)[.,](\d+)\s", f"{output or ''} ")
     if found is None:
-        return _unknown("load", "sysctl vm.loadavg", said)
+        return _unknown("load", "sysctl vm.loadavg", output)
     load = float(f"{found[1]}.{found[2]}")
     if load > MOST_LOAD:
         return Check(
@@ -147,6 +147,6 @@ def _pmset(host: Host, what: str | None = None) -> str | None:
     return answer.out if answer is not None and answer.code == 0 else None
 
 
-def _unknown(name: str, command: str, said: str | None) -> Check:
-    told = f"gave {' '.join(said.split())[:80]!r}" if said else "gave no answer"
-    return Check(name, False, f"`{command}` {told}, which says nothing of {name}", "please report")
+def _unknown(name: str, command: str, output: str | None) -> Check:
+    text = f"gave {' '.join(output.split())[:80]!r}" if output else "gave no answer"
+    return Check(name, False, f"`{command}` {text}, which says nothing of {name}", "please report")

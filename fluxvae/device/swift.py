@@ -7,7 +7,6 @@ would pay for every model again.
 
 import hashlib
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fluxvae.device.host import Answer, ask
+from fluxvae.device.programs import run_captured
 from fluxvae.errors import OutputError, ToolError
 from fluxvae.files import commit, disk_trouble, staging
 from fluxvae.schema import json_text
@@ -48,8 +48,8 @@ def find_toolchain(
         raise ToolError(f"no Swift toolchain found (looked for `swift` on PATH): {WHAT_IS_NEEDED}")
     answer = run([program, "--version"])
     if answer is None or answer.code != 0 or not answer.out:
-        said = f": {answer.err.splitlines()[0]}" if answer is not None and answer.err else ""
-        raise ToolError(f"{program} --version does not answer{said}; {WHAT_IS_NEEDED}")
+        reason = f": {answer.err.splitlines()[0]}" if answer is not None and answer.err else ""
+        raise ToolError(f"{program} --version does not answer{reason}; {WHAT_IS_NEEDED}")
     return Toolchain(program, answer.out)
 
 
@@ -66,7 +66,7 @@ def packaged_sources() -> Path:
 
 
 def source_files(sources: Path) -> Iterator[Path]:
-    """Every file that a build reads, sorted by its place, relative to ``sources``."""
+    """Every file that a build reads, sorted by path, relative to ``sources``."""
     for name in _SOURCES:
         path = sources / name
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
@@ -104,30 +104,32 @@ def build_harness(
     """
     swift = toolchain or find_toolchain()
     folder = sources or packaged_sources()
-    place = harness_place(cache, folder, swift)
-    if place.is_file():
-        return place
+    target = harness_place(cache, folder, swift)
+    if target.is_file():
+        return target
     try:
-        place.parent.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.parent.parent / f"{place.parent.name}.lock"):
-            if not place.is_file():
-                say(f"building {PRODUCT} (once; some minutes): {place.parent}")
-                _build(swift, folder, place, environment)
+        target.parent.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent.parent / f"{target.parent.name}.lock"):
+            if not target.is_file():
+                say(f"building {PRODUCT} (once; some minutes): {target.parent}")
+                _build(swift, folder, target, environment)
     except OSError as error:
-        raise OutputError(disk_trouble(error, place)) from error
-    return place
+        raise OutputError(disk_trouble(error, target)) from error
+    return target
 
 
 def _build(
-    toolchain: Toolchain, sources: Path, place: Path, environment: Mapping[str, str]
+    toolchain: Toolchain, sources: Path, target: Path, environment: Mapping[str, str]
 ) -> None:
-    """Build a copy in a hidden folder beside ``place``, and give its folder the final name.
+    """Build a copy in a hidden folder beside ``target``, and give its folder the final name.
 
     A copy, since an installed package's folder may be read-only, and since SwiftPM writes beside
     the manifest.
     """
-    with staging(place.parent, overwrite=True) as work:  # True: somebody took the program out of it
-        package, draft = work / "swift", work / place.parent.name
+    with staging(
+        target.parent, overwrite=True
+    ) as work:  # True: somebody took the program out of it
+        package, draft = work / "swift", work / target.parent.name
         for relative in source_files(sources):
             (package / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(sources / relative, package / relative)
@@ -140,26 +142,19 @@ def _build(
         binaries = _swift([*command, "--show-bin-path"], environment).strip().splitlines()
         draft.mkdir()
         shutil.copy2(Path(binaries[-1]) / PRODUCT, draft / PRODUCT)
-        about = {"key": place.parent.name, "toolchain": toolchain.version}
+        about = {"key": target.parent.name, "toolchain": toolchain.version}
         (draft / "build.json").write_text(json_text(about, indent=2), encoding="utf-8")
-        commit(work, place.parent, overwrite=True)
+        commit(work, target.parent, overwrite=True)
 
 
 def _swift(command: list[str], environment: Mapping[str, str]) -> str:
     """stdout of one ``swift`` call. Raises ToolError with the compiler's first complaints."""
-    ran = subprocess.run(
-        command,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        env=dict(environment),
-    )
+    ran = run_captured(command, environment=environment)
     if ran.returncode != 0:
         lines = [line.strip() for line in (ran.stderr + ran.stdout).splitlines() if line.strip()]
-        told = [line for line in lines if "error:" in line] or lines or ["no message"]
+        errors = [line for line in lines if "error:" in line] or lines or ["no message"]
         raise ToolError(
             f"{PRODUCT} was not built (swift build ended with code {ran.returncode}): "
-            + "; ".join(told[:_FAILED_LINES])
+            + "; ".join(errors[:_FAILED_LINES])
         )
     return ran.stdout

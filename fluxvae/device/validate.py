@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.artifact.open import functions_and_sizes, refuse_parts
-from fluxvae.artifact.save import Record
+from fluxvae.artifact.record import Record
 from fluxvae.device.bundle import NORMAL, Bundle, Request, export_bundle, read_bundle
 from fluxvae.device.harness import Harness, run_harness
 from fluxvae.errors import ArtifactError, UsageError

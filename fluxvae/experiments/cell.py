@@ -15,16 +15,20 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluxvae.experiments.job import Job
 
 STOPPED = "stopped.txt"  # why the watch ended the process
-_SECONDS = 0.2  # between two looks
+_SECONDS = 0.2  # polling interval
 
 
 def main(arguments: list[str]) -> int:
     """Do the job. 0 when ``out`` is complete, a failed cell's too; 1 with one line on stderr."""
     # light imports come first: the watch must be there before torch takes its seconds
     from fluxvae.errors import FluxVAEError
-    from fluxvae.experiments.job import Job
+    from fluxvae.experiments.job import OUT, Job
     from fluxvae.schema import load
 
     folder = Path(arguments[0])
@@ -33,37 +37,33 @@ def main(arguments: list[str]) -> int:
         threading.Thread(
             target=_watch, args=(folder, job.settings.memory_limit), daemon=True
         ).start()
-        _do(folder)
+        _do(job, folder / OUT)
     except FluxVAEError as error:
         print(f"fluxvae: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 
 
-def _do(folder: Path) -> None:
+def _do(job: "Job", out: Path) -> None:
     import torch
 
-    from fluxvae.experiments.job import OUT, Job, cell_toml
-    from fluxvae.experiments.make import check_tools, make, solve, stage
-    from fluxvae.experiments.measure import measure
+    from fluxvae.experiments.job import write_cell
+    from fluxvae.experiments.steps import check_tools, make, measure, solve, stage
     from fluxvae.records.experiment import RESULT, Result
-    from fluxvae.schema import load, save
+    from fluxvae.schema import load
 
-    job = load(Job, folder / "job.json")
     torch.set_num_threads(job.settings.threads)
     check_tools(job)
-    out = folder / OUT
     out.mkdir(exist_ok=True)
     if job.kind == "solve":
         solve(job, out)
     elif job.kind == "stage":
         stage(job, out)
     else:
-        (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
         result = load(Result, out / RESULT) if job.kind == "measure" else make(job, out)
         if job.measured:
             result = measure(job, out, result, dict(os.environ))
-        save(result, out / RESULT)
+        write_cell(out, result)
 
 
 def _watch(folder: Path, limit: int) -> None:

@@ -1,7 +1,7 @@
 """Jobs of a matrix on a Dask cluster: processes of this machine, or workers of a scheduler.
 
 What comes back is the job's files in one archive with its sha256, which is checked before anything
-of it gets a place. A worker that dies loses the job it was at, and Dask gives that to another.
+of it gets a path. A worker that dies loses the job it was at, and Dask gives that to another.
 """
 
 import asyncio
@@ -109,7 +109,7 @@ class DaskPool:
         files = dict(job.files)
         if not self.shares_files:
             blobs = {role: self._blob(role, path) for role, path in files.items()
-                     if role != "harness"}  # fmt: skip
+                     if role not in ("harness", "store")}  # fmt: skip
             files = {role: path for role, path in files.items() if role == "harness"}
         future = self.client.submit(
             work,
@@ -145,11 +145,11 @@ class DaskPool:
                     "command"
                 ) from error
             raise
-        place = self.work_folder / f"{job.name}-{job.kind}"
-        shutil.rmtree(place, ignore_errors=True)
-        unpack(delivery, place / OUT)
+        path = self.work_folder / f"{job.name}-{job.kind}"
+        shutil.rmtree(path, ignore_errors=True)
+        unpack(delivery, path / OUT)
         future.release()
-        return job, place / OUT
+        return job, path / OUT
 
     def _needs(self, job: Job) -> list[str]:
         needs = [] if job.kind == "measure" else list(job.settings.make_needs)
@@ -161,8 +161,8 @@ class DaskPool:
     def _blob(self, role: str, path: str) -> Any:
         """A file's bytes on the cluster, sent once."""
         if path not in self.sent:
-            place = Path(path)
-            data = pack(place).archive if role == "made" else place.read_bytes()
+            file = Path(path)
+            data = pack(file).archive if role == "made" else file.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
             self.sent[path] = self.client.submit(_same, data, key=f"blob-{digest}", pure=True)
         return self.sent[path]
@@ -233,7 +233,7 @@ def connect(address: str) -> Iterator[Any]:
     # that lock for ever (distributed 2026.8; we found no report of it).
     try:
         with ThreadPoolExecutor(1) as thread:  # which has no event loop, whoever calls us
-            thread.submit(asyncio.run, _shake_hands(address)).result()
+            thread.submit(asyncio.run, _probe_scheduler(address)).result()
         client = Client(address, timeout=TIMEOUT_S, set_as_default=False)
     except ValueError as error:
         raise UsageError(f"--scheduler {address}: expected tcp://host:port, such as "
@@ -254,8 +254,8 @@ def connect(address: str) -> Iterator[Any]:
         client.close(timeout=TIMEOUT_S)
 
 
-async def _shake_hands(address: str) -> None:
-    """Raises ValueError for what is no address, OSError where no Dask answers."""
+async def _probe_scheduler(address: str) -> None:
+    """Raises ValueError for what is not an address, OSError where no Dask answers."""
     from distributed import Security
     from distributed.comm.core import connect as open_comm
 

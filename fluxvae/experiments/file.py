@@ -25,12 +25,13 @@ from fluxvae.recipes import (
     parse_sizes,
 )
 from fluxvae.recipes.bounds import check_bound
-from fluxvae.records.experiment import NONE, Cell
+from fluxvae.records.experiment import NONE, Cell, Thresholds
+from fluxvae.records.harness import UNITS
 
-UNITS = ("all", "cpuOnly", "cpuAndGPU", "cpuAndNeuralEngine")
 DRIVERS = ("python", "swift")
 RESOURCES = ("GPU", "MAC", "QUIET")
 MOST_CELLS = 100_000
+TEMPLATE = Path(__file__).with_name("template.toml")  # a commented matrix to begin with
 AXES = tuple(f.name for f in fields(Cell))
 # Words for what is parsed, to find the nearest one in.
 _LABELS = (
@@ -68,14 +69,6 @@ class Settings:
     memory_limit: int = 0
     make_needs: tuple[str, ...] = ()
     measure_needs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What counts as equivalent, where something is asked for; crossing one flags a cell."""
-
-    psnr_db: float | None = None  # the worst input's, at least
-    latency_ms: float | None = None  # at most
 
 
 @dataclass(frozen=True)

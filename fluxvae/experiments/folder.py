@@ -1,4 +1,4 @@
-"""The run folder of a matrix: where cells lie, how one gets its place, which are there already.
+"""The run folder of a matrix: where cells lie, how one is committed, which are there already.
 
 ``cells/KEY16-LABEL`` appears whole, by one rename; beside its ``result.json`` lies that file's
 sha256, in sha256sum's format. ``old`` has cells that the matrix, the weights or the tools have
@@ -63,39 +63,39 @@ def kept(folder: Path, key: str, cell: Cell) -> Result | None:
     One that lies in ``old`` is taken back. A result that was changed afterwards counts as none;
     its folder is set aside and not removed.
     """
-    place = folder / "cells" / folder_name(key, cell)
-    old = folder / "old" / place.name
-    if not place.exists() and old.exists():
-        old.rename(place)
-    if not place.exists():
+    cell_path = folder / "cells" / folder_name(key, cell)
+    old = folder / "old" / cell_path.name
+    if not cell_path.exists() and old.exists():
+        old.rename(cell_path)
+    if not cell_path.exists():
         return None
     try:
-        result = load(Result, place / RESULT)
-        whole = result.key == key and recorded_digest(place) == sha256_of(place / RESULT)
+        result = load(Result, cell_path / RESULT)
+        whole = result.key == key and recorded_digest(cell_path) == sha256_of(cell_path / RESULT)
     except MatrixError:
         whole = False
-    if whole and all((place / file).is_file() for file in result.artifact_sha256):
+    if whole and all((cell_path / file).is_file() for file in result.artifact_sha256):
         return result
-    set_aside(folder, [place])
+    archive(folder, [cell_path])
     return None
 
 
-def recorded_digest(place: Path) -> str | None:
+def recorded_digest(cell_path: Path) -> str | None:
     """What ``result.json`` was when it was put there; None when nothing says so."""
     try:
-        return read_text(place / DIGEST).split()[0]
+        return read_text(cell_path / DIGEST).split()[0]
     except (OSError, IndexError, ValueError):
         return None
 
 
-def write_digest(place: Path) -> None:
+def write_digest(cell_path: Path) -> None:
     """Keep the digest of ``result.json`` beside it. Raises OutputError."""
-    text = f"{sha256_of(place / RESULT)}  {RESULT}\n"
-    write_text(place / DIGEST, text, overwrite=True)
+    text = f"{sha256_of(cell_path / RESULT)}  {RESULT}\n"
+    write_text(cell_path / DIGEST, text, overwrite=True)
 
 
-def check_arrival(job: Job, out: Path) -> Result:
-    """What came of a cell, its files held against their digests. Raises MatrixError."""
+def verify_delivery(job: Job, out: Path) -> Result:
+    """What came of a cell, its files compared with their digests. Raises MatrixError."""
     result = load(Result, out / RESULT)
     if (result.key, result.cell) != (job.key, job.cell):
         raise MatrixError(f"{job.name}: what came back is of another cell ({result.cell.label()})")
@@ -105,37 +105,40 @@ def check_arrival(job: Job, out: Path) -> Result:
     return result
 
 
-def place_cell(folder: Path, job: Job, out: Path) -> Result:
-    """Give a finished cell its place. Raises MatrixError or OutputError; then nothing changed."""
-    result = check_arrival(job, out)
+def commit_cell(folder: Path, job: Job, out: Path) -> Result:
+    """Move a finished cell below ``cells``, replacing a failed one.
+
+    Raises MatrixError or OutputError; then nothing changed.
+    """
+    result = verify_delivery(job, out)
     write_digest(out)
-    place, aside = folder / "cells" / job.name, out.parent / "before"
+    cell_path, aside = folder / "cells" / job.name, out.parent / "before"
     try:
-        if place.exists():  # a failed one; a folder cannot be replaced in one step
-            place.rename(aside)
-        out.rename(place)
+        if cell_path.exists():  # a failed one; a folder cannot be replaced in one step
+            cell_path.rename(aside)
+        out.rename(cell_path)
     except OSError as error:
-        raise OutputError(disk_trouble(error, place)) from error
+        raise OutputError(disk_trouble(error, cell_path)) from error
     finally:
-        if aside.exists() and not place.exists():
-            aside.rename(place)
+        if aside.exists() and not cell_path.exists():
+            aside.rename(cell_path)
     return result
 
 
-def set_aside(folder: Path, places: Iterable[Path]) -> int:
+def archive(folder: Path, paths: Iterable[Path]) -> int:
     """Move cells to ``old``, replacing what is there of the same name; how many."""
     count = 0
-    for place in places:
-        target = folder / "old" / place.name
+    for cell_path in paths:
+        target = folder / "old" / cell_path.name
         target.parent.mkdir(exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
-        place.rename(target)
+        cell_path.rename(target)
         count += 1
     return count
 
 
-def foreign(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Folders of cells that are none of ``names``."""
+def orphans(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Folders of cells that are not among ``names``."""
     known = set(names)
     return [p for p in sorted((folder / "cells").glob("[!.]*")) if p.name not in known]
 

@@ -36,11 +36,9 @@ class Inputs(Record):
     """``inputs.json``. Names are ``flux2/256x256/chelsea`` and ``flux2/calibration/00``."""
 
     header: ClassVar = Header(
-        MatrixError,
-        "a list of a matrix's inputs",
-        "put the right one back, or start a new folder",
+        MatrixError, "a list of a matrix's inputs", "put the right one back, or start a new folder",
         "fluxvae-matrix-inputs",
-    )
+    )  # fmt: skip
     tensors: dict[str, Tensor]
 
     def digest(self, decoder: str, sizes: str) -> str:
@@ -77,17 +75,15 @@ class WeightsRecord(Record):
     """``weights.json``."""
 
     header: ClassVar = Header(
-        MatrixError,
-        "a list of a matrix's weights",
-        "put the right one back, or start a new folder",
-        "fluxvae-matrix-weights",
-    )
+        MatrixError, "a list of a matrix's weights",
+        "put the right one back, or start a new folder", "fluxvae-matrix-weights",
+    )  # fmt: skip
     fluxvae: str
     decoders: dict[str, DecoderWeights]
 
 
 def read_inputs(folder: Path) -> Inputs | None:
-    """``inputs.json``, and every latent held against it; None when it is not there.
+    """``inputs.json``, and every latent compared with it; None when it is not there.
 
     Raises MatrixError when they are damaged or do not belong together.
     """
@@ -134,7 +130,7 @@ def keep_inputs(
 
 
 def load_tensors(file: Path, wanted: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Latents (1, C, h, w) float32 of ``file``, each held against its digest. MatrixError."""
+    """Latents (1, C, h, w) float32 of ``file``, each compared with its digest. MatrixError."""
     from safetensors import SafetensorError, safe_open
 
     arrays = {}

@@ -7,19 +7,22 @@ measures one that another machine made.
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fluxvae.device.host import chip, os_build, this_host
 from fluxvae.errors import MatrixError
-from fluxvae.experiments.file import Settings, Thresholds
+from fluxvae.experiments.file import Settings
 from fluxvae.experiments.inputs import Tensor
 from fluxvae.experiments.plan import folder_name
-from fluxvae.records.experiment import Cell, Host, Result
-from fluxvae.schema import Header, Record
+from fluxvae.files import write_text
+from fluxvae.records.experiment import RESULT, Cell, Host, Result, Status, Thresholds
+from fluxvae.schema import Header, Record, save
 
 Kind = Literal["solve", "stage", "cell", "measure"]
 SOLVED = "solved.safetensors"
 STAGE = "stage.json"
+CELL = "cell.toml"
 OUT = "out"  # below a job's folder: all that it makes
 
 
@@ -27,7 +30,7 @@ OUT = "out"  # below a job's folder: all that it makes
 class Job(Record):
     """``key``: of the cell, the solution or the stage. ``recipe``: plain data; empty for a cell
     that has none. ``inputs``: the latents it uses, by name. ``files``: local paths by role
-    (``weights``, ``latents``, ``solved``, ``stage:conversion``, ``made``, ``harness``).
+    (``weights``, ``latents``, ``solved``, ``stage:conversion``, ``made``, ``harness``, ``store``).
     ``measured``: whether this job also measures what it made."""
 
     header: ClassVar = Header(MatrixError, "a job of a matrix", "run the matrix again")
@@ -52,38 +55,23 @@ class Job(Record):
         return f"{self.kind}-{self.key[:16]}"
 
 
-def failed(job: Job, reason: str) -> Result:
-    """The result of a cell that could not be done to its end."""
-    return empty_result(job, "failed", reason)
-
-
-def empty_result(job: Job, status: Literal["failed", "n/a"], reason: str) -> Result:
-    """A result without figures, from this machine."""
+def result_of(job: Job, status: Status, reason: str | None = None, **figures: Any) -> Result:
+    """A result of ``job`` from this machine; a figure that is not given is not there."""
     return Result(
         key=job.key,
         cell=job.cell,
         status=status,
-        reason=" ".join(reason.split()),
-        verdict=None,
+        reason=reason and " ".join(reason.split()),
         weights_digest=job.weights_digest,
         inputs_digest=job.inputs_digest,
         versions=job.versions,
         host=host_here(job.versions["python"]),
-        seconds={},
-        bytes=None,
-        artifact=None,
-        artifact_sha256={},
-        errors=(),
-        budget={},
-        runs=(),
-        placement={},
-        energy=None,
-        flags=(),
+        **figures,
     )
 
 
 def host_here(python: str) -> Host:
-    """This machine, as results tell of it."""
+    """This machine, as results describe it."""
     host = this_host()
     return Host(
         system=host.system,
@@ -99,3 +87,9 @@ def host_here(python: str) -> Host:
 def cell_toml(cell: Cell) -> str:
     """A cell as TOML; a JSON string in ASCII is a TOML string."""
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(cell).items())
+
+
+def write_cell(out: Path, result: Result) -> None:
+    """``cell.toml`` and, last, ``result.json``. Raises OutputError."""
+    write_text(out / CELL, cell_toml(result.cell), overwrite=True)
+    save(result, out / RESULT)

@@ -1,4 +1,4 @@
-"""One command for a Mac: every step for a stated list of models, resumable, in one record.
+"""One command for a Mac: every step for a fixed list of models, resumable, in one record.
 
 Each artifact is converted and compiled, judged by the reference executor, and then validated,
 timed, planned and repeated through Swift on every set of compute units. A rehearsal runs the same
@@ -11,14 +11,15 @@ Not run on a Mac yet.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 from fluxvae import __version__
 from fluxvae.errors import FluxVAEError
-from fluxvae.experiments.mac_steps import STEPS, Place, Step
+from fluxvae.experiments.mac_steps import STEPS, Step, StepContext
+from fluxvae.experiments.plan import time_left, tool_versions
 from fluxvae.files import data_sha256
 from fluxvae.recipes import Recipe, Size, parse_label
+from fluxvae.records.experiment import Host
 from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import (
     EACH,
@@ -26,14 +27,12 @@ from fluxvae.records.mac import (
     Cell,
     KeptCell,
     Kind,
-    Machine,
     MacRecord,
     Status,
     Task,
     cell_path,
-    kept_cell,
 )
-from fluxvae.schema import save
+from fluxvae.schema import load_kept, save
 
 NEEDS_A_MAC = "needs a Mac"
 MEASURED: tuple[Kind, ...] = ("validate", "bench", "plan")  # on one set of units after another
@@ -67,7 +66,7 @@ class Progress:
         return sum(sum(known[t.kind]) / len(known[t.kind]) for t in tasks)
 
 
-def stated_list(variants: Sequence[str], sizes: Sequence[Size]) -> tuple[Recipe, ...]:
+def default_recipes(variants: Sequence[str], sizes: Sequence[Size]) -> tuple[Recipe, ...]:
     """What a report is about: layouts, precisions and shape forms of each variant's decoder.
 
     Every size as a fixed fp16 model, the largest in NHWC and in fp32 too, and all sizes together
@@ -111,68 +110,53 @@ def needs_a_mac(task: Task) -> bool:
 
 
 def run_report(
-    places: Sequence[Place],
-    machine: Machine,
+    contexts: Sequence[StepContext],
+    host: Host,
     *,
     rehearsal: bool,
     say: Callable[[str], None] = lambda _: None,
     steps: Mapping[str, Step] = STEPS,
     clock: Clock = time.monotonic,
 ) -> MacRecord:
-    """Do every task that is not done yet. ``places`` share one folder and one list of settings.
+    """Do every task that is not done yet. ``contexts`` share one folder and one list of settings.
 
     A step that fails is recorded with its reason and does not stop the others of other artifacts;
     those of its own artifact that need its files then fail with theirs. Interrupting is safe: the
     next call takes up what is there.
     """
-    named = [(place.package.stem, place) for place in places]
-    tasks = [
-        (task, place)
-        for name, place in named
-        for task in tasks_of(name, place.recipe, rehearsal=rehearsal)
-    ]
+    tasks = [(t, c) for c in contexts for t in tasks_of(c.name, c.recipe, rehearsal=rehearsal)]
+    left_out = {t for t, _ in tasks if rehearsal and needs_a_mac(t)}
     cells: list[Cell] = []
     progress = Progress()
-    for number, (task, place) in enumerate(tasks, start=1):
-        if rehearsal and needs_a_mac(task):
+    for number, (task, context) in enumerate(tasks, start=1):
+        if task in left_out:
             cells.append(Cell(task, "not run", NEEDS_A_MAC, 0.0, {}))
             continue
-        key = _key(place, task, machine, rehearsal)
-        kept = kept_cell(place.folder, task, key)
-        if kept is not None and _files_are_there(place, task):
-            cells.append(kept)
-            say(f"{number}/{len(tasks)} {task.artifact} {task.name}: done before")
-            progress = progress.after(task, kept.seconds)
-            continue
-        rest = [t for t, _ in tasks[number - 1 :] if not (rehearsal and needs_a_mac(t))]
-        say(f"{number}/{len(tasks)} {task.artifact} {task.name} ({_left(progress.left(rest))})")
-        cell = _do(steps[task.kind], place, task, rehearsal, clock)
-        save(KeptCell(key, cell), cell_path(place.folder, task))
+        key = _key(context, task, host, rehearsal)
+        title = f"{number}/{len(tasks)} {task.artifact} {task.name}"
+        kept = load_kept(KeptCell, cell_path(context.folder, task), key)
+        if kept is not None and not kept.cell.failed and _files_are_there(context, task):
+            cell = kept.cell
+            say(f"{title}: done before")
+        else:
+            rest = [t for t, _ in tasks[number - 1 :] if t not in left_out]
+            say(f"{title} ({time_left(progress.left(rest))})")
+            cell = _do(steps[task.kind], context, task, rehearsal, clock)
+            save(KeptCell(key, cell), cell_path(context.folder, task))
         progress = progress.after(task, cell.seconds)
         cells.append(cell)
-    return MacRecord(
-        fluxvae=__version__,
-        rehearsal=rehearsal,
-        machine=machine,
-        settings=asdict(places[0].settings),
-        artifacts=tuple(
-            Artifact(
-                name,
-                place.recipe.to_dict(),
-                place.weights.digest,
-                None if place.encoder is None else place.encoder.digest,
-                place.cases,
-            )
-            for name, place in named
-        ),
-        cells=tuple(cells),
+    artifacts = tuple(
+        Artifact(c.name, c.recipe.to_dict(), c.weights.digest, c.encoder_digest, c.cases)
+        for c in contexts
     )
+    settings = asdict(contexts[0].settings)
+    return MacRecord(__version__, rehearsal, host, settings, artifacts, tuple(cells))
 
 
-def _do(step: Step, place: Place, task: Task, rehearsal: bool, clock: Clock) -> Cell:
+def _do(step: Step, context: StepContext, task: Task, rehearsal: bool, clock: Clock) -> Cell:
     start = clock()
     try:
-        result = step(place, task)
+        result = step(context, task)
     except FluxVAEError as error:
         return Cell(task, "failed", str(error), clock() - start, {})
     through_core_ml = task.units is not None
@@ -180,31 +164,23 @@ def _do(step: Step, place: Place, task: Task, rehearsal: bool, clock: Clock) -> 
     return Cell(task, status, None, clock() - start, result)
 
 
-def _files_are_there(place: Place, task: Task) -> bool:
+def _files_are_there(context: StepContext, task: Task) -> bool:
     """A conversion or compilation is done only while what it made is there."""
-    made = {"convert": place.package, "compile": place.compiled}.get(task.kind)
+    made = {"convert": context.package, "compile": context.compiled}.get(task.kind)
     return made is None or made.exists()
 
 
-def _key(place: Place, task: Task, machine: Machine, rehearsal: bool) -> str:
+def _key(context: StepContext, task: Task, host: Host, rehearsal: bool) -> str:
     judged = task.kind in ("executor", "validate")  # what the encoder's photos go through
     parts: dict[str, Any] = {
         "task": asdict(task),
-        "recipe": place.recipe.to_dict(),
-        "weights": place.weights.digest,
-        "encoder": place.encoder.digest if judged and place.encoder is not None else None,
-        "cases": place.cases if judged else (),
-        "settings": asdict(place.settings) if task.units is not None else {},
-        "machine": asdict(machine),
+        "recipe": context.recipe.to_dict(),
+        "weights": context.weights.digest,
+        "encoder": context.encoder_digest if judged else None,
+        "cases": context.cases if judged else (),
+        "settings": asdict(context.settings) if task.units is not None else {},
+        "host": asdict(host),
         "rehearsal": rehearsal,
-        "versions": [__version__, version("coremltools"), version("torch")],
+        "versions": tool_versions(),
     }
     return data_sha256(parts)
-
-
-def _left(seconds: float | None) -> str:
-    if seconds is None:
-        return "time left not known yet"
-    if seconds < 90:
-        return f"about {seconds:.0f} s left"
-    return f"about {seconds / 60:.0f} min left"

@@ -4,7 +4,6 @@ Nothing here asks whether this is a Mac: the steps run on whatever Core ML the h
 Linux that is the reference executor; ``mac_report`` labels what it gave.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,18 +11,20 @@ from typing import Any, cast
 
 from fluxvae.artifact.save import save_artifact
 from fluxvae.compress import compress
-from fluxvae.device.bench import Settings as BenchSettings
+from fluxvae.compress.store import Store
 from fluxvae.device.bench import bench, start_swift
 from fluxvae.device.bundle import NORMAL, Request, export_bundle
 from fluxvae.device.compile import NOT_SHOWN, compile_model, compiled_path
 from fluxvae.device.harness import Harness, run_harness
 from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
+from fluxvae.experiments.steps import bench_settings, plan
+from fluxvae.files import size_of
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
-from fluxvae.records.harness import UNITS, HarnessReport, Units
+from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import EACH, Task
-from fluxvae.schema import plain
+from fluxvae.schema import finite, plain
 from fluxvae.validation.validate import validate
 
 PHOTO = "chelsea"
@@ -41,8 +42,8 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a step needs of its surroundings: one artifact and where it lives."""
+class StepContext:
+    """One artifact, what it is made from, and where. ``store``: of solved compressions."""
 
     recipe: Recipe
     weights: Weights
@@ -50,6 +51,7 @@ class Place:
     harness: Harness
     folder: Path
     settings: Settings
+    store: Store | None = None
 
     @property
     def package(self) -> Path:
@@ -60,6 +62,15 @@ class Place:
         return compiled_path(self.package)
 
     @property
+    def name(self) -> str:
+        """The artifact's."""
+        return self.package.stem
+
+    @property
+    def encoder_digest(self) -> str | None:
+        return None if self.encoder is None else self.encoder.digest
+
+    @property
     def cases(self) -> tuple[str, ...]:
         """Of export-io. A photo first where an encoder makes its latent: noise flatters fp16."""
         return (NORMAL,) if self.encoder is None else (PHOTO, NORMAL)
@@ -67,80 +78,78 @@ class Place:
     def function(self, size: Size) -> str | None:
         return size.function if self.recipe.shapes == "multifunction" else None
 
+    def function_options(self, size: Size) -> list[str]:
+        """``--function`` for the harness, where there are several."""
+        function = self.function(size)
+        return [] if function is None else ["--function", function]
 
-def convert_step(place: Place, task: Task) -> dict[str, Any]:
+
+def convert_step(context: StepContext, task: Task) -> dict[str, Any]:
     """The package, converted afresh. ``bytes``: all of its files.
 
     A compression is one that looks at no latents (``plain``).
     """
-    weights, recipe, compressed = place.weights, place.recipe, None
+    weights, recipe, compressed = context.weights, context.recipe, None
     if recipe.compression is not None:
-        compressed = compress(weights, recipe, None).compressed
-    path = save_artifact(weights, recipe, place.package, compressed=compressed, overwrite=True)
-    files = (f for f in path.rglob("*") if f.is_file())
-    return {"bytes": sum(f.stat().st_size for f in files)}
+        compressed = compress(weights, recipe, None, store=context.store).compressed
+    (path,) = save_artifact(weights, recipe, context.package, compressed=compressed, overwrite=True)
+    return {"bytes": size_of(path)}
 
 
-def compile_step(place: Place, task: Task) -> dict[str, Any]:
+def compile_step(context: StepContext, task: Task) -> dict[str, Any]:
     """The compiled model beside it: Xcode's where there is one."""
     lines: list[str] = []
-    compile_model(place.package, overwrite=True, report=lambda line: lines.append(str(line)))
+    compile_model(context.package, overwrite=True, report=lambda line: lines.append(str(line)))
     compiler = "portable" if NOT_SHOWN in lines else "xcode"
     return {"compiler": compiler, "notes": [line for line in lines if line != NOT_SHOWN]}
 
 
-def executor_step(place: Place, task: Task) -> dict[str, Any]:
+def executor_step(context: StepContext, task: Task) -> dict[str, Any]:
     """The compiled model by the reference executor against torch: the worst PSNR of each kind."""
-    report = validate(place.compiled, place.weights, encoder=place.encoder, backend="reference")
+    report = validate(
+        context.compiled, context.weights, encoder=context.encoder, backend="reference"
+    )
     psnr: dict[str, float | None] = {}
     for kind in dict.fromkeys(case.kind for case in report.cases):
         worst = min(c.metrics.psnr_db for c in report.cases if c.kind == kind)
-        psnr[kind] = worst if math.isfinite(worst) else None
+        psnr[kind] = finite(worst)
     return {"verdict": "pass" if report.passed else "fail", "worst_psnr_db": psnr}
 
 
-def validate_step(place: Place, task: Task) -> dict[str, Any]:
+def validate_step(context: StepContext, task: Task) -> dict[str, Any]:
     """Every case of one size on one set of compute units, through Swift."""
     size, rows = _size(task), []
-    for case in place.cases:
-        job = Job(place.function(size), size, _bundle(place, size, case))
-        result = run_job(place.harness, place.compiled, job, _units(task))
+    for case in context.cases:
+        job = Job(context.function(size), size, _bundle(context, size, case))
+        result = run_job(context.harness, context.compiled, job, _units(task))
         rows.append({"case": case, "passed": result.passed, **asdict(result.rows[0].metrics)})
     return {"verdict": "pass" if all(r["passed"] for r in rows) else "fail", "cases": rows}
 
 
-def bench_step(place: Place, task: Task) -> dict[str, Any]:
+def bench_step(context: StepContext, task: Task) -> dict[str, Any]:
     """Fresh processes on one set of compute units: the whole record, every sample in it."""
-    size, units = _size(task), cast(Units, task.units)
-    settings = BenchSettings(
-        iterations=place.settings.iterations,
-        warmup=place.settings.warmup,
-        runs=place.settings.runs,
-        cooldown_s=place.settings.cooldown_s,
-        compute_units=(units,),
-        function=place.function(size),
-        size=str(size),
-    )
-    model = str(place.compiled)
-    record = bench(lambda _, u: start_swift(place.harness, model, settings, u), settings)
-    return plain(record)
+    size = _size(task)
+    settings = bench_settings(context.settings, "swift", _units(task), size, context.function(size))
+    model = str(context.compiled)
+    return plain(bench(lambda _, u: start_swift(context.harness, model, settings, u), settings))
 
 
-def plan_step(place: Place, task: Task) -> dict[str, Any]:
+def plan_step(context: StepContext, task: Task) -> dict[str, Any]:
     """What Core ML plans for each operation on one set of compute units."""
-    report = _ask(place, task, "plan")
-    if report.plan is None or not report.plan.available:
-        reason = report.plan.reason if report.plan else None
-        raise ArtifactError(reason or "there is no compute plan on this system")
-    return asdict(report.plan)
+    options = context.function_options(_size(task))
+    return asdict(plan(context.harness, context.compiled, _units(task), *options))
 
 
-def drift_step(place: Place, task: Task) -> dict[str, Any]:
+def drift_step(context: StepContext, task: Task) -> dict[str, Any]:
     """Repeated predictions, bit-compared; with all units in this one call, against the CPU's too.
 
     The harness compares with cpuOnly only what it ran beside cpuOnly, hence ``EACH``.
     """
-    report = _ask(place, task, "drift", "--repeats", str(place.settings.repeats))
+    size = _size(task)
+    arguments = ["drift", str(context.compiled), "--compute-units", _units(task)]
+    arguments += ["--repeats", str(context.settings.repeats)]
+    arguments += context.function_options(size) or ["--size", str(size)]
+    report = run_harness(context.harness, arguments)
     if report.drift is None:
         raise ArtifactError("the harness gave no drift")
     failed = {f.compute_units for f in report.failures}
@@ -151,7 +160,7 @@ def drift_step(place: Place, task: Task) -> dict[str, Any]:
     return {**asdict(report.drift), "failures": [asdict(f) for f in report.failures]}
 
 
-Step = Callable[[Place, Task], dict[str, Any]]
+Step = Callable[[StepContext, Task], dict[str, Any]]
 STEPS: dict[str, Step] = {
     "convert": convert_step,
     "compile": compile_step,
@@ -163,29 +172,19 @@ STEPS: dict[str, Step] = {
 }
 
 
-def _ask(place: Place, task: Task, command: str, *more: str) -> HarnessReport:
-    arguments = [command, str(place.compiled), "--compute-units", _units(task), *more]
-    function = place.function(_size(task))
-    if function is not None:
-        arguments += ["--function", function]
-    elif command != "plan":
-        arguments += ["--size", str(_size(task))]
-    return run_harness(place.harness, arguments)
-
-
-def _bundle(place: Place, size: Size, case: str) -> Path:
+def _bundle(context: StepContext, size: Size, case: str) -> Path:
     """The bundle of one case, computed once for all artifacts of a variant, layout and compression
     (whose limits are in it)."""
-    recipe = place.recipe
-    name = f"{recipe.variant}-{recipe.layout}-{size}-{case}-{place.weights.digest[:12]}"
+    recipe = context.recipe
+    name = f"{recipe.variant}-{recipe.layout}-{size}-{case}-{context.weights.digest[:12]}"
     if recipe.compression is not None:
         name += f"-{recipe.compression.label()}"
-    if case != NORMAL and place.encoder is not None:
-        name += f"-{place.encoder.digest[:12]}"
-    folder = place.folder / "io" / name
+    if case != NORMAL and context.encoder is not None:
+        name += f"-{context.encoder.digest[:12]}"
+    folder = context.folder / "io" / name
     if not (folder / "manifest.json").is_file():
         request = Request(size, recipe.layout, case, compression=recipe.compression)
-        export_bundle(place.weights, request, folder, encoder=place.encoder, overwrite=True)
+        export_bundle(context.weights, request, folder, encoder=context.encoder, overwrite=True)
     return folder
 
 

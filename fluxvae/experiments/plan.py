@@ -4,7 +4,7 @@ A key is a sha256 over all that decides a cell's figures, so that a finished cel
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -138,11 +138,11 @@ def solve_key(
 def stage_recipes(recipe: Recipe) -> dict[str, Recipe]:
     """The programs before the artifact itself, by what each adds: conversion, then precision.
 
-    As ``fluxvae.validation.budget`` has them, at the smallest size; none for what the artifact
+    As ``fluxvae.validation.stages`` has them, at the smallest size; none for what the artifact
     itself is.
     """
-    plain = replace(recipe, compression=None, sizes=(min(recipe.sizes),), shapes="fixed")
-    exact = replace(plain, precision="float32", io_precision="auto")
+    size = min(recipe.sizes)
+    plain, exact = recipe.plain(size), recipe.exact(size)
     stages = {}
     if recipe.precision != "float32":
         stages["conversion"] = exact
@@ -200,3 +200,10 @@ def estimate(cells: Sequence[Cell], settings: Settings) -> tuple[float, float]:
         size += (width if cell.compression == NONE else 1.2e6) * (1.0 if heavy == 1.0 else 50.0)
     seconds += 100 * sum(compression != NONE for _, _, compression in solved)
     return seconds, size
+
+
+def time_left(seconds: float | None) -> str:
+    """An estimate in words; None: there is none yet."""
+    if seconds is None:
+        return "time left not known yet"
+    return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"

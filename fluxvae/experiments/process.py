@@ -1,4 +1,4 @@
-"""A job in a process of its own, with limits; whatever becomes of it, the caller gets an answer."""
+"""A job in a process of its own, with limits; however it ends, the caller gets an answer."""
 
 import os
 import shutil
@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from fluxvae.errors import OutputError
 from fluxvae.experiments.cell import STOPPED
-from fluxvae.experiments.job import OUT, Job, cell_toml, failed
+from fluxvae.experiments.job import OUT, Job, result_of, write_cell
 from fluxvae.files import disk_trouble, read_text
-from fluxvae.records.experiment import RESULT
 from fluxvae.schema import save
 
 LOG = "log.txt"
@@ -22,17 +20,10 @@ DISK = "no space left"  # how every message of a full disk begins
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended. ``code`` None: it took too long and was stopped."""
-
-    code: int | None
-
-
 def perform(job: Job, folder: Path) -> Path:
     """Do ``job`` in ``folder``; its ``out`` folder, complete.
 
-    A cell's holds ``cell.toml``, ``log.txt`` and, written last, ``result.json``, which tells of a
+    A cell's holds ``cell.toml``, ``log.txt`` and, written last, ``result.json``, which reports a
     failure too; a solution's or stage's holds its file or ``failed.txt``. Raises OutputError when
     the disk is full: then nothing that follows could be kept either.
     """
@@ -41,8 +32,7 @@ def perform(job: Job, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         out.mkdir(exist_ok=True)
         save(job, folder / "job.json")
-        ended = run_process(job, folder)
-        reason = _reason(job, folder, ended)
+        reason = _reason(job, folder, run_process(job, folder))
         _finish(job, folder, reason)
     except OSError as error:
         raise OutputError(disk_trouble(error, folder)) from error
@@ -59,8 +49,11 @@ def give_up(job: Job, folder: Path, reason: str) -> Path:
     return folder / OUT
 
 
-def run_process(job: Job, folder: Path) -> Ended:
-    """The job's process, until it ends or its time is over. It dies with an interrupted caller."""
+def run_process(job: Job, folder: Path) -> int | None:
+    """Exit code of the job's process; None when it took too long and was stopped.
+
+    It dies with an interrupted caller.
+    """
     threads = [f"{name}={job.settings.threads}" for name in _THREADS]
     with (folder / LOG).open("wb") as log:
         process = subprocess.Popen(
@@ -72,9 +65,9 @@ def run_process(job: Job, folder: Path) -> Ended:
             start_new_session=True,  # so that all it starts can be ended with it
         )
         try:
-            return Ended(process.wait(job.settings.time_limit_s))
+            return process.wait(job.settings.time_limit_s)
         except subprocess.TimeoutExpired:
-            return Ended(None)
+            return None
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -83,17 +76,17 @@ def run_process(job: Job, folder: Path) -> Ended:
                 process.stdin.close()
 
 
-def _reason(job: Job, folder: Path, ended: Ended) -> str | None:
+def _reason(job: Job, folder: Path, code: int | None) -> str | None:
     """Why it failed, in one line; None when it did not."""
-    if ended.code == 0:
+    if code == 0:
         return None
     stopped = folder / STOPPED
     if stopped.exists():
         return read_text(stopped)
-    if ended.code is None:
+    if code is None:
         return f"it took longer than the limit of {job.settings.time_limit_s:g} s"
-    if ended.code < 0:
-        return f"its process was ended by signal {-ended.code}"
+    if code < 0:
+        return f"its process was ended by signal {-code}"
     lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "no message")
     if last.startswith("fluxvae: "):
@@ -113,16 +106,9 @@ def _finish(job: Job, folder: Path, reason: str | None) -> None:
     (folder / LOG).replace(out / LOG)
     if reason is None:
         return
-    for path in out.iterdir():  # half a package is of no use to anybody
-        if path.name != LOG:
-            _remove(path)
-    (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
-    (out / RESULT).unlink(missing_ok=True)
-    save(failed(job, reason), out / RESULT)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    for path in out.iterdir():  # remove partial output
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOG:
+            path.unlink()
+    write_cell(out, result_of(job, "failed", reason))

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Protocol
 
 from fluxvae.experiments.file import Matrix
-from fluxvae.experiments.folder import WORK, check_arrival, place_cell
+from fluxvae.experiments.folder import WORK, commit_cell, verify_delivery
 from fluxvae.experiments.inputs import CALIBRATION, LATENTS, Tensor
 from fluxvae.experiments.job import (
     OUT,
     SOLVED,
     STAGE,
     Job,
-    cell_toml,
-    empty_result,
-    failed,
+    result_of,
+    write_cell,
 )
 from fluxvae.experiments.plan import (
     decoder_name,
@@ -31,13 +30,13 @@ from fluxvae.experiments.plan import (
     solve_key,
     stage_key,
     stage_recipes,
+    time_left,
 )
-from fluxvae.experiments.process import FAILED, perform
+from fluxvae.experiments.process import FAILED, LOG, perform
 from fluxvae.experiments.sources import Sources
 from fluxvae.files import read_text
-from fluxvae.records.experiment import RESULT, Cell, Result
+from fluxvae.records.experiment import Cell, Result
 from fluxvae.records.summary import worst_psnr
-from fluxvae.schema import save
 
 SHARED = "solved"
 Say = Callable[[str], None]
@@ -68,7 +67,7 @@ class Planned:
 
 @dataclass
 class Serial:
-    """One process after the other, in this one's care."""
+    """Runs jobs one at a time as child processes."""
 
     work: Path
     splits: bool = False
@@ -91,6 +90,7 @@ class Queue:
     sources: Sources
     versions: dict[str, str]
     harness: Path | None
+    store: Path | None
     say: Say
     check: Callable[[], None]
     waiting: dict[str, list[str]] = field(default_factory=dict)  # name of a job -> jobs it needs
@@ -109,7 +109,7 @@ class Queue:
                 self._enlist(item, pool.splits)
             else:
                 job = self._job(item)
-                self._settle(job, self._write(job, empty_result(job, "n/a", item.reason)))
+                self._settle(job, self._write(job, result_of(job, "n/a", item.reason)))
         while self.waiting:
             self.check()
             ready = [n for n, needs in self.waiting.items() if not needs and n not in self.started]
@@ -178,18 +178,20 @@ class Queue:
         return {name: inputs.tensors[name] for name in inputs.names(decoder, group)}
 
     def _files(self, job: Job) -> dict[str, str]:
-        supply = self.sources.supply(decoder_name(job.cell), self.folder / WORK)
-        files = {"weights": supply, "latents": self.folder / "inputs" / LATENTS}
-        if self.harness is not None:
-            files["harness"] = self.harness
-        return {role: str(path.absolute()) for role, path in files.items()}
+        weights = self.sources.weights_file(decoder_name(job.cell), self.folder / WORK)
+        files: dict[str, Path | None] = {
+            "weights": weights,
+            "latents": self.folder / "inputs" / LATENTS,
+        }
+        files |= {"harness": self.harness, "store": self.store}
+        return {role: str(path.absolute()) for role, path in files.items() if path is not None}
 
     def _finished(self, job: Job, out: Path) -> None:
         del self.waiting[job.name]
         self.ended += 1
         if job.kind in ("solve", "stage"):
             self._store(job, out)
-        elif job.kind == "cell" and not job.measured and check_arrival(job, out).status == "done":
+        elif job.kind == "cell" and not job.measured and verify_delivery(job, out).status == "done":
             later = replace(
                 job, kind="measure", measured=True, files={**job.files, "made": str(out)}
             )
@@ -197,20 +199,20 @@ class Queue:
             self.started.discard(job.name)
             return
         else:
-            self._settle(job, place_cell(self.folder, job, out))
-        for place in (out, Path(job.files.get("made", out))):
-            shutil.rmtree(place.parent, ignore_errors=True)
+            self._settle(job, commit_cell(self.folder, job, out))
+        for done in (out, Path(job.files.get("made", out))):
+            shutil.rmtree(done.parent, ignore_errors=True)
 
     def _store(self, job: Job, out: Path) -> None:
         """Keep what several cells need; without it they fail for the same reason."""
-        told = out / FAILED
-        if told.exists():
+        failure = out / FAILED
+        if failure.exists():
             what = "compression" if job.kind == "solve" else "the error budget"
-            reason = f"{what}: {read_text(told)}"
+            reason = f"{what}: {read_text(failure)}"
             for name in [n for n, needs in self.waiting.items() if job.name in needs]:
                 del self.waiting[name]
                 reader = self.jobs[name]
-                self._settle(reader, self._write(reader, failed(reader, reason)))
+                self._settle(reader, self._write(reader, result_of(reader, "failed", reason)))
             return
         source = out / (SOLVED if job.kind == "solve" else STAGE)
         target = self.folder / SHARED / f"{job.key}{source.suffix}"
@@ -225,24 +227,22 @@ class Queue:
         """A cell's folder without any process: n/a, or failed with what it needs."""
         out = self.folder / WORK / job.name / OUT
         out.mkdir(parents=True)
-        (out / "cell.toml").write_text(cell_toml(job.cell), encoding="utf-8")
-        (out / "log.txt").write_text(f"{result.status}: {result.reason}\n", encoding="utf-8")
-        save(result, out / RESULT)
-        return place_cell(self.folder, job, out)
+        (out / LOG).write_text(f"{result.status}: {result.reason}\n", encoding="utf-8")
+        write_cell(out, result)
+        return commit_cell(self.folder, job, out)
 
     def _settle(self, job: Job, result: Result) -> None:
         self.results[result.key] = result
         count = len(self.results)
-        said = result.reason or f"{result.verdict}, {_decibels(result)}"
+        outcome = result.reason or f"{result.verdict}, {_decibels(result)}"
         label = f"{count}/{self.total} {job.cell.label()}"
-        self.say(f"{label}: {result.status} ({said}; {self._left()})")
+        self.say(f"{label}: {result.status} ({outcome}; {self._left()})")
 
     def _left(self) -> str:
         """As long for each job as those that ended took."""
         if not self.ended:
-            return "time left not known yet"
-        seconds = (time.monotonic() - self.began) / self.ended * len(self.waiting)
-        return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
+            return time_left(None)
+        return time_left((time.monotonic() - self.began) / self.ended * len(self.waiting))
 
 
 def _title(job: Job) -> str:

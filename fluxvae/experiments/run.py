@@ -13,20 +13,20 @@ from fluxvae.experiments.folder import (
     MATRIX,
     PAGES,
     WORK,
-    foreign,
+    archive,
     is_reported,
     kept,
     locked,
-    set_aside,
+    orphans,
     write_digest,
     write_report,
 )
 from fluxvae.experiments.plan import Abilities, cell_key, decoder_name, reason_not, tool_versions
 from fluxvae.experiments.queue import Planned, Pool, Queue, Say, Serial
 from fluxvae.experiments.sources import Sources, find_sources
-from fluxvae.experiments.verdict import flags_of
 from fluxvae.files import write_text
 from fluxvae.records.experiment import RESULT, Cell, Result
+from fluxvae.records.summary import flags_of
 from fluxvae.schema import save
 
 MakePool = Callable[[Path], AbstractContextManager[Pool]]
@@ -93,6 +93,7 @@ def run_matrix(
     abilities: Abilities,
     make_pool: MakePool | None = None,
     harness: Path | None = None,
+    store: Path | None = None,
     only: Sequence[str] = (),
     offline: bool = False,
     say: Say = lambda _: None,
@@ -101,6 +102,7 @@ def run_matrix(
     """Do every cell of ``matrix`` that is not done yet, in ``folder``; then write the pages.
 
     ``make_pool(work)``: who does it, default ``Serial``. ``check`` is called between cells.
+    ``store``: folder of solved compressions on this machine.
     Raises MatrixError for a folder of other weights or inputs, OutputError when the disk is full;
     cells that were finished by then are kept.
     """
@@ -114,7 +116,7 @@ def run_matrix(
         todo = [p for p in planned if p.key not in results and p.cell in chosen]
         say(f"{len(results)} of {len(planned)} cells are done; to do: {len(todo)}")
         if todo:
-            queue = Queue(folder, matrix, sources, versions, harness, say, check)
+            queue = Queue(folder, matrix, sources, versions, harness, store, say, check)
             with (make_pool or _serial)(folder / WORK) as pool:
                 results |= queue.do(todo, pool)
         pages = tuple(folder / page for page in PAGES)
@@ -128,10 +130,10 @@ def run_matrix(
 def _finished(
     folder: Path, planned: Sequence[Planned], matrix: Matrix, say: Say
 ) -> dict[str, Result]:
-    """Cells that are done and whole, by key; what is of no use any more is set aside."""
-    strangers = set_aside(folder, foreign(folder, [p.name for p in planned]))
-    if strangers:
-        say(f"{strangers} cells are not of this matrix any more: moved to {folder / 'old'}")
+    """Cells that are done and whole, by key; what is not of this matrix any more is archived."""
+    stale = archive(folder, orphans(folder, [p.name for p in planned]))
+    if stale:
+        say(f"{stale} cells are not of this matrix any more: moved to {folder / 'old'}")
     results = {}
     for item in planned:
         found = kept(folder, item.key, item.cell)
@@ -157,7 +159,7 @@ def _flagged(folder: Path, result: Result, item: Planned, matrix: Matrix) -> Res
     if flags == result.flags or result.status != "done":
         return result
     changed = replace(result, flags=flags)
-    place = folder / "cells" / item.name
-    save(changed, place / RESULT)
-    write_digest(place)
+    cell_path = folder / "cells" / item.name
+    save(changed, cell_path / RESULT)
+    write_digest(cell_path)
     return changed

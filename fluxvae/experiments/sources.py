@@ -59,16 +59,16 @@ class Sources:
             self.loaded[name] = weights
         return self.loaded[name]
 
-    def supply(self, name: str, folder: Path) -> Path:
+    def weights_file(self, name: str, folder: Path) -> Path:
         """The weights as a file that a worker reads, made at most once."""
-        from fluxvae.experiments.supply import save_supply
+        from fluxvae.experiments.supply import save_weights_file
 
         path = folder / f"weights-{name}.safetensors"
         if not path.exists():
             weights = self.weights(name)
             known = self.decoders[name]
             check_same(name, known, replace(known, digest=weights.digest))
-            save_supply(weights, path)
+            save_weights_file(weights, path)
         return path
 
     def encoder(self, name: str) -> "Weights | None":
@@ -133,7 +133,7 @@ def _latents(
     name: str, groups: list[str], weights: "Weights", encoder: "Weights | None", say: Say
 ) -> Iterator[tuple[str, tuple[str, np.ndarray]]]:
     """The cases of ``fluxvae.validation.validate`` at each size; other photos to compress with."""
-    from fluxvae.artifact.save import make_record
+    from fluxvae.artifact.record import make_record
     from fluxvae.data.calibration import photo_calibration
     from fluxvae.data.spaces import passage
     from fluxvae.recipes import Recipe, parse_sizes

@@ -1,5 +1,6 @@
 """How far a matrix is, from its folder alone."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,11 @@ class Status:
 
     @property
     def counts(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for line in self.lines:
-            found[line.status] = found.get(line.status, 0) + 1
-        return found
+        return dict(Counter(line.status for line in self.lines))
 
 
 def require_folder(folder: Path) -> None:
-    """Raise MatrixError when ``folder`` is none of ``matrix run``."""
+    """Raise MatrixError when ``folder`` is not of ``matrix run``."""
     if not (folder / MATRIX).is_file():
         raise MatrixError(
             f"{folder} is not a folder of `fluxvae matrix run`: it has no {MATRIX}; give the "
@@ -51,10 +49,10 @@ def read_status(folder: Path) -> Status:
     require_folder(folder)
     matrix = read_matrix(folder / MATRIX, folder.name)
     results: dict[str, Result | None] = {}
-    for place in sorted((folder / "cells").glob("[!.]*")):
-        label = place.name[17:]  # after the key
+    for cell_path in sorted((folder / "cells").glob("[!.]*")):
+        label = cell_path.name[17:]  # after the key
         try:
-            results[label] = load(Result, place / RESULT)
+            results[label] = load(Result, cell_path / RESULT)
         except MatrixError:
             results.setdefault(label, None)
     whole = [r for r in results.values() if r is not None]
@@ -62,8 +60,8 @@ def read_status(folder: Path) -> Status:
     lines = []
     for label in (cell.label() for cell in matrix.cells):
         row = rows.get(label)
-        told = "damaged" if label in results else "missing"
-        lines.append(Line(label, row.status if row else told, row))
+        otherwise = "damaged" if label in results else "missing"
+        lines.append(Line(label, row.status if row else otherwise, row))
     return Status(folder, matrix.name, tuple(lines))
 
 
@@ -73,12 +71,5 @@ def status_json(status: Status) -> dict[str, Any]:
         "folder": str(status.folder),
         "name": status.name,
         "counts": status.counts,
-        "cells": [
-            {
-                "label": line.label,
-                "status": line.status,
-                "row": asdict(line.row) if line.row else None,
-            }
-            for line in status.lines
-        ],
+        "cells": [asdict(line) for line in status.lines],
     }

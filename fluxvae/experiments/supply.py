@@ -1,8 +1,7 @@
 """What a job's process is given to read: the weights as one file, and the latents."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,46 +12,43 @@ from fluxvae.experiments.job import Job
 from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.weights import Weights, WeightSource, tensor_digest
 from fluxvae.recipes import Size
+from fluxvae.schema import build, json_text, parse_json
 from fluxvae.validation.validate import Case
 
-_INFO = "fluxvae"  # the one entry of a supply's metadata
+_INFO = "fluxvae"  # the one entry of the file's metadata
 
 
-def save_supply(weights: Weights, path: Path) -> None:
+@dataclass(frozen=True)
+class _About:
+    """What a ``Weights`` says beside its tensors."""
+
+    variant: str
+    part: str
+    kind: str
+    source: WeightSource
+    contract: LatentContract
+
+
+def save_weights_file(weights: Weights, path: Path) -> None:
     """Weights as one file that any worker can read, wherever they came from."""
     from safetensors.torch import save
 
-    about = {
-        "variant": weights.variant,
-        "part": weights.part,
-        "kind": weights.kind,
-        "source": asdict(weights.source),
-        "contract": weights.contract.to_dict(),
-        "digest": weights.digest,
-    }
+    about = _About(weights.variant, weights.part, weights.kind, weights.source, weights.contract)
     tensors = {name: tensor.contiguous() for name, tensor in weights.tensors.items()}
-    path.write_bytes(save(tensors, {_INFO: json.dumps(about)}))  # an OSError for a full disk
+    path.write_bytes(save(tensors, {_INFO: json_text(asdict(about))}))  # an OSError for a full disk
 
 
-def load_supply(job: Job) -> Weights:
+def load_weights_file(job: Job) -> Weights:
     """The inverse, checked against the job's digest. Raises MatrixError."""
     from safetensors import safe_open
 
     with safe_open(job.files["weights"], "pt") as file:
-        about = json.loads((file.metadata() or {})[_INFO])
+        about = build(_About, parse_json((file.metadata() or {})[_INFO]))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     ordered = dict(sorted(tensors.items()))
     if tensor_digest(ordered) != job.weights_digest:
         raise MatrixError("the weights this cell was given are not those the matrix is of")
-    return Weights(
-        variant=about["variant"],
-        part=about["part"],
-        tensors=ordered,
-        source=WeightSource(**about["source"]),
-        contract=LatentContract(**about["contract"]),
-        digest=job.weights_digest,
-        kind=about["kind"],
-    )
+    return Weights(tensors=ordered, digest=job.weights_digest, **vars(about))
 
 
 def cases(job: Job, size: Size) -> Iterator[Case]:

@@ -15,16 +15,15 @@ from fluxvae.experiments.inputs import Inputs, WeightsRecord, read_inputs, read_
 from fluxvae.experiments.job import cell_toml
 from fluxvae.experiments.plan import cell_key, decoder_name, folder_name
 from fluxvae.experiments.status import require_folder
-from fluxvae.experiments.verdict import flags_of, verdict_of
-from fluxvae.files import read_text
+from fluxvae.files import files_of, read_text
 from fluxvae.records.experiment import RESULT, Cell, Result
-from fluxvae.records.summary import summarize, summary_json
+from fluxvae.records.summary import flags_of, summarize, summary_json, verdict_of
 from fluxvae.schema import load
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What every result is held against."""
+    """What every result is compared with."""
 
     matrix: Matrix
     weights: WeightsRecord
@@ -32,9 +31,9 @@ class _Known:
 
 
 def verify(folder: Path) -> list[str]:
-    """Everything that is wrong with a run folder, one line each; nothing is a good sign.
+    """Everything that is wrong with a run folder, one line each; empty if the folder is consistent.
 
-    Raises MatrixError when it is no run folder at all.
+    Raises MatrixError when it is not a run folder.
     """
     require_folder(folder)
     found: list[str] = []
@@ -48,21 +47,21 @@ def verify(folder: Path) -> list[str]:
     except FluxVAEError as error:
         return [str(error)]
     results: dict[Path, Result] = {}
-    for place in sorted((folder / "cells").glob("[!.]*")):
+    for where in sorted((folder / "cells").glob("[!.]*")):
         try:
-            results[place] = load(Result, place / RESULT)
+            results[where] = load(Result, where / RESULT)
         except MatrixError as error:
             found.append(str(error))
-    for place, result in results.items():
-        found += [f"cells/{place.name}: {text}" for text in _cell(place, result, known)]
+    for where, result in results.items():
+        found += [f"cells/{where.name}: {text}" for text in _cell(where, result, known)]
     found += _mixed(results)
     found += _missing(list(results.values()), known.matrix.cells)
     found += _summary(folder, list(results.values()))
     return found
 
 
-def _cell(place: Path, result: Result, known: _Known) -> Iterator[str]:
-    if recorded_digest(place) != sha256_of(place / RESULT):
+def _cell(where: Path, result: Result, known: _Known) -> Iterator[str]:
+    if recorded_digest(where) != sha256_of(where / RESULT):
         yield f"{RESULT} was changed after it was measured (its sha256 is not that beside it)"
     cell, name = result.cell, decoder_name(result.cell)
     if cell not in known.matrix.cells or name not in known.weights.decoders:
@@ -76,26 +75,22 @@ def _cell(place: Path, result: Result, known: _Known) -> Iterator[str]:
         yield f"is of other inputs (digest {result.inputs_digest[:12]}, not {inputs[:12]})"
     calibration = known.inputs.calibration(name)
     key = cell_key(cell, weights, inputs, calibration, result.versions, known.matrix.settings)
-    if result.key != key or place.name != folder_name(key, cell):
+    if result.key != key or where.name != folder_name(key, cell):
         yield "its key does not follow from its recipe, weights, inputs, versions and settings"
     try:
-        written = read_text(place / "cell.toml")
+        written = read_text(where / "cell.toml")
     except (OSError, ValueError):
         written = ""
     if written != cell_toml(cell):
         yield f"cell.toml does not say what {RESULT} says"
-    yield from _artifact(place, result)
+    yield from _artifact(where, result)
     yield from _figures(result, known.matrix)
 
 
-def _artifact(place: Path, result: Result) -> Iterator[str]:
-    there = {
-        str(path.relative_to(place)): path
-        for path in place.rglob("*")
-        if path.is_file() and path.parent != place
-    }
+def _artifact(where: Path, result: Result) -> Iterator[str]:
+    there = {str(path.relative_to(where)): path for path in files_of(where) if path.parent != where}
     for file, digest in result.artifact_sha256.items():
-        path = place / file
+        path = where / file
         if not path.is_file():
             yield f"{file} is missing"
         elif sha256_of(path) != digest:
@@ -103,7 +98,7 @@ def _artifact(place: Path, result: Result) -> Iterator[str]:
     for file in sorted(set(there) - set(result.artifact_sha256)):
         yield f"{file} does not belong there"
     own = (
-        place / f for f in result.artifact_sha256 if PurePosixPath(f).parts[0] == result.artifact
+        where / f for f in result.artifact_sha256 if PurePosixPath(f).parts[0] == result.artifact
     )
     size = sum(path.stat().st_size for path in own if path.is_file())  # without a compiled model
     if result.bytes is not None and result.bytes != size:
@@ -123,23 +118,23 @@ def _figures(result: Result, matrix: Matrix) -> Iterator[str]:
 
 def _mixed(results: dict[Path, Result]) -> Iterator[str]:
     """Results of other tools or hosts than most of them."""
-    done = {place: r for place, r in results.items() if r.status == "done"}
+    done = {where: r for where, r in results.items() if r.status == "done"}
     if not done:
         return
     versions = [tuple(sorted(r.versions.items())) for r in results.values()]
     most_versions = dict(Counter(versions).most_common(1)[0][0])
     most_host = Counter(r.host for r in done.values()).most_common(1)[0][0]
-    for place, result in results.items():
+    for where, result in results.items():
         if result.versions != most_versions:
             wrong = [f"{n} {v}" for n, v in result.versions.items() if most_versions.get(n) != v]
             yield (
-                f"cells/{place.name}: is of another tool version ({', '.join(wrong) or 'one lacks'}"
+                f"cells/{where.name}: is of another tool version ({', '.join(wrong) or 'one lacks'}"
                 f"; the others: {', '.join(f'{n} {v}' for n, v in most_versions.items())})"
             )
-    for place, result in done.items():
+    for where, result in done.items():
         if result.host != most_host:
             yield (
-                f"cells/{place.name}: was measured on another host ({_host(result)}; the others: "
+                f"cells/{where.name}: was measured on another host ({_host(result)}; the others: "
                 f"{_host(replace(result, host=most_host))})"
             )
 

@@ -154,7 +154,7 @@ def _immediate(declared: TensorType, body: tuple[Any, ...]) -> Constant:
         if len(body) != 1:
             raise ArtifactError("a string constant does not hold exactly one string")
         return Constant(declared, body[0])
-    with np.errstate(over="ignore"):  # told apart below
+    with np.errstate(over="ignore"):  # distinguished below
         values = np.array(body, _storage(declared.dtype))
     if declared.dtype in FLOATS and not np.array_equal(
         np.isfinite(values), np.isfinite(np.array(body, np.float64))

@@ -142,7 +142,7 @@ class Registry:
     def lookup(self, name: str, opset: str, where: str) -> OpSpec:
         """The operation for a program of ``opset``.
 
-        Raises UnsupportedOpError naming the operation, the place and the nearest known name.
+        Raises UnsupportedOpError naming the operation, the position and the nearest known name.
         """
         if opset not in OPSET_TARGETS:
             known = ", ".join(OPSETS)

@@ -132,7 +132,7 @@ class Server:
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """Answer requests from ``source`` until it ends or the frames cannot be told apart."""
+    """Answer requests from ``source`` until it ends or the frames cannot be separated."""
     server = Server()
     while True:
         try:
@@ -156,7 +156,7 @@ def _read(source: BinaryIO) -> Frame | None:
     header_length, payload_length = _PREFIX.unpack(prefix)
     if header_length > _LONGEST_HEADER or payload_length > _LARGEST_PAYLOAD:
         raise _StreamError(
-            f"a frame announces {header_length} + {payload_length} bytes; this is no request"
+            f"a frame announces {header_length} + {payload_length} bytes; this is not a request"
         )
     text = source.read(header_length)
     payload = bytearray(payload_length)

@@ -9,10 +9,10 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from fluxvae import __version__
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
 from fluxvae.networks.catalog import KNOWN_FILES, Decoder, find_decoder
 from fluxvae.publish.models import Model
 from fluxvae.recipes import MAC_TARGETS, Recipe, latent_shape
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.records.experiment import ErrorFigures, Result, Row
 from fluxvae.records.summary import judged, summarize
 from fluxvae.schema import json_text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from fluxvae.artifact.save import Record, read_record
+from fluxvae.artifact.record import Record, read_record
 from fluxvae.device.compile import SUFFIX
 from fluxvae.errors import PublishError, UsageError
 from fluxvae.experiments.folder import recorded_digest
@@ -90,37 +90,37 @@ def _unfit(result: Result) -> str | None:
 
 def _model(folder: Path, result: Result) -> Model:
     label, name = result.cell.label(), result.artifact or ""
-    place = folder / "cells" / folder_name(result.key, result.cell)
-    if not (place / RESULT).is_file() or recorded_digest(place) != sha256_of(place / RESULT):
+    cell = folder / "cells" / folder_name(result.key, result.cell)
+    if not (cell / RESULT).is_file() or recorded_digest(cell) != sha256_of(cell / RESULT):
         raise PublishError(
-            f"{label}: {place / RESULT} is not what the run left there (its sha256 is not the one "
+            f"{label}: {cell / RESULT} is not what the run left there (its sha256 is not the one "
             "beside it): run the cell again"
         )
     if PurePosixPath(name).name != name:
         raise PublishError(f"{label} records the artifact {name!r}; expected a plain file name")
-    files = _checked(place, name, result)
-    record = read_record(read_package(place / name))
+    files = _checked(cell, name, result)
+    record = read_record(read_package(cell / name))
     if record is None:
         raise PublishError(f"{label}: {name} was not made by fluxvae, which publishes its own only")
     if record.weights_digest != result.weights_digest:
         raise PublishError(f"{label}: {name} is of other weights than the result says")
     compiled = PurePosixPath(name).with_suffix(SUFFIX).name
     if any(path.startswith(f"{compiled}/") for path in result.artifact_sha256):
-        files |= _checked(place, compiled, result)
-        return Model(name, place, files, compiled, record, (result,))
-    return Model(name, place, files, None, record, (result,))
+        files |= _checked(cell, compiled, result)
+        return Model(name, cell, files, compiled, record, (result,))
+    return Model(name, cell, files, None, record, (result,))
 
 
-def _checked(place: Path, name: str, result: Result) -> dict[str, str]:
+def _checked(cell: Path, name: str, result: Result) -> dict[str, str]:
     """Digests of all files of one artifact, equal to the recorded ones; or PublishError."""
     recorded = {
         path: digest
         for path, digest in result.artifact_sha256.items()
         if PurePosixPath(path).parts[0] == name
     }
-    root = place / name
+    root = cell / name
     files = [root] if root.is_file() else [p for p in root.rglob("*") if p.is_file()]
-    found = {path.relative_to(place).as_posix(): sha256_of(path) for path in files}
+    found = {path.relative_to(cell).as_posix(): sha256_of(path) for path in files}
     wrong = sorted(
         path for path in {*recorded, *found} if recorded.get(path) != found.get(path)
     ) or ([] if found else [name])
@@ -128,7 +128,7 @@ def _checked(place: Path, name: str, result: Result) -> dict[str, str]:
         path = wrong[0]
         what = "is missing" if path not in found else "is not what was measured"
         raise PublishError(
-            f"{result.cell.label()}: {place / path} {what} (its sha256 is not the recorded one): "
+            f"{result.cell.label()}: {cell / path} {what} (its sha256 is not the recorded one): "
             "run the cell again"
         )
     return found

@@ -22,7 +22,7 @@ OUR_FOLDERS = ["packages/*", "compiled/*"]
 class Target:
     """Where to: ``repo`` is USER/NAME; ``endpoint`` None: huggingface_hub's own.
 
-    Raises UsageError when ``repo`` is no such name.
+    Raises UsageError when ``repo`` is not such a name.
     """
 
     repo: str
@@ -94,8 +94,8 @@ def _trouble(target: Target, endpoint: str, error: Exception) -> str:
             f"organization of yours, and the token must allow writing; {tokens}"
         )
     if status is not None:
-        said = f"{status}: {_line(error)}"
-        return f"{host} refused the upload to {target.repo} ({said}): try again later"
+        answer = f"{status}: {_line(error)}"
+        return f"{host} refused the upload to {target.repo} ({answer}): try again later"
     return f"cannot reach {host} to upload {target.repo} ({_line(error)}): check the network"
 
 

@@ -1,6 +1,5 @@
 """What to make: frozen recipes, checked when they are built. Standard library only."""
 
-from fluxvae.recipes.attention import ATTENTION, parse_attention
 from fluxvae.recipes.compression import (
     ACTIVATIONS,
     KINDS,
@@ -9,8 +8,7 @@ from fluxvae.recipes.compression import (
     Compression,
     parse_label,
 )
-from fluxvae.recipes.parts import HALO, TILE_STATISTICS, artifact_paths, check_tile
-from fluxvae.recipes.recipe import (
+from fluxvae.recipes.fields import (
     FORMATS,
     FP16_SAFETY,
     LATENTS,
@@ -20,11 +18,20 @@ from fluxvae.recipes.recipe import (
     PRECISIONS,
     SHAPES,
     TARGETS,
-    Recipe,
-    artifact_name,
-    latent_shape,
+    TILE_STATISTICS,
 )
-from fluxvae.recipes.sizes import LARGEST_SIDE, SCALE, Size, parse_sizes
+from fluxvae.recipes.functions import artifact_paths
+from fluxvae.recipes.recipe import Recipe, artifact_name, latent_shape
+from fluxvae.recipes.rules import check_tile
+from fluxvae.recipes.sizes import (
+    ATTENTION,
+    HALO,
+    LARGEST_SIDE,
+    SCALE,
+    Size,
+    parse_attention,
+    parse_sizes,
+)
 
 __all__ = [
     "ACTIVATIONS",

@@ -6,19 +6,14 @@ first, so an array that is a whole latent of another model channels first is tha
 its sides would allow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fluxvae.errors import LatentError
 from fluxvae.networks.catalog import LatentContract
 from fluxvae.recipes.latents import PATCH
+from fluxvae.recipes.recipe import Recipe
 from fluxvae.recipes.sizes import Size
-
-if TYPE_CHECKING:
-    from fluxvae.recipes.recipe import Recipe
 
 FIRST, LAST, TOKENS, FRAMES = "channels first", "channels last", "tokens", "frames"
 # Channels of the latents that people have, and whose they are.

@@ -175,7 +175,7 @@ def _sizes_that_fit(kind: str) -> str:
 def parse_label(text: str) -> Compression:
     """The inverse of ``Compression.label``: ``pal4-plain``, ``int4-block32``, ``w8a8-85``.
 
-    Raises UsageError for what is no label, and as Compression does.
+    Raises UsageError for what is not a label, and as Compression does.
     """
     match = _LABEL.fullmatch(text.strip())
     if not match:

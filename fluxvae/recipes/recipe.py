@@ -7,34 +7,16 @@ the artifact's file name.
 from dataclasses import asdict, dataclass, fields, replace
 
 from fluxvae.errors import UsageError
-from fluxvae.networks.catalog import DECODERS, find_decoder
-from fluxvae.recipes.attention import choose_attention, parse_attention
+from fluxvae.networks.catalog import find_decoder
 from fluxvae.recipes.compression import Compression
-from fluxvae.recipes.latents import artifact_contract, check_latents, native_form
-from fluxvae.recipes.parts import HALO, TILE_STATISTICS, best_tile, check_parts
-from fluxvae.recipes.rules import check_format, check_full, check_safety, check_shapes
-from fluxvae.recipes.sizes import SCALE, Size, parse_sizes
-
-PRECISIONS = ("float16", "float32")
-LAYOUTS = ("nchw", "nhwc")
-SHAPES = ("fixed", "enumerated", "multifunction")
-OUTPUTS = ("tensor", "image")
-FORMATS = ("mlprogram", "neuralnetwork")
-TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18", "iOS26")
-# The same releases under the names Mac users know.
-MAC_TARGETS = {
-    "macOS12": "iOS15",
-    "macOS13": "iOS16",
-    "macOS14": "iOS17",
-    "macOS15": "iOS18",
-    "macOS26": "iOS26",
-}
-LATENTS = ("vae", "sampler", "packed")
-FP16_SAFETY = ("report", "rescale", "mixed", "off")
+from fluxvae.recipes.fields import TARGETS, RecipeFields, native_form
+from fluxvae.recipes.latents import artifact_contract
+from fluxvae.recipes.rules import check_fields, check_rules, needed_targets
+from fluxvae.recipes.sizes import SCALE, Size, best_tile, choose_attention, parse_sizes
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(RecipeFields):
     """One artifact to make. ``None`` for ``io_precision``, ``shapes`` or ``target``: by need.
 
     ``nhwc_model`` makes the graph NHWC inside and out; ``layout="nhwc"`` alone puts NHWC input
@@ -50,69 +32,20 @@ class Recipe:
     Raises UsageError for combinations that cannot be made.
     """
 
-    variant: str
-    precision: str = "float16"
-    io_precision: str = "auto"
-    layout: str = "nchw"
-    nhwc_model: bool = False
-    sizes: tuple[Size, ...] = (Size(1024, 1024),)
-    shapes: str = "fixed"
-    output: str = "tensor"
-    format: str = "mlprogram"
-    target: str | None = None
-    compression: Compression | None = None
-    decoder: str = "tiny"
-    attention: str = "auto"
-    latents: str | None = None
-    fp16_safety: str = "report"
-    chunks: int = 1
-    tile: int | None = None
-    tile_statistics: str = "strided"
-
     def __post_init__(self) -> None:
-        find_decoder(self.variant, self.decoder)
-        for field, allowed in (
-            ("precision", PRECISIONS),
-            ("io_precision", ("auto", *PRECISIONS)),
-            ("layout", LAYOUTS),
-            ("shapes", SHAPES),
-            ("output", OUTPUTS),
-            ("format", FORMATS),
-            ("target", (None, *TARGETS)),
-            ("decoder", DECODERS),
-            ("latents", (None, *LATENTS)),
-            ("fp16_safety", FP16_SAFETY),
-            ("chunks", (1, 2)),
-            ("tile_statistics", TILE_STATISTICS),
-        ):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise UsageError(f"{field} {value!r} is none of {[a for a in allowed if a]}")
+        check_fields(self)
         if self.latents == native_form(self.decoder):
             object.__setattr__(self, "latents", None)  # one recipe, one name
-        check_shapes(self)
-        check_format(self)
-        check_safety(self)
-        check_latents(self)
-        if self.chunks != 1 or self.tile is not None:
-            check_parts(self)
-        parse_attention(self.attention)
-        if self.decoder != "tiny":
-            check_full(self)
-        elif self.attention != "auto":
-            raise UsageError(
-                "the tiny decoders have no attention: --attention needs --decoder full or small"
-            )
-        if self.target and TARGETS.index(self.target) < TARGETS.index(self._least_target()):
-            raise UsageError(
-                f"target {self.target} is too old: {self._target_reason()} "
-                f"needs {self._least_target()} or newer{self._target_way_out()}"
-            )
+        check_rules(self)
 
-    @property
-    def halo(self) -> int:
-        """Latent pixels around a tile's own that reach into it."""
-        return HALO[self.decoder]
+    def plain(self, size: Size) -> "Recipe":
+        """The recipe for one size, without compression."""
+        return replace(self, compression=None, sizes=(size,), shapes="fixed")
+
+    def exact(self, size: Size) -> "Recipe":
+        """``plain`` at float32: what precision and compression are compared with."""
+        plain = self.plain(size)
+        return replace(plain, precision="float32", io_precision="auto", fp16_safety="report")
 
     @property
     def tile_input(self) -> int:
@@ -142,16 +75,6 @@ class Recipe:
         return replace(self, attention=self.auto_attention()[0])
 
     @property
-    def latent_form(self) -> str:
-        """``vae``, ``sampler`` or ``packed``: which latent the artifact takes."""
-        return self.latents or native_form(self.decoder)
-
-    @property
-    def io_dtype(self) -> str:
-        """``float16`` or ``float32``: dtype of the tensors an app hands over and receives."""
-        return self.precision if self.io_precision == "auto" else self.io_precision
-
-    @property
     def deployment_target(self) -> str | None:
         """The chosen target, or the oldest that holds this recipe at its best; None for networks.
 
@@ -160,34 +83,7 @@ class Recipe:
         if self.format == "neuralnetwork":
             return None
         wanted = "iOS15" if self.compression is None else self.compression.wanted_target()
-        return self.target or max(self._least_target(), wanted, key=TARGETS.index)
-
-    def _needs(self) -> tuple[tuple[str, str, str], ...]:
-        """What asks for which release: (release, what, another way)."""
-        needs = [("iOS15", "an ML Program", "")]
-        if self.io_dtype == "float16":
-            needs.append(("iOS16", "float16 input", "; or use --io-precision float32"))
-        if self.tile is not None:
-            needs.append(("iOS18", "--tile (a package of several functions)", ""))
-        if self.shapes == "multifunction":
-            needs.append(("iOS18", "--shapes multifunction", "; or use --shapes enumerated"))
-        if parse_attention(self.attention)[0] == "sdpa":
-            needs.append(("iOS18", "--attention sdpa", "; or use --attention auto"))
-        if self.compression is not None:
-            least = self.compression.least_target()
-            finer = " or --granularity tensor" if self.compression.kind == "palette" else ""
-            other = f"; or use --palettize 2, 4, 6 or 8{finer}" if least == "iOS18" else ""
-            needs.append((least, f"compression {self.compression.label()}", other))
-        return tuple(sorted(needs, key=lambda need: TARGETS.index(need[0])))
-
-    def _least_target(self) -> str:
-        return self._needs()[-1][0]
-
-    def _target_reason(self) -> str:
-        return self._needs()[-1][1]
-
-    def _target_way_out(self) -> str:
-        return self._needs()[-1][2]
+        return self.target or max(needed_targets(self)[-1][0], wanted, key=TARGETS.index)
 
     @property
     def granularity(self) -> str | None:

@@ -1,7 +1,7 @@
 """A variant taken apart: one part changed at a time against float32, then all together.
 
-Blame is what a part costs alone. When all together cost more than the parts' errors added (as
-powers), the parts make each other worse: they compound.
+A part's contribution is its loss alone. When all together cost more than the parts' errors added
+(as powers), the parts make each other worse: they compound.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fluxvae.recipes import Recipe
+from fluxvae.records.statistics import decibels
 
 CONVERTED = "fp32 program"  # the reference: what conversion alone changes
 ALL = "all"  # every part together
@@ -49,10 +50,12 @@ def _changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
     return replace(recipe, **change)  # type: ignore[arg-type]
 
 
-def combined_psnr(psnrs: Iterable[float | None]) -> float | None:
+def combined_psnr(psnrs: Iterable[float | None], surplus: float = 0.0) -> float | None:
     """PSNR in dB if independent errors with these PSNRs came together; None: no error at all.
 
-    The mean square errors, ``10 ** (-psnr / 10)``, of independent errors add.
+    The mean square errors, ``10 ** (-psnr / 10)``, of independent errors add. ``surplus``: what of
+    their sum is counted more than once, as a base's error that each of them holds.
     """
-    total = math.fsum(10 ** (-psnr / 10) for psnr in psnrs if psnr is not None)
-    return -10 * math.log10(total) if total else None
+    errors = [10 ** (-psnr / 10) for psnr in psnrs if psnr is not None]
+    total = math.fsum([*errors, -surplus])
+    return decibels(total) if total > 0 else None

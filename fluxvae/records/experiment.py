@@ -3,7 +3,7 @@
 docs/matrix.schema.json describes a ``result.json``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -55,7 +55,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Host:
-    """Where a cell was measured. ``memory`` in bytes; None for what the system does not tell."""
+    """Where a cell was measured. ``memory`` in bytes; None for what is not known."""
 
     system: str
     release: str
@@ -112,6 +112,14 @@ class Energy:
 
 
 @dataclass(frozen=True)
+class Thresholds:
+    """What counts as equivalent, where something is asked for; crossing one flags a cell."""
+
+    psnr_db: float | None = None  # the worst input's, at least
+    latency_ms: float | None = None  # at most
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result(Record):
     """What came of one cell: a ``result.json``, written last.
 
@@ -126,38 +134,36 @@ class Result(Record):
     """
 
     header: ClassVar = Header(
-        MatrixError,
-        "a result of `fluxvae matrix run`",
-        "remove its folder and run the matrix again",
-        "fluxvae-matrix-cell",
-    )
+        MatrixError, "a result of `fluxvae matrix run`",
+        "remove its folder and run the matrix again", "fluxvae-matrix-cell",
+    )  # fmt: skip
     key: str
     cell: Cell
     status: Status
-    reason: str | None
-    verdict: str | None
+    reason: str | None = None
+    verdict: str | None = None
     weights_digest: str
     inputs_digest: str
     versions: dict[str, str]
     host: Host
-    seconds: dict[str, float]
-    bytes: int | None
-    artifact: str | None
-    artifact_sha256: dict[str, str]
-    errors: tuple[ErrorFigures, ...]
-    budget: dict[str, float]
-    runs: tuple[Latency, ...]
-    placement: dict[str, int]
-    energy: Energy | None
-    flags: tuple[str, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes: int | None = None
+    artifact: str | None = None
+    artifact_sha256: dict[str, str] = field(default_factory=dict)
+    errors: tuple[ErrorFigures, ...] = ()
+    budget: dict[str, float] = field(default_factory=dict)
+    runs: tuple[Latency, ...] = ()
+    placement: dict[str, int] = field(default_factory=dict)
+    energy: Energy | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the summary, all of it derived from one result and its fellows.
+    """One line of the summary, all of it relative to the others.
 
     ``latency_ms``, p10 and p90 are of the runs' medians, which ``runs_ms`` holds; ``outliers``:
-    numbers of the runs, from 1, that stand apart. Loads are medians over the runs; memory is the
+    numbers of the runs, from 1. Loads are medians over the runs; memory is the
     largest. ``fraction``: bytes of those of the float16 cell without compression that is otherwise
     nearest; ``psnr_db``: the worst photo's (the worst input's where there is no photo), None when
     infinite or when any image is not finite. ``energy_mj``: of all engines together.
@@ -234,7 +240,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Summary:
-    """All that a page shows. Made by ``matrix.summary.summarize`` from results alone."""
+    """All that a page shows. Made by ``records.summary.summarize`` from results alone."""
 
     rows: tuple[Row, ...]
     ablation: tuple[Ablation, ...]
@@ -249,7 +255,7 @@ def read_results(folder: Path) -> tuple[Result, ...]:
 
 
 def _short(sizes: str) -> str:
-    """``256x256`` as ``256``, commas as ``+``; text that is no size stays."""
+    """``256x256`` as ``256``, commas as ``+``; other text stays."""
     parts = []
     for part in sizes.replace(" ", "").split(","):
         height, _, width = part.partition("x")

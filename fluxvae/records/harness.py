@@ -258,12 +258,9 @@ class HarnessReport(Record):
     """One call's whole report. The part that ``command`` names is there, the others are None."""
 
     header: ClassVar = Header(
-        ToolError,
-        "a report of fluxvae-harness",
-        "leave --harness out, and the right one is built",
-        "fluxvae-harness",
-        version=2,
-    )
+        ToolError, "a report of fluxvae-harness", "leave --harness out, and the right one is built",
+        "fluxvae-harness", version=2,
+    )  # fmt: skip
     command: Literal["validate", "bench", "plan", "drift"]
     model: Model
     environment: Environment

@@ -5,18 +5,18 @@ decides its result. A second run takes a cell whose key is its own and does the 
 docs/mac-report.schema.json describes the whole record.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fluxvae.errors import OutputError
-from fluxvae.schema import Header, Record, load
+from fluxvae.records.experiment import Host
+from fluxvae.schema import Header, Record
 
 EACH = "each"  # units of a step that runs all four in one call: drift, which compares them
 Kind = Literal["convert", "compile", "executor", "validate", "bench", "plan", "drift"]
 # "done" is what a Mac's Core ML or the step itself did; "rehearsed" ran on the reference executor
-# in Core ML's place and says nothing about a Mac.
+# instead of Core ML and says nothing about a Mac.
 Status = Literal["done", "rehearsed", "failed", "not run"]
 
 
@@ -48,6 +48,11 @@ class Cell:
     seconds: float
     result: dict[str, Any]
 
+    @property
+    def failed(self) -> bool:
+        """Wholly, or on some compute units."""
+        return self.status == "failed" or bool(self.result.get("failures"))
+
 
 @dataclass(frozen=True)
 class KeptCell(Record):
@@ -70,25 +75,15 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where it ran. ``release`` is the version people know; ``chip`` is None if unknown."""
-
-    system: str
-    release: str
-    machine: str
-    chip: str | None
-
-
-@dataclass(frozen=True)
 class MacRecord(Record):
     """A whole report. ``rehearsal`` is true for one made without a Mac."""
 
     header: ClassVar = Header(
-        OutputError, "a record of `fluxvae mac-report`", "make it again", "fluxvae-mac-report"
-    )
+        OutputError, "a record of `fluxvae mac-report`", "make it again", "fluxvae-mac-report", 2,
+    )  # fmt: skip
     fluxvae: str
     rehearsal: bool
-    machine: Machine
+    host: Host
     settings: dict[str, Any]
     artifacts: tuple[Artifact, ...]
     cells: tuple[Cell, ...]
@@ -97,27 +92,19 @@ class MacRecord(Record):
         """The cell of a task, if it is in the record."""
         return next((c for c in self.cells if c.task == task), None)
 
+    @property
+    def failures(self) -> tuple[Cell, ...]:
+        """Cells whose step failed, wholly or on some compute units, or whose verdict is one."""
+        return tuple(c for c in self.cells if c.failed or c.result.get("verdict") == "fail")
+
+    @property
+    def verdict(self) -> Literal["pass", "incomplete", "fail"]:
+        """``fail``: a model is outside its limits; ``incomplete``: a step failed."""
+        if any(cell.status != "failed" for cell in self.failures):
+            return "fail"
+        return "incomplete" if self.failures else "pass"
+
 
 def cell_path(out: Path, task: Task) -> Path:
     """Where a cell is kept below the report's folder."""
     return out / "cells" / task.artifact / f"{task.name}.json"
-
-
-def kept_cell(out: Path, task: Task, key: str) -> Cell | None:
-    """A finished cell with this very key, or None: absent, damaged, of another run, or failed,
-    wholly or on some compute units."""
-    try:
-        kept = load(KeptCell, cell_path(out, task))
-    except OutputError:
-        return None
-    failed = kept.cell.status == "failed" or kept.cell.result.get("failures")
-    return kept.cell if kept.key == key and not failed else None
-
-
-def failures(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    """Cells whose step failed, wholly or on some compute units, or whose verdict is a failure."""
-    return tuple(
-        c
-        for c in cells
-        if c.status == "failed" or c.result.get("verdict") == "fail" or c.result.get("failures")
-    )

@@ -65,13 +65,10 @@ class Manifest(Record):
     """
 
     header: ClassVar = Header(
-        BundleError,
-        "the manifest of an I/O bundle",
-        "make the bundle again with fluxvae export-io --overwrite",
-        "fluxvae-io",
-        indent=2,
+        BundleError, "the manifest of an I/O bundle",
+        "make the bundle again with fluxvae export-io --overwrite", "fluxvae-io", indent=2,
         sort_keys=True,
-    )
+    )  # fmt: skip
     variant: str
     size: str
     case: str

@@ -123,12 +123,9 @@ class Roundtrip(Record):
     """A whole run. ``weights`` and ``encoder`` name what was used, with digests."""
 
     header: ClassVar = Header(
-        ReportError,
-        "a record of this version's `fluxvae roundtrip`",
-        "make it again",
-        "fluxvae-roundtrip",
-        sort_keys=True,
-    )
+        ReportError, "a record of this version's `fluxvae roundtrip`", "make it again",
+        "fluxvae-roundtrip", sort_keys=True,
+    )  # fmt: skip
     family: str  # flux1 or flux2
     size: str  # 512, or 512x768 as in recipes
     weights: str

@@ -8,8 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 
-import numpy as np
-
+from fluxvae.records.ablation import combined_psnr
 from fluxvae.records.experiment import (
     NONE,
     Ablation,
@@ -21,8 +20,9 @@ from fluxvae.records.experiment import (
     Result,
     Row,
     Summary,
+    Thresholds,
 )
-from fluxvae.records.statistics import outliers
+from fluxvae.records.statistics import median, outliers, percentile
 from fluxvae.schema import json_text
 
 AXES = tuple(field.name for field in fields(Cell))
@@ -61,14 +61,33 @@ def judged(result: Result) -> tuple[ErrorFigures, ...]:
     return tuple(e for e in result.errors if e.kind == "photo") or result.errors
 
 
+def verdict_of(errors: Sequence[ErrorFigures]) -> str:
+    """``pass`` when every input is within its limit, ``fail`` also where none was judged."""
+    return "pass" if errors and all(e.passed for e in errors) else "fail"
+
+
+def flags_of(result: Result, limits: Thresholds) -> tuple[str, ...]:
+    """Thresholds crossed by the worst PSNR and the median of the runs' medians, in words.
+
+    A figure that is not there crosses none.
+    """
+    flags = []
+    psnr_db, latency_ms = worst_psnr(result), median(run_medians(result))
+    floor, most = limits.psnr_db, limits.latency_ms
+    if floor is not None and psnr_db is not None and psnr_db < floor:
+        flags.append(f"worst PSNR {psnr_db:.2f} dB is below {floor:g} dB")
+    if most is not None and latency_ms is not None and latency_ms > most:
+        flags.append(f"latency {latency_ms:.3f} ms is above {most:g} ms")
+    return tuple(flags)
+
+
 def run_medians(result: Result) -> tuple[float, ...]:
     """Milliseconds: the median of each run that has samples."""
-    return tuple(float(np.median(run.samples_ms)) for run in result.runs if run.samples_ms)
+    return tuple(percentile(run.samples_ms, 50) for run in result.runs if run.samples_ms)
 
 
 def _row(result: Result, results: Sequence[Result]) -> Row:
     medians = run_medians(result)
-    p10, median, p90 = np.percentile(medians, [10, 50, 90]).tolist() if medians else [None] * 3
     peaks = [r.peak_memory_bytes for r in result.runs if r.peak_memory_bytes is not None]
     plain = _plain_bytes(result.cell, results)
     return Row(
@@ -77,13 +96,13 @@ def _row(result: Result, results: Sequence[Result]) -> Row:
         status=result.status,
         verdict=result.verdict,
         reason=result.reason,
-        latency_ms=median,
-        latency_p10_ms=p10,
-        latency_p90_ms=p90,
+        latency_ms=median(medians),
+        latency_p10_ms=percentile(medians, 10) if medians else None,
+        latency_p90_ms=percentile(medians, 90) if medians else None,
         runs_ms=medians,
         outliers=tuple(i + 1 for i in outliers(medians)),
-        first_load_s=_median(run.first_load_s for run in result.runs),
-        later_load_s=_median(run.later_load_s for run in result.runs),
+        first_load_s=median(run.first_load_s for run in result.runs),
+        later_load_s=median(run.later_load_s for run in result.runs),
         bytes=result.bytes,
         fraction=result.bytes / plain if result.bytes is not None and plain else None,
         psnr_db=worst_psnr(result),
@@ -91,11 +110,6 @@ def _row(result: Result, results: Sequence[Result]) -> Row:
         peak_memory_bytes=max(peaks, default=None),
         flags=result.flags,
     )
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.median(known)) if known else None
 
 
 def _plain_bytes(cell: Cell, results: Sequence[Result]) -> int | None:
@@ -126,7 +140,7 @@ def _ablations(results: Sequence[Result], rows: dict[str, Row]) -> Iterator[Abla
 
 
 def _base(members: Sequence[Result]) -> Result:
-    """The cell with the most fellows one axis away; of several, the one nearest the defaults."""
+    """The cell with the most others one axis away; of several, the one nearest the defaults."""
 
     def rank(result: Result) -> tuple[int, int, str]:
         neighbours = sum(len(_changed(r.cell, result.cell)) == 1 for r in members)
@@ -171,7 +185,7 @@ def _difference(own: float | None, other: float | None) -> float | None:
 
 def _sum(values: Iterable[float | None]) -> float | None:
     known = list(values)
-    return None if any(v is None for v in known) else math.fsum(v for v in known if v is not None)
+    return None if None in known else math.fsum(v for v in known if v is not None)
 
 
 def _sum_psnr(changes: Iterable[float | None]) -> float | None:
@@ -180,10 +194,7 @@ def _sum_psnr(changes: Iterable[float | None]) -> float | None:
     By the base's squared error: 1, plus what each change adds to it. None when nothing is left.
     """
     known = list(changes)
-    if any(v is None for v in known):
-        return None
-    total = 1 + math.fsum(10 ** (-v / 10) - 1 for v in known if v is not None)
-    return -10 * math.log10(total) if total > 0 else None
+    return None if None in known else combined_psnr(known, surplus=len(known) - 1)
 
 
 def _provenance(results: Sequence[Result]) -> Provenance:

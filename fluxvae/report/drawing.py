@@ -30,7 +30,7 @@ SETTINGS: Any = {
 # the left of the front there is nothing, so its labels look there first; others below.
 PLACES = ((-6, 5), (7, -5), (7, 0), (7, 5), (-7, 0), (-6, -5), (0, 9), (0, -9),
           (-6, 18), (7, -18), (7, 18), (-6, -18), (0, 21), (0, -21))  # fmt: skip
-NEAR = 6  # pixels; points of less between them have one label's place
+NEAR = 6  # pixels; points of less between them share one label
 BELOW = ((7, -5), *PLACES[2:], PLACES[0])
 
 
@@ -92,7 +92,7 @@ def place_label(
                          parse_math=False)  # fmt: skip
     extent, frame = text.get_window_extent(), axes.get_window_extent()
     spot = axes.transData.transform(at)
-    boxes = [_box(spot, place, axes.figure.dpi / 72, extent) for place in order]
+    boxes = [_box(spot, offset, axes.figure.dpi / 72, extent) for offset in order]
     costs = [_cost(box, taken, frame) for box in boxes]
     if points is not None:
         costs = [
@@ -135,14 +135,14 @@ def _side(offset: int, before: str, after: str) -> str:
     return "center" if offset == 0 else before if offset < 0 else after
 
 
-def _box(spot: Any, place: tuple[int, int], scale: float, size: Any) -> Any:
-    """Where a text of the extent ``size`` lies, in pixels, when its label has this place."""
+def _box(spot: Any, offset: tuple[int, int], scale: float, size: Any) -> Any:
+    """Where a text of the extent ``size`` lies, in pixels, when its label has this offset."""
     from matplotlib.transforms import Bbox
 
     lengths = (size.width, size.height)
     left, bottom = (
-        at + offset * scale - length * (0.5 if offset == 0 else offset < 0)
-        for at, offset, length in zip(spot, place, lengths, strict=True)
+        at + shift * scale - length * (0.5 if shift == 0 else shift < 0)
+        for at, shift, length in zip(spot, offset, lengths, strict=True)
     )
     return Bbox.from_bounds(left, bottom, size.width, size.height)
 

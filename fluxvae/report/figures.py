@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from fluxvae.errors import ReportError
 from fluxvae.records.roundtrip import (
     REFERENCE,
@@ -19,6 +17,7 @@ from fluxvae.records.roundtrip import (
     Roundtrip,
     Variant,
 )
+from fluxvae.records.statistics import percentile
 from fluxvae.schema import load
 
 Against = Literal["loss", "total"]
@@ -153,13 +152,6 @@ def figure(figures: Figures, metric: Metric) -> float | None:
 def badness(value: float, metric: Metric) -> float:
     """Larger is worse."""
     return value if metric.better == "lower" else -value
-
-
-def percentile(values: Iterable[float], q: float) -> float:
-    """numpy's linear percentile, for values that may be infinite (numpy gives NaN there)."""
-    ordered = list(values)
-    low, high = (float(np.percentile(ordered, q, method=m)) for m in ("lower", "higher"))
-    return high if low == high or math.isinf(high) else float(np.percentile(ordered, q))
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[bool]:

@@ -1,14 +1,39 @@
-"""Floors for compressed artifacts: what a sound one keeps, by how its values are stored.
+"""The bounds that a sound artifact keeps: docs/validation.md has the measurements behind them.
 
-Compression is meant to cost, so these tell a broken artifact from a compressed one; they are no
-grades. Each is the worst figure measured, less ``MARGIN``: docs/validation.md has the rows.
+Floors for compressed artifacts are by how their values are stored. Compression is meant to cost, so
+these tell a broken artifact from a compressed one; they are not grades. Each is the worst figure
+measured, less ``MARGIN``.
 """
 
+import math
 from dataclasses import dataclass
 
+from fluxvae.artifact.record import Record
 from fluxvae.recipes.compression import Compression, parse_budget
+from fluxvae.validation.metrics import Metrics
 
 MARGIN = 3.0  # dB: other photos and other weights; the limits of float16 have 2 to 3 as well
+STRIDED_DB = 38.0  # what tiles with strided statistics promise; see fluxvae.validation.tile_costs
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One bound on one metric: ``at_most`` for max_abs, ``at_least`` for psnr_db."""
+
+    metric: str
+    bound: float
+
+    def holds(self, metrics: Metrics) -> bool:
+        """False for NaN, so that a non-finite output never passes."""
+        value = getattr(metrics, self.metric)
+        if math.isnan(value):
+            return False
+        return bool(value >= self.bound if self.metric == "psnr_db" else value <= self.bound)
+
+    def __str__(self) -> str:
+        if self.metric == "psnr_db":
+            return f">= {self.bound:g} dB"
+        return f"max <= {self.bound:g}"
 
 
 @dataclass(frozen=True)
@@ -48,3 +73,37 @@ def compressed_floor(compression: Compression, kind: str) -> float:
     stored = {"palette": f"pal{compression.bits}", "mixed": FEWEST_MIXED}
     worst = MEASURED[stored.get(compression.kind, compression.kind)]
     return {"normal": worst.normal, "nasty": worst.nasty}.get(kind, worst.photo) - MARGIN
+
+
+def limit_for(record: Record, kind: str) -> Limit:
+    """The bound for one kind of case: see docs/validation.md for the measurements behind it."""
+    plain = _limit_without_compression(record, kind)
+    if record.recipe.compression is None:
+        return plain
+    floor = compressed_floor(record.recipe.compression, kind)
+    return Limit("psnr_db", min(floor, plain.bound) if plain.metric == "psnr_db" else floor)
+
+
+def _limit_without_compression(record: Record, kind: str) -> Limit:
+    if record.recipe.decoder != "tiny":
+        return _kl_limit(record, kind)
+    if record.recipe.output == "image":
+        # A flat image may lie half a level off everywhere: rounding is not averaged out there.
+        return Limit("psnr_db", 48.0 if kind == "nasty" else 57.0)
+    if record.recipe.precision == "float32":
+        return Limit("max_abs", 5e-5 if kind == "nasty" else 2e-5)
+    return Limit("psnr_db", {"photo": 60.0, "user": 60.0, "normal": 68.0}.get(kind, 50.0))
+
+
+def _kl_limit(record: Record, kind: str) -> Limit:
+    """The same for the KL decoders: three times as many operations, and an image of -1..1."""
+    if record.tiles is not None and (record.tiles.stride or 1) > 1:
+        # Strided statistics: 41 dB and more on photos and noise, 31 on flat latents, whose borders
+        # are all there is to measure (random KL weights, 192 x 224 px).
+        return Limit("psnr_db", 26.0 if kind == "nasty" else STRIDED_DB)
+    nasty = kind == "nasty"
+    if record.recipe.output == "image":
+        return Limit("psnr_db", 48.0 if nasty else 55.0)
+    if record.recipe.precision == "float32":
+        return Limit("max_abs", 5e-5 if nasty else 2e-5)
+    return Limit("psnr_db", 58.0 if nasty else 60.0)

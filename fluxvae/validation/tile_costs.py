@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from fluxvae.artifact.open import Artifact
 from fluxvae.artifact.tiles import tiles_for
-from fluxvae.convert.parts import FEATURES, function_names
 from fluxvae.recipes import SCALE, Size
+from fluxvae.recipes.functions import FEATURES, function_names
 from fluxvae.validation.inspect import FunctionReport, inspect_model
-from fluxvae.validation.validate import STRIDED_DB
+from fluxvae.validation.limits import STRIDED_DB
 
 # Against the whole decode. Measured on random KL weights and photo latents at 384 px: 131 dB and
 # more with exact statistics, at float32; with strided ones 45.3 to 46.9 for blocks of 8 and 42.6 to
@@ -22,8 +22,8 @@ class TileCosts:
 
     ``tile_size``: of a tile with its halo, in pixels. ``work``: multiply-accumulates over those of
     the whole decode. ``live_bytes``: the most that any of the functions has alive at once by
-    program order, see ``fluxvae.validation.live_memory``; ``whole_live_bytes``: the same of the
-    whole decode. ``held_bytes``: what the caller holds beside it, the features and the image.
+    program order, see ``fluxvae.validation.inspect.peak_live``; ``whole_live_bytes``: the same of
+    the whole decode. ``held_bytes``: what the caller holds beside it, the features and the image.
     ``bound_db``: at least this PSNR against the whole decode at float32; None: the very same
     numbers, where the engine rounds alike at all sizes.
     """

@@ -6,7 +6,7 @@ to 10 dB. The reference is always the plain torch decoder with the artifact's ow
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fluxvae.artifact.backends import choose_backend
-from fluxvae.artifact.open import open_artifact
-from fluxvae.artifact.save import Record
+from fluxvae.artifact.backends import Runner, choose_backend
+from fluxvae.artifact.open import Artifact, open_artifact
+from fluxvae.artifact.record import Record
 from fluxvae.data.latents import Latent, float16_note
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.data.spaces import Passage, passage
@@ -24,33 +24,12 @@ from fluxvae.errors import LatentError, WeightsError
 from fluxvae.mil.program import Op
 from fluxvae.networks.build import build_decoder, build_encoder
 from fluxvae.networks.weights import Weights, load_weights
-from fluxvae.recipes import Size
+from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.axes import latent_input
-from fluxvae.validation.limits import compressed_floor
+from fluxvae.validation.limits import Limit, limit_for
 from fluxvae.validation.metrics import Metrics, compare
 
-STRIDED_DB = 38.0  # what tiles with strided statistics promise; see fluxvae.validation.tile_costs
 SATURATED = 8.0  # far beyond the decoder's own soft clamp at 3
-
-
-@dataclass(frozen=True)
-class Limit:
-    """One bound on one metric: ``at_most`` for max_abs, ``at_least`` for psnr_db."""
-
-    metric: str
-    bound: float
-
-    def holds(self, metrics: Metrics) -> bool:
-        """False for NaN, so that a non-finite output never passes."""
-        value = getattr(metrics, self.metric)
-        if math.isnan(value):
-            return False
-        return bool(value >= self.bound if self.metric == "psnr_db" else value <= self.bound)
-
-    def __str__(self) -> str:
-        if self.metric == "psnr_db":
-            return f">= {self.bound:g} dB"
-        return f"max <= {self.bound:g}"
 
 
 @dataclass(frozen=True)
@@ -130,40 +109,6 @@ class Report:
         return bool(self.cases) and all(c.passed for c in self.cases)
 
 
-def limit_for(record: Record, kind: str) -> Limit:
-    """The bound for one kind of case: see docs/validation.md for the measurements behind it."""
-    plain = _limit_without_compression(record, kind)
-    if record.recipe.compression is None:
-        return plain
-    floor = compressed_floor(record.recipe.compression, kind)
-    return Limit("psnr_db", min(floor, plain.bound) if plain.metric == "psnr_db" else floor)
-
-
-def _limit_without_compression(record: Record, kind: str) -> Limit:
-    if record.recipe.decoder != "tiny":
-        return _kl_limit(record, kind)
-    if record.recipe.output == "image":
-        # A flat image may lie half a level off everywhere: rounding is not averaged out there.
-        return Limit("psnr_db", 48.0 if kind == "nasty" else 57.0)
-    if record.recipe.precision == "float32":
-        return Limit("max_abs", 5e-5 if kind == "nasty" else 2e-5)
-    return Limit("psnr_db", {"photo": 60.0, "user": 60.0, "normal": 68.0}.get(kind, 50.0))
-
-
-def _kl_limit(record: Record, kind: str) -> Limit:
-    """The same for the KL decoders: three times as many operations, and an image of -1..1."""
-    if record.tiles is not None and (record.tiles.stride or 1) > 1:
-        # Strided statistics: 41 dB and more on photos and noise, 31 on flat latents, whose borders
-        # are all there is to measure (random KL weights, 192 x 224 px).
-        return Limit("psnr_db", 26.0 if kind == "nasty" else STRIDED_DB)
-    nasty = kind == "nasty"
-    if record.recipe.output == "image":
-        return Limit("psnr_db", 48.0 if nasty else 55.0)
-    if record.recipe.precision == "float32":
-        return Limit("max_abs", 5e-5 if nasty else 2e-5)
-    return Limit("psnr_db", 58.0 if nasty else 60.0)
-
-
 def resolve_weights(
     record: Record, spec: str | None, *, offline: bool = False
 ) -> tuple[Weights, str | None]:
@@ -190,6 +135,69 @@ def resolve_weights(
     return weights, chosen
 
 
+@dataclass(frozen=True, eq=False)  # arrays have no useful ==
+class Measured:
+    """One case through a decoder: its image, torch's, both (1, 3, H, W), and the distance."""
+
+    case: Case
+    image: np.ndarray
+    reference: np.ndarray
+    metrics: Metrics
+
+
+def measure(
+    run: Runner,
+    cases: Iterable[Case],
+    reference: Callable[[Case], np.ndarray],
+    *,
+    peak: float = 1.0,
+) -> Iterator[Measured]:
+    """Every case by ``run`` against its reference, whose range is ``peak``; one at a time."""
+    for case in cases:
+        expected = reference(case)
+        image = run(case.latent)
+        yield Measured(case, image, expected, compare(image, expected, peak=peak))
+
+
+def torch_reference(recipe: Recipe, weights: Weights) -> Callable[[Case], np.ndarray]:
+    """What the float32 torch decoder makes of a case of an artifact of ``recipe``."""
+    decoder, way = build_decoder(weights), passage(recipe, weights)
+
+    def decode(case: Case) -> np.ndarray:
+        with torch.no_grad():
+            image: np.ndarray = decoder(torch.from_numpy(way.inwards(case.latent))).numpy()
+        return image
+
+    return decode
+
+
+def judge(
+    artifact: Artifact,
+    weights: Weights,
+    cases: Callable[[Size], Iterable[Case]],
+    *,
+    backend: str,
+    compute_units: str = "all",
+) -> Iterator[tuple[CaseResult, Measured]]:
+    """Every case of every function and size of an artifact against torch, with its limit.
+
+    An 8-bit image is compared with torch's image clamped to its range.
+    """
+    record, watch = artifact.record, Watch()
+    decode, function = torch_reference(record.recipe, weights), None
+    span = record.contract.span if record.recipe.output == "image" else (-math.inf, math.inf)
+    for name, size in artifact.functions_and_sizes():
+        if function != name:  # one runner for all sizes of a function
+            runner, function = artifact.runner(name, backend, compute_units, on_op=watch), name
+        peak = record.contract.peak
+        for found in measure(runner, cases(size), lambda case: decode(case).clip(*span), peak=peak):
+            case, limit = found.case, limit_for(record, found.case.kind)
+            yield (
+                CaseResult(case.name, case.kind, name, size, found.metrics, limit, watch.take()),
+                found,
+            )
+
+
 def validate(
     path: Path,
     weights: Weights,
@@ -208,24 +216,16 @@ def validate(
     artifact = open_artifact(path)
     record = artifact.record
     chosen = choose_backend(backend)
-    decoder = build_decoder(weights)
     network = None if encoder is None or latents else build_encoder(encoder)
-    way, watch = passage(record.recipe, weights), Watch()
+    way = passage(record.recipe, weights)
+
+    def cases(size: Size) -> Iterator[Case]:
+        return build_cases(record, size, network, latents, way)
+
     results: list[CaseResult] = []
-    for function, size in artifact.functions_and_sizes():
-        if not results or results[-1].function != function:  # one runner for all its sizes
-            runner = artifact.runner(function, chosen, compute_units, on_op=watch)
-        for case in build_cases(record, size, network, latents, way):
-            with torch.no_grad():
-                reference = decoder(torch.from_numpy(way.inwards(case.latent))).numpy()
-            if record.recipe.output == "image":
-                reference = reference.clip(*record.contract.span)
-            metrics = compare(runner(case.latent), reference, peak=record.contract.peak)
-            limit = limit_for(record, case.kind)
-            results.append(
-                CaseResult(case.name, case.kind, function, size, metrics, limit, watch.take())
-            )
-            on_case(results[-1])
+    for result, _ in judge(artifact, weights, cases, backend=chosen, compute_units=compute_units):
+        results.append(result)
+        on_case(result)
     if not results:
         raise LatentError("no latents of a size this artifact takes; nothing was validated")
     units = compute_units if chosen == "coreml" else None
@@ -272,7 +272,7 @@ def build_cases(
 ) -> Iterator[Case]:
     """The inputs for one size: photos (or the user's latents), noise, then extreme ones.
 
-    ``encoder`` as weights is built here; who asks for several sizes builds it once. ``way`` leads
+    ``encoder`` as weights is built here; pass a built module to reuse it over sizes. ``way`` leads
     from its latents to the artifact's.
     """
     contract = record.contract

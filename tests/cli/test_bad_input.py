@@ -5,7 +5,6 @@ Whatever goes to stderr besides that line is progress.
 
 import os
 import pickle
-import resource
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from safetensors.torch import save, save_file
 
 from fluxvae.networks.catalog import CATALOG
 from fluxvae.networks.weights import Weights, load_weights
+from tests import warm
 from tests.checkpoint_files import in_style, write
 from tests.cli.run import Ran, run
 from tests.hub_server import serving
@@ -46,27 +46,14 @@ def refused(ran: Ran, words: str, code: int = 1) -> str:
 
 def fresh(folder: Path, *arguments: str, limit: int | None = None, **variables: str) -> Ran:
     """Run in a new process: for environment variables, limits and signals."""
-    done = subprocess.run(
-        [sys.executable, "-m", "fluxvae", *arguments],
-        cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=None if limit is None else limited(limit),
+    return warm.run(
+        "-m", "fluxvae", *arguments, cwd=folder, env=environment(**variables), limit=limit
     )
-    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def environment(**variables: str) -> dict[str, str]:
     keep = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     return {**keep, "PYTHONPATH": str(ROOT), **variables}
-
-
-def limited(count: int) -> Callable[[], None]:
-    """Writing beyond ``count`` bytes of any file fails, as on a full disk (EFBIG; Python ignores
-    the signal that comes with it)."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
 
 
 @pytest.fixture(scope="module")
@@ -469,9 +456,9 @@ main()
 """
 
 
-def interrupted(folder: Path, command: list[str], ready: str, delay: float) -> Ran:
-    """Send SIGINT ``delay`` seconds after a line of stderr begins with ``ready``."""
-    process = subprocess.Popen(
+def cold(folder: Path, *command: str) -> subprocess.Popen[str]:
+    """A process that has everything to import yet."""
+    return subprocess.Popen(
         [sys.executable, *command],
         cwd=folder,
         env=environment(),
@@ -481,6 +468,17 @@ def interrupted(folder: Path, command: list[str], ready: str, delay: float) -> R
         # pytest may have been started in the background, where SIGINT is ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def started(folder: Path, *command: str) -> warm.Process:
+    return warm.start(*command, cwd=folder, env=environment())
+
+
+def interrupted(
+    process: subprocess.Popen[str] | warm.Process, ready: str, delay: float = 0.1
+) -> Ran:
+    """Send SIGINT ``delay`` seconds after a line of stderr begins with ``ready``."""
+    assert process.stderr is not None
     seen = []
     for line in process.stderr:
         seen.append(line)
@@ -490,13 +488,25 @@ def interrupted(folder: Path, command: list[str], ready: str, delay: float) -> R
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     said = "".join(line for line in seen if line != "now\n") + err
+    assert process.returncode is not None
     return Ran(process.returncode, out, said)
 
 
-@pytest.mark.parametrize("delay", [pytest.param(0.0, marks=FULL), 0.5])
-def test_ctrl_c_while_converting(tmp_path: Path, output: Path, delay: float) -> None:
-    command = ["-m", "fluxvae", *DEMO[:-1], "64,128,192", "--out", str(output / "a" / "b")]
-    ran = interrupted(tmp_path, command, "converting", delay)
+# Half a second after that line a cold process is in the midst of importing coremltools, a warm one
+# in the midst of converting.
+@pytest.mark.parametrize(
+    ("begin", "delay"),
+    [pytest.param(cold, 0.0, marks=FULL), (cold, 0.5), pytest.param(started, 0.5, marks=FULL)],
+)
+def test_ctrl_c_while_converting(
+    tmp_path: Path,
+    output: Path,
+    begin: Callable[..., subprocess.Popen[str] | warm.Process],
+    delay: float,
+) -> None:
+    sizes = "64" if begin is cold else "64,128,192"
+    command = ["-m", "fluxvae", *DEMO[:-1], sizes, "--out", str(output / "a" / "b")]
+    ran = interrupted(begin(tmp_path, *command), "converting", delay)
     refused(ran, "interrupted; nothing half-written was kept")
 
 
@@ -510,7 +520,7 @@ def test_ctrl_c_while_converting(tmp_path: Path, output: Path, delay: float) -> 
 def test_ctrl_c_while_saving(tmp_path: Path, output: Path, name: str, swallow: bool) -> None:
     script = SLOW.format(name=name, swallow=swallow)
     command = ["-c", script, *DEMO, "--out", str(output / "a")]
-    ran = interrupted(tmp_path, command, "now", 0.1)
+    ran = interrupted(started(tmp_path, *command), "now")
     refused(ran, "interrupted; nothing half-written was kept")
 
 
@@ -521,5 +531,5 @@ def test_ctrl_c_keeps_the_package_that_was_to_be_replaced(
     before = tree(tmp_path / "old")
     script = SLOW.format(name="_read_again", swallow=False)
     command = ["-c", script, *DEMO, "--out", str(package), "--overwrite"]
-    refused(interrupted(tmp_path, command, "now", 0.1), "interrupted")
+    refused(interrupted(started(tmp_path, *command), "now"), "interrupted")
     assert tree(tmp_path / "old") == before

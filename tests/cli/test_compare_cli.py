@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxvae.artifact.save import read_record
+from fluxvae.artifact.record import read_record
 from fluxvae.mil.package import read_package
 from tests.cli.run import Ran, run
 

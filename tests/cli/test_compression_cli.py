@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from fluxvae.artifact.save import read_record
+from fluxvae.artifact.record import read_record
 from fluxvae.mil.package import read_package
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Compression

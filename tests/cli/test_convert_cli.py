@@ -1,16 +1,14 @@
 """``fluxvae convert`` as a user meets it."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fluxvae.artifact.save import read_record
+from fluxvae.artifact.record import read_record
 from fluxvae.mil.package import read_package
+from tests import warm
 from tests.cli.run import run
 from tests.packages import tree
 
@@ -185,11 +183,7 @@ def test_json_of_every_command_is_strict() -> None:
 
 def test_what_a_killed_conversion_left_goes_with_the_next(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fluxvae", *DEMO, "--out", str(out)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        stderr=subprocess.DEVNULL,
-    )
+    process = warm.start("-m", "fluxvae", *DEMO, "--out", str(out))
     while not list(out.glob(".fluxvae-*/*")):
         assert process.poll() is None
         time.sleep(0.05)

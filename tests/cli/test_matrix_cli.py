@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.cli.run import Ran, run
 from tests.fake_cell import calls, install
 
@@ -43,19 +43,9 @@ def toml(tmp_path: Path) -> Path:
     return path
 
 
-def apart(*arguments: str, limit: int | None = None) -> subprocess.Popen:
+def apart(*arguments: str, limit: int | None = None) -> warm.Process:
     """``fluxvae matrix ...`` in a process of its own; ``limit``: bytes a file may have."""
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    return subprocess.Popen(
-        [sys.executable, "-m", "fluxvae", "matrix", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, preexec_fn=prepare, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    return warm.start("-m", "fluxvae", "matrix", *arguments, limit=limit)
 
 
 def refused(ran: Ran, code: int, *words: str) -> None:

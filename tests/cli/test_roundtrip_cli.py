@@ -2,6 +2,9 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
@@ -41,10 +44,19 @@ def _roundtrip(capsys: Capture, *options: str) -> Ran:
     )  # fmt: skip
 
 
+@contextmanager
+def _threads(count: int, threads: int) -> Iterator[Executor]:
+    """In place of ``worker_processes``, which tests/test_roundtrip.py shows: no imports."""
+    assert (count, threads) == (2, 1)
+    with ThreadPoolExecutor(count) as pool:
+        yield pool
+
+
 def test_a_run_leaves_record_and_pages_and_goes_on(
-    capsys: Capture, images: Path, out: Path
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, images: Path, out: Path
 ) -> None:
-    common = ("--images", str(images), "--out", str(out))
+    monkeypatch.setattr("fluxvae.experiments.workers.worker_processes", _threads)
+    common = ("--images", str(images), "--out", str(out), "--workers", "2")
     ran = _roundtrip(capsys, *common)
     assert ran.code == 0
     assert ran.widest <= 100

@@ -12,8 +12,8 @@ import pytest
 from fluxvae.artifact.save import save_artifact
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes import Size
-from fluxvae.validation.budget import Budget, BudgetCase
 from fluxvae.validation.metrics import Metrics
+from fluxvae.validation.stages import Budget, BudgetCase
 from tests.artifacts import recipe
 from tests.checkpoint_files import in_style, write
 from tests.cli.run import run
@@ -99,7 +99,7 @@ def test_budget_lines_up_under_its_stages(
     stages = ("conversion", "precision", "compression and 8 bits")
     metrics = tuple(map(figure, (140.04, 66.66, 33.33)))
     made = Budget(Size(64, 64), stages, (BudgetCase("coffee", "photo", metrics),))
-    monkeypatch.setattr("fluxvae.validation.budget.error_budget", lambda *_, **__: made)
+    monkeypatch.setattr("fluxvae.validation.stages.error_budget", lambda *_, **__: made)
     lines = run(capsys, "validate", str(demo_package), "--budget").out.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("error budget at 64"))
     assert lines[start + 2 : start + 4] == [
@@ -162,7 +162,7 @@ def test_weights_and_encoder_from_files_and_own_latents(
     decoder = load_weights("flux2", "demo")
     # no metadata in this copy: the file counts as FLUX.2's own
     file = write(tmp_path / "decoder.safetensors", in_style("taesd", decoder))
-    package = save_artifact(
+    (package,) = save_artifact(
         load_weights("flux2", str(file)), recipe("flux2"), tmp_path / "x.mlpackage"
     )
     ran = run(capsys, "validate", str(package))

@@ -13,8 +13,9 @@ from safetensors.torch import save, save_file
 
 from fluxvae.networks.catalog import CATALOG, all_decoders
 from fluxvae.networks.weights import load_weights
+from tests import warm
 from tests.checkpoint_files import in_style
-from tests.cli.run import run
+from tests.cli.run import Ran, run
 from tests.hub_server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def in_fresh_process(cache: Path, endpoint: str, *arguments: str) -> subprocess.CompletedProcess:
+def in_fresh_process(cache: Path, endpoint: str, *arguments: str) -> Ran:
     """huggingface_hub reads its variables when imported: only a new process sees others."""
     keep = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     environment = {
@@ -38,15 +39,8 @@ def in_fresh_process(cache: Path, endpoint: str, *arguments: str) -> subprocess.
         "HF_HUB_CACHE": str(cache),
         "HF_ENDPOINT": endpoint,
         "HF_HUB_OFFLINE": "0",
-        "PYTHONPATH": str(ROOT),
     }
-    return subprocess.run(
-        [sys.executable, "-m", "fluxvae", "weights", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return warm.run("-m", "fluxvae", "weights", *arguments, env=environment)
 
 
 def test_list_shows_the_catalogue_within_100_columns(
@@ -115,9 +109,9 @@ def test_file_in_the_cache_that_is_not_the_pinned_one_is_said(
 def test_fetch_refuses_what_is_not_the_pinned_file_in_one_line(tmp_path: Path) -> None:
     with serving(CATALOG["flux1"].hub, b"something else") as server:
         ran = in_fresh_process(tmp_path, server.endpoint, "fetch", "--variant", "flux1")
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert len(ran.stderr.splitlines()) == 1
-    assert CATALOG["flux1"].hub.sha256 in ran.stderr
+    assert (ran.code, ran.out) == (1, "")
+    assert len(ran.err.splitlines()) == 1
+    assert CATALOG["flux1"].hub.sha256 in ran.err
 
 
 def test_fetch_prints_where_the_verified_file_is(
@@ -148,10 +142,10 @@ def test_fetch_prints_where_the_verified_file_is(
 
 def test_offline_fetch_of_what_is_not_cached_says_the_ways_out(tmp_path: Path) -> None:
     ran = in_fresh_process(tmp_path, "http://127.0.0.1:9", "fetch", "--offline")
-    assert ran.returncode == 1
-    assert len(ran.stderr.splitlines()) == 1
-    assert "--weights demo" in ran.stderr
-    assert CATALOG["flux1"].hub.page in ran.stderr
+    assert ran.code == 1
+    assert len(ran.err.splitlines()) == 1
+    assert "--weights demo" in ran.err
+    assert CATALOG["flux1"].hub.page in ran.err
 
 
 def test_unknown_variant_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

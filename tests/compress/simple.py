@@ -57,4 +57,4 @@ def save_simple(weights: Weights, recipe: Recipe, path: Path, latent: np.ndarray
     quantized = recipe.compression.kind == "w8a8"
     inputs = input_ranges(decoder, latent) if quantized else {}
     compressed = CompressedDecoder(decoder, int8_weights(decoder), inputs)
-    return save_artifact(weights, recipe, path, compressed=compressed, overwrite=True)
+    return save_artifact(weights, recipe, path, compressed=compressed, overwrite=True)[0]

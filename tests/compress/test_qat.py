@@ -1,10 +1,7 @@
 """Training: it helps, it repeats itself, it survives kills, and it can be split."""
 
-import os
 import secrets
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +23,7 @@ from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import load_weights
 from fluxvae.recipes.compression import Compression
 from fluxvae.validation.metrics import compare
+from tests import warm
 from tests.cli.run import run
 from tests.compress.qat_starts import W8A8, demo_start, image_folder, tables
 
@@ -221,15 +219,18 @@ def qat(folder: Path, out: Path, *more: str) -> tuple[str, ...]:
             *more)  # fmt: skip
 
 
+QAT = """
+import sys, torch
+from fluxvae.cli import main
+torch.set_num_threads(int(sys.argv[1]))
+main(sys.argv[2:])
+"""
+
+
 def kill_at(step: int, arguments: tuple[str, ...]) -> str:
     """Run the command in a process of its own and SIGKILL it once it says it is at ``step``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fluxvae", *arguments],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,
-    )  # fmt: skip
+    process = warm.start("-c", QAT, str(torch.get_num_threads()), *arguments)
     said = ""
-    assert process.stderr is not None
     for line in process.stderr:
         said += line
         if line.startswith(f"step {step}:"):

@@ -225,7 +225,7 @@ def test_a_wrong_shape_is_the_inputs_fault(demo_package: Path, latent: np.ndarra
 
 def test_lost_frame_boundaries_end_the_service_with_a_reply(demo_package: Path) -> None:
     (refusal,) = talk(b"GET / HTTP/1.1\r\n\r\n" * 4, load(demo_package))
-    assert "this is no request" in refusal[0]["error"]["message"]
+    assert "this is not a request" in refusal[0]["error"]["message"]
 
 
 @pytest.mark.parametrize("kept", [3, 11, 12, 20, -1])

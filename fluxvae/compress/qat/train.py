@@ -41,6 +41,7 @@ from fluxvae.compress.qat.student import Rates, learning_rates, make_compressed,
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.networks.build import build_decoder, build_encoder
 from fluxvae.networks.weights import Weights
+from fluxvae.records.statistics import decibels
 
 
 @dataclass(frozen=True)
@@ -307,7 +308,7 @@ def psnr(decoder: nn.Module, cases: Sequence[tuple[Tensor, Tensor]]) -> float:
     """
     with torch.no_grad():
         errors = [(decoder(z).double() - t.double()).square().mean().item() for z, t in cases]
-    return float(np.mean([-10 * math.log10(max(e, 1e-20)) for e in errors]))
+    return float(np.mean([min(decibels(e), 200.0) for e in errors]))
 
 
 def _export(bench: _Bench, parameters: dict[str, Tensor]) -> CompressedDecoder:

@@ -13,8 +13,7 @@ from fluxvae.artifact.backends import Runner
 from fluxvae.artifact.open import TILED, Artifact, open_artifact
 from fluxvae.data.spaces import passage
 from fluxvae.errors import UsageError
-from fluxvae.experiments.compare import PLAIN_NAMES, is_kept, label_of
-from fluxvae.experiments.compare_make import Maker
+from fluxvae.experiments.compare import PLAIN_NAMES, Maker, is_up_to_date, label_of
 from fluxvae.experiments.workers import worker_processes
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
@@ -112,7 +111,7 @@ def make_recipes(
     paths = {recipe: _place(recipe, folder, maker) for recipe in recipes}
     missing: dict[object, list[Recipe]] = {}  # those that share a solution stay together
     for recipe, path in paths.items():
-        if not maker.overwrite and is_kept(path, recipe, maker.weights, maker.made_alike):
+        if not maker.overwrite and is_up_to_date(path, recipe, maker.weights, maker.is_reusable):
             tell(f"{path.name}: already there")
         else:
             missing.setdefault(maker.solution_of(recipe), []).append(recipe)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from fluxvae.errors import ReportError
 from fluxvae.records.roundtrip import Figures
-from fluxvae.schema import Header, Record, load
+from fluxvae.schema import Header, Record
 
 FOLDER = "cells"
 
@@ -28,12 +28,3 @@ class Cell(Record):
 def cell_path(out: Path, picture: str, candidate: str) -> Path:
     """Where a cell is kept; both names are fit for files."""
     return out / FOLDER / picture / f"{candidate}.json"
-
-
-def kept_cell(path: Path, key: str) -> Cell | None:
-    """The cell with this very key; None when it is absent, damaged, or of another run."""
-    try:
-        cell = load(Cell, path)
-    except ReportError:
-        return None
-    return cell if cell.key == key else None

@@ -16,7 +16,7 @@ from fluxvae.experiments.roundtrip.cells import Cell
 from fluxvae.files import write_file
 from fluxvae.records.roundtrip import Figures
 from fluxvae.schema import save
-from fluxvae.validation.image_metrics import Meter, flip_and_map, shown
+from fluxvae.validation.metrics import Meter, flip_and_map, shown
 
 DIGITS = 7  # of a figure in the record: what a float32 metric carries
 

@@ -28,7 +28,7 @@ from fluxvae.data.images import Pixels, unique_names
 from fluxvae.data.photos import as_planes
 from fluxvae.errors import ImageError, ReportError
 from fluxvae.experiments.roundtrip.candidates import Candidate, with_fractions
-from fluxvae.experiments.roundtrip.cells import Cell, cell_path, kept_cell
+from fluxvae.experiments.roundtrip.cells import Cell, cell_path
 from fluxvae.experiments.roundtrip.measure import Run, Task, run_here, write_picture
 from fluxvae.experiments.roundtrip.sources import Input, Source
 from fluxvae.files import data_sha256
@@ -47,7 +47,8 @@ from fluxvae.records.roundtrip import (
     Skipped,
     Variant,
 )
-from fluxvae.validation.image_metrics import Meter
+from fluxvae.schema import load_kept
+from fluxvae.validation.metrics import Meter
 
 GAIN = 16.0  # of difference pictures: fp16's error shows as a level or two, four bits' as grey
 CROP = 128  # side of the square shown at 1:1
@@ -230,7 +231,7 @@ class _Walk:
             {**self.job.setting, "picture": self.digest, "candidate": digest, "files": files}
         )
         place = cell_path(self.job.out, self.name, unique_names([label])[0])
-        kept = kept_cell(place, key)
+        kept = load_kept(Cell, place, key)
         if kept is not None and all((self.job.out / file).is_file() for file in files):
             return lambda: kept
         task = Task(

@@ -45,7 +45,7 @@ def line_of(text: str, index: int) -> int:
 
 
 class Cursor:
-    """A place in a text; ``at`` is the index of the next token."""
+    """A position in a text; ``at`` is the index of the next token."""
 
     def __init__(self, text: str) -> None:
         self.tokens = TOKEN.findall(text)

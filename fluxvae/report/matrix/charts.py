@@ -48,7 +48,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Look:
-    """Which axis of a group is told by colours, and which axes together by marks."""
+    """Which axis of a group is shown by colours, and which axes together by marks."""
 
     colour_axis: str | None
     colours: tuple[str, ...]

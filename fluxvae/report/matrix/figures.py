@@ -26,7 +26,7 @@ _SHORT = {"float16": "fp16", "float32": "fp32"}
 
 @dataclass(frozen=True)
 class Item:
-    """One cell: its result, its line of the summary, and its place in ``Matrix.items``."""
+    """One cell: its result, its line of the summary, and its index in ``Matrix.items``."""
 
     result: Result
     row: Row
@@ -129,7 +129,7 @@ class Matrix:
 
     @property
     def not_done(self) -> tuple[Item, ...]:
-        """Cells that have a reason in place of figures."""
+        """Cells that have a reason instead of figures."""
         return tuple(i for i in self.items if i.row.status != "done")
 
     def item(self, key: str) -> Item:
@@ -221,7 +221,7 @@ def signed_db(value: float | None) -> str:
 
 
 def within_spread(row: Row, base: Row) -> bool:
-    """Whether two latencies cannot be told apart: their p10 to p90 overlap."""
+    """Whether two latencies are not distinguishable: their p10 to p90 overlap."""
     bounds = (row.latency_p10_ms, row.latency_p90_ms, base.latency_p10_ms, base.latency_p90_ms)
     low, high, base_low, base_high = bounds
     if low is None or high is None or base_low is None or base_high is None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from fluxvae.records.mac import EACH, Artifact, Cell, Kind, MacRecord, Task, failures
+from fluxvae.records.mac import EACH, Artifact, Cell, Kind, MacRecord, Task
 
 Result = dict[str, Any]
 Show = Callable[[Result], str]
@@ -25,12 +25,12 @@ NO_RECORD = (
 
 def report_page(record: MacRecord) -> str:
     """The whole page: what it is, the tables, and what failed."""
-    machine = record.machine
-    place = f"{machine.chip or machine.machine}, {machine.system} {machine.release}"
+    host = record.host
+    machine = f"{host.chip or host.arch}, {host.system} {host.release}"
     lines = [
         "# fluxvae on a Mac" if not record.rehearsal else "# Rehearsal of the Mac report",
         "",
-        f"{place}, fluxvae {record.fluxvae}.",
+        f"{machine}, fluxvae {record.fluxvae}.",
         "",
     ]
     if record.rehearsal:
@@ -144,10 +144,9 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _failure_lines(record: MacRecord) -> list[str]:
-    found = failures(record.cells)
-    if not found:
+    if not record.failures:
         return []
-    rows = [f"- {c.task.artifact} {c.task.name}: {_reason(c)}" for c in found]
+    rows = [f"- {c.task.artifact} {c.task.name}: {_reason(c)}" for c in record.failures]
     return ["", "## What failed", "", *rows]
 
 

@@ -8,21 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fluxvae.report.drawing import (
-    BELOW,
-    INK,
-    OTHER,
-    PLACES,
-    SETTINGS,
-    ceiling,
-    front_line,
-    line_boxes,
-    new_drawing,
-    pale_grid,
-    place_label,
-    svg_text,
-    taken_boxes,
-)
+from fluxvae.report import drawing as draw
 from fluxvae.report.figures import shorten
 from fluxvae.report.matrix.charts import Chart, Look, Point, drawn, look, points
 from fluxvae.report.matrix.figures import Group, Item
@@ -48,16 +34,16 @@ def chart_svg(group: Group, chart: Chart, *, narrow: bool = False) -> str:
     import matplotlib as mpl
 
     kind = "n" if narrow else "w"
-    with mpl.rc_context(SETTINGS | {"svg.hashsalt": f"{group.title} {chart.id} {kind}"}):
-        drawing = new_drawing((3.4, 3.5) if narrow else (5.6, 4.1))
+    with mpl.rc_context(draw.SETTINGS | {"svg.hashsalt": f"{group.title} {chart.id} {kind}"}):
+        drawing = draw.new_drawing((3.4, 3.5) if narrow else (5.6, 4.1))
         axes = drawing.subplots()
         shown = drawn(points(group, chart))
-        top = ceiling([p.y for p in shown])
+        top = draw.ceiling([p.y for p in shown])
         _scatter(axes, shown, chart, look(group), top, f"{kind}{chart.id}", narrow)
         drawing.draw_without_rendering()  # the layout settles before labels look for room
         _labels(axes, group, shown, top, narrow)
         drawing.set_layout_engine("none")
-        return svg_text(drawing, chart.title)
+        return draw.svg_text(drawing, chart.title)
 
 
 def measured(group: Group) -> tuple[Item, ...]:
@@ -71,34 +57,34 @@ def runs_svg(group: Group, *, narrow: bool = False) -> str:
     import matplotlib as mpl
 
     kind, shown, style = "n" if narrow else "w", measured(group)[:MOST_ROWS], look(group)
-    with mpl.rc_context(SETTINGS | {"svg.hashsalt": f"{group.title} runs {kind}"}):
-        drawing = new_drawing((3.4 if narrow else 8.6, 0.7 + _ROW * len(shown)))
+    with mpl.rc_context(draw.SETTINGS | {"svg.hashsalt": f"{group.title} runs {kind}"}):
+        drawing = draw.new_drawing((3.4 if narrow else 8.6, 0.7 + _ROW * len(shown)))
         axes = drawing.subplots()
-        for place, item in enumerate(shown):
-            _runs(axes, place, item, COLOURS[style.colour(item)], f"{kind}runs-{item.index}")
+        for line, item in enumerate(shown):
+            _runs(axes, line, item, COLOURS[style.colour(item)], f"{kind}runs-{item.index}")
         names = [shorten(group.name(item), 22 if narrow else 40) for item in shown]
         axes.set_yticks(range(len(shown)), names, fontsize=8.5 if narrow else 9, parse_math=False)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        pale_grid(axes)
+        draw.pale_grid(axes)
         _scale(axes.set_xscale, axes.xaxis, [ms for i in shown for ms in i.row.runs_ms], narrow)
         axes.set_xlabel("median latency of a run, ms")
-        return svg_text(drawing, "Every run of every cell")
+        return draw.svg_text(drawing, "Every run of every cell")
 
 
-def _runs(axes: Axes, place: int, item: Item, colour: str, gid: str) -> None:
+def _runs(axes: Axes, line: int, item: Item, colour: str, gid: str) -> None:
     row = item.row
     p10, middle, p90 = np.percentile(row.runs_ms, (10, 50, 90))
-    axes.plot([p10, p90], [place, place], color=colour, linewidth=5, alpha=0.3,
+    axes.plot([p10, p90], [line, line], color=colour, linewidth=5, alpha=0.3,
               solid_capstyle="butt")  # fmt: skip
-    axes.plot(middle, place, "|", color=INK, markersize=9, markeredgewidth=1.6, gid=gid)
+    axes.plot(middle, line, "|", color=draw.INK, markersize=9, markeredgewidth=1.6, gid=gid)
     apart = {n - 1 for n in row.outliers}
     usual = [ms for number, ms in enumerate(row.runs_ms) if number not in apart]
     crossed = [row.runs_ms[number] for number in sorted(apart)]
-    axes.plot(usual, [place] * len(usual), "o", color=colour, markersize=3.4)
+    axes.plot(usual, [line] * len(usual), "o", color=colour, markersize=3.4)
     if crossed:
-        axes.plot(crossed, [place] * len(crossed), "x", color=INK, markersize=5.5,
+        axes.plot(crossed, [line] * len(crossed), "x", color=draw.INK, markersize=5.5,
                   markeredgewidth=1.3)  # fmt: skip
 
 
@@ -113,15 +99,15 @@ def _scatter(
 ) -> None:
     axes.set_xlabel(chart.x.axis)
     axes.set_ylabel(chart.y.axis)
-    pale_grid(axes)
+    draw.pale_grid(axes)
     front = sorted((p for p in shown if p.front), key=lambda p: p.x)
-    front_line(axes, [(p.x, _height(p, top)) for p in front])
+    draw.front_line(axes, [(p.x, _height(p, top)) for p in front])
     for p in shown:
         y, colour = _height(p, top), COLOURS[style.colour(p.item)]
         if p.low < p.high:
             axes.plot([p.low, p.high], [y, y], color=colour, linewidth=1.2, alpha=0.5)
         if p.item.row.flags:
-            axes.plot(p.x, y, "o", markersize=13, markerfacecolor="none", markeredgecolor=INK,
+            axes.plot(p.x, y, "o", markersize=13, markerfacecolor="none", markeredgecolor=draw.INK,
                       markeredgewidth=0.9)  # fmt: skip
         failed = p.item.row.verdict == "fail"
         fill, edge, width = (PAPER, colour, 1.6) if failed else (colour, PAPER, 0.7)
@@ -129,7 +115,7 @@ def _scatter(
                   markeredgecolor=edge, markeredgewidth=width,
                   gid=f"{prefix}-{p.item.index}")  # fmt: skip
     if any(math.isinf(p.y) for p in shown):
-        axes.axhline(top, color=OTHER, linewidth=0.8, linestyle=":")
+        axes.axhline(top, color=draw.OTHER, linewidth=0.8, linestyle=":")
         axes.annotate("equal images", (0.01, top), (0, 6), fontsize=8.5,
                       xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
     axes.margins(x=0.1, y=0.14)
@@ -158,10 +144,10 @@ def _height(point: Point, top: float) -> float:
 def _labels(axes: Axes, group: Group, shown: Sequence[Point], top: float, narrow: bool) -> None:
     """Names of the cells on the front, as far as there is room; the text below names all."""
     spots = [axes.transData.transform((p.x, _height(p, top))) for p in shown]
-    taken = taken_boxes(spots, [p.front for p in shown])
+    taken = draw.taken_boxes(spots, [p.front for p in shown])
     if any(math.isinf(p.y) for p in shown):
-        taken += line_boxes(axes, top, 18)  # of equal images
-    order = (*PLACES, *BELOW)
+        taken += draw.line_boxes(axes, top, 18)  # of equal images
+    order = (*draw.PLACES, *draw.BELOW)
     for point in sorted((p for p in shown if p.front), key=lambda p: p.x):
         name = shorten(group.name(point.item), 26 if narrow else 34)
-        place_label(axes, name, (point.x, _height(point, top)), taken, order, points=spots)
+        draw.place_label(axes, name, (point.x, _height(point, top)), taken, order, points=spots)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from fluxvae.records.ablation import ALL, CONVERTED, combined_psnr
 from fluxvae.records.roundtrip import Ablation, Figures, Metric
+from fluxvae.records.statistics import percentile
 from fluxvae.report.figures import (
     Report,
     badness,
     figure,
     number,
-    percentile,
     resolution,
 )
 
@@ -24,7 +24,7 @@ PERFECT = {"ssim": 1.0, "ms_ssim": 1.0, "flip": 0.0, "max_abs": 0.0, "lpips": 0.
 class Attribution:
     """One variant's table: a row for each part, ``medians`` over pictures by metric name.
 
-    ``compounding`` is one sentence about the main metric, None when it cannot be said.
+    ``compounding`` is one sentence about the main metric, None when it is not known.
     """
 
     variant: str

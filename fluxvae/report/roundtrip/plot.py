@@ -7,22 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fluxvae.records.roundtrip import REFERENCE, Metric
-from fluxvae.report.drawing import (
-    BELOW,
-    FRONT,
-    INK,
-    OTHER,
-    PLACES,
-    SETTINGS,
-    ceiling,
-    front_line,
-    line_boxes,
-    new_drawing,
-    pale_grid,
-    place_label,
-    svg_text,
-    taken_boxes,
-)
+from fluxvae.report import drawing as draw
 from fluxvae.report.figures import (
     AGAINST,
     INFINITY,
@@ -54,17 +39,17 @@ def plot_svg(report: Report, *, narrow: bool = False) -> str:
     """
     import matplotlib as mpl
 
-    with mpl.rc_context(SETTINGS):
+    with mpl.rc_context(draw.SETTINGS):
         inches, grid = ((3.6, 6.4), (2, 1)) if narrow else ((9.6, 3.9), (1, 2))
-        drawing = new_drawing(inches)
+        drawing = draw.new_drawing(inches)
         axes = drawing.subplots(*grid)
-        for place, against in zip(axes, AGAINST, strict=True):
-            _panel(place, report, against)
+        for panel, against in zip(axes, AGAINST, strict=True):
+            _panel(panel, report, against)
         drawing.draw_without_rendering()  # the layout settles before labels look for room
-        for place, against in zip(axes, AGAINST, strict=True):
-            _labels(place, points(report, against), _reference(report, against))
+        for panel, against in zip(axes, AGAINST, strict=True):
+            _labels(panel, points(report, against), _reference(report, against))
         drawing.set_layout_engine("none")
-        return svg_text(drawing, title(report))
+        return draw.svg_text(drawing, title(report))
 
 
 def title(report: Report) -> str:
@@ -94,24 +79,25 @@ def _panel(axes: Axes, report: Report, against: Against) -> None:
         axes.set_yticks([])
         return
     axes.set_ylabel(_axis_name(main), parse_math=False)
-    pale_grid(axes)
+    draw.pale_grid(axes)
     finite = [p.quality for p in shown if math.isfinite(p.quality)]
-    top = ceiling(finite)
+    top = draw.ceiling(finite)
     front = sorted((p for p in shown if p.front), key=lambda p: p.size)
-    front_line(axes, [(p.size, _height(p, top)) for p in front])
+    draw.front_line(axes, [(p.size, _height(p, top)) for p in front])
     for p in shown:
-        axes.plot(p.size, _height(p, top), "o", markersize=7, color=FRONT if p.front else OTHER,
+        colour = draw.FRONT if p.front else draw.OTHER
+        axes.plot(p.size, _height(p, top), "o", markersize=7, color=colour,
                   markeredgecolor="white", markeredgewidth=0.8)  # fmt: skip
     if len(finite) < len(shown):
-        axes.axhline(top, color=OTHER, linewidth=0.8, linestyle=":")
+        axes.axhline(top, color=draw.OTHER, linewidth=0.8, linestyle=":")
     axes.margins(x=0.16, y=0.16)
     axes.set_xlim(left=0)
     if main.better == "lower":
         axes.invert_yaxis()  # better is up, as in the text
     reference = _reference(report, against)
     if reference is not None:
-        axes.axhline(reference, color=OTHER, linewidth=1, linestyle="--")
-        axes.annotate("fp32 decode", (0.01, reference), (0, 3), fontsize=8.5, color=INK,
+        axes.axhline(reference, color=draw.OTHER, linewidth=1, linestyle="--")
+        axes.annotate("fp32 decode", (0.01, reference), (0, 3), fontsize=8.5, color=draw.INK,
                       xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
 
 
@@ -133,12 +119,12 @@ def _height(point: Point, top: float) -> float:
 
 def _labels(axes: Axes, shown: tuple[Point, ...], reference: float | None) -> None:
     """Names beside their points, none over another, a point or a line where there is room."""
-    top = ceiling([p.quality for p in shown])
+    top = draw.ceiling([p.quality for p in shown])
     spots = [axes.transData.transform((p.size, _height(p, top))) for p in shown]
-    taken = taken_boxes(spots, [p.front for p in shown])
+    taken = draw.taken_boxes(spots, [p.front for p in shown])
     if reference is not None:
-        taken += line_boxes(axes, reference, 14)
+        taken += draw.line_boxes(axes, reference, 14)
     for point in sorted(shown, key=lambda p: (not p.front, p.size)):
         name = shorten(point.label, 22) + ("" if math.isfinite(point.quality) else f" ({INFINITY})")
-        order = PLACES if point.front else BELOW
-        place_label(axes, name, (point.size, _height(point, top)), taken, order)
+        order = draw.PLACES if point.front else draw.BELOW
+        draw.place_label(axes, name, (point.size, _height(point, top)), taken, order)

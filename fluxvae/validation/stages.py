@@ -1,9 +1,15 @@
-"""Where an artifact starts to depart from float32: every operation against a float32 twin.
+"""Where an artifact's error comes from: stage by stage, and operation by operation.
 
-The twin is the same recipe at float32 and without compression, converted afresh from the same
-weights. Both programs advance operation by operation, so that only two live sets of values exist at
-a time. What only a compressed program has (operations that expand weights, and the rounding of
-convolutions' inputs) is passed over: its effect shows in the convolution after it.
+A budget has the stages conversion, then precision, then compression. Each is a program of its own,
+compared with the float32 torch decoder on the same cases: the float32 program without compression,
+the same at the artifact's precision, the artifact itself. So each figure includes the stages before
+it, and none compares a compressed model with itself.
+
+Intermediates compare every operation with that of a float32 twin: the same recipe at float32 and
+without compression, converted afresh from the same weights. Both programs advance operation by
+operation, so that only two live sets of values exist at a time. What only a compressed program has
+(operations that expand weights, and the rounding of convolutions' inputs) is passed over: its
+effect shows in the convolution after it.
 """
 
 import math
@@ -16,10 +22,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from fluxvae.artifact.save import Record
-from fluxvae.convert.fp16_safety import as_recorded
+from fluxvae.artifact.backends import choose_backend, make_runner
+from fluxvae.artifact.open import open_artifact
+from fluxvae.artifact.record import Record
+from fluxvae.convert.fp16_safety import as_recorded, kept
 from fluxvae.convert.program import write_model
-from fluxvae.data.latents import to_model
+from fluxvae.data.latents import Latent, to_model
+from fluxvae.data.spaces import passage
 from fluxvae.errors import ArtifactError
 from fluxvae.files import scratch
 from fluxvae.mil.executor import Session
@@ -28,6 +37,8 @@ from fluxvae.mil.program import Op
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size
+from fluxvae.validation.metrics import Metrics
+from fluxvae.validation.validate import build_cases, measure, torch_reference
 
 # An operation departs when its signal-to-noise ratio falls below this, in dB. Measured on photo
 # latents (chelsea, coffee, 256 px): fp16 rounding alone leaves 42.2 dB or more at every operation
@@ -37,6 +48,101 @@ DEPARTS_BELOW = {"float16": 40.0, "float32": 100.0}
 # Of a compressed artifact: an error a third of the signal. Compression is meant to cost, so this
 # tells a broken weight from a rounded one, where there are bits enough (4 or more).
 COMPRESSED_DEPARTS_BELOW = 10.0
+# Casts exist in one program only; shape arithmetic only in flexible ones, rounding of inputs only
+# in quantized ones.
+_SKIPPED = (
+    *("cast", "shape", "slice_by_size", "slice_by_index", "concat", "gather"),
+    *("quantize", "dequantize"),
+)
+
+
+@dataclass(frozen=True)
+class BudgetCase:
+    """One case: distance from the torch decoder after each stage of ``Budget.stages``."""
+
+    case: str
+    kind: str
+    metrics: tuple[Metrics, ...]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """All cases at one size. ``stages`` name what each program adds to the one before it."""
+
+    size: Size
+    stages: tuple[str, ...]
+    cases: tuple[BudgetCase, ...]
+
+
+def stages_of(recipe: Recipe) -> tuple[tuple[str, Recipe | None], ...]:
+    """What each stage adds, and the recipe of its program; None for the artifact itself.
+
+    Each is at the artifact's smallest size. Stages that add nothing are left out: a float32
+    artifact has no precision to lose.
+    """
+    size = min(recipe.sizes)
+    exact, plain = (replace(r, output="tensor") for r in (recipe.exact(size), recipe.plain(size)))
+    stages: list[tuple[str, Recipe | None]] = [("conversion", exact)]
+    if recipe.precision != "float32":
+        stages.append(("precision", plain))
+    last = "compression" if recipe.compression else ""
+    if recipe.output == "image":
+        last = f"{last} and 8 bits" if last else "8-bit output"
+    if last:
+        return (*stages, (last, None))
+    return (*stages[:-1], (stages[-1][0], None))
+
+
+def error_budget(
+    path: Path,
+    record: Record,
+    weights: Weights,
+    *,
+    encoder: Weights | None,
+    latents: tuple[Latent, ...] = (),
+    backend: str = "auto",
+    compute_units: str = "all",
+) -> Budget:
+    """Distance of every stage of the artifact at ``path``, at its smallest size.
+
+    The cases are those of ``validate``. The programs before the artifact are converted afresh
+    from ``weights`` into a temporary folder. Raises as ``validate`` and ``write_model`` do.
+    """
+    size, contract = min(record.recipe.sizes), record.contract
+    way = passage(record.recipe, weights)
+    cases = tuple(build_cases(record, size, encoder, latents, way))
+    decode = torch_reference(record.recipe, weights)
+    images = {id(case): decode(case) for case in cases}
+    chosen, columns = choose_backend(backend), []
+    for _, recipe in stages_of(record.recipe):
+        as_image = recipe is None and record.recipe.output == "image"
+        span = contract.span if as_image else (-math.inf, math.inf)
+        with scratch(Path(tempfile.gettempdir())) as folder:
+            if recipe is None:
+                artifact = open_artifact(path)
+                function = next(f for f, s in artifact.functions_and_sizes() if s == size)
+                run = artifact.runner(function, chosen, compute_units)
+            else:
+                twin = read_package(_convert(record, recipe, weights, folder))
+                run = make_runner(twin, None, recipe.layout, chosen, compute_units)
+            clipped = {key: image.clip(*span) for key, image in images.items()}
+            found = measure(run, cases, lambda c: clipped[id(c)], peak=contract.peak)  # noqa: B023
+            columns.append([one.metrics for one in found])
+    rows = zip(cases, zip(*columns, strict=True), strict=True)
+    return Budget(
+        size,
+        tuple(name for name, _ in stages_of(record.recipe)),
+        tuple(BudgetCase(case.name, case.kind, metrics) for case, metrics in rows),
+    )
+
+
+def _convert(record: Record, recipe: Recipe, weights: Weights, folder: Path) -> Path:
+    """A program of the artifact's own decoder by another recipe of one size, into ``folder``."""
+    path = folder / f"twin{recipe.suffix}"
+    decoder = as_recorded(build_decoder(weights), record.safety)
+    keep = kept(record.safety) if recipe.precision == "float16" else {}
+    write_model(decoder, recipe, weights.contract.channels, path, keep=keep)
+    return path
 
 
 @dataclass(frozen=True)
@@ -91,34 +197,14 @@ def compare_intermediates(
     require_comparable(path, recipe)
     several = recipe.shapes == "multifunction"
     session = Session(read_package(path), size.function if several else None)
-    twin_recipe = replace(
-        recipe,
-        precision="float32",
-        io_precision="auto",
-        sizes=(size,),
-        shapes="fixed",
-        compression=None,
-        fp16_safety="report",  # for float32 takes no other; rescaled weights come with the decoder
-    )
     with scratch(Path(tempfile.gettempdir())) as folder:
-        twin_path = folder / f"twin{twin_recipe.suffix}"
-        decoder = as_recorded(build_decoder(weights), record.safety)
-        write_model(decoder, twin_recipe, weights.contract.channels, twin_path)
-        twin = Session(read_package(twin_path))
+        twin = Session(read_package(_convert(record, recipe.exact(size), weights, folder)))
         array = to_model(latent, recipe.layout, tokens=record.contract.tokens)
         rows = tuple(_rows(_compute(session, array), _compute(twin, array)))
     compressed = recipe.compression is not None
     bound = COMPRESSED_DEPARTS_BELOW if compressed else DEPARTS_BELOW[recipe.precision]
     first = next((r for r in rows if not r.snr_db >= bound), None)  # NaN departs too
     return Intermediates(rows, first, bound)
-
-
-# Casts exist in one program only; shape arithmetic only in flexible ones, rounding of inputs only
-# in quantized ones.
-_SKIPPED = (
-    *("cast", "shape", "slice_by_size", "slice_by_index", "concat", "gather"),
-    *("quantize", "dequantize"),
-)
 
 
 def _compute(session: Session, array: np.ndarray) -> Iterator[tuple[Op, Tensor]]:

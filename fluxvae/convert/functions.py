@@ -1,0 +1,234 @@
+"""What an artifact's functions are: decided from a recipe, before coremltools comes in.
+
+Whatever the recipe, an artifact is one or more packages of one or more functions: one for each
+size, two halves, or a front and tiles.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fluxvae.convert.rewrite.attention import with_attention
+from fluxvae.convert.rewrite.latents import with_latents
+from fluxvae.convert.rewrite.layouts import (
+    NHWCInterface,
+    NHWCLatentInterface,
+    NHWCOutput,
+    PixelOutput,
+    PlanarOutput,
+    nhwc_inside,
+)
+from fluxvae.convert.rewrite.split import (
+    Frozen,
+    Measuring,
+    count_norms,
+    front_and_up,
+    halves,
+)
+from fluxvae.errors import ConvertError
+from fluxvae.networks.structure import receptive_field
+from fluxvae.recipes import Size
+from fluxvae.recipes.functions import (
+    FEATURES,
+    INPUT_NAME,
+    MAIN,
+    OUTPUT_NAME,
+    STATISTICS,
+    function_names,
+)
+from fluxvae.recipes.latents import PATCH
+from fluxvae.recipes.plan import Plan
+
+ANY = (8, 512)  # rows or columns of a latent that any image may have
+
+
+@dataclass(frozen=True)
+class Port:
+    """One tensor that goes into a function. ``shapes``: those it takes, the default one first.
+
+    ``open_axes``: those of any extent, 8 to 512; the shape's own extents are the default there.
+    """
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    open_axes: tuple[int, ...] = ()
+
+    @property
+    def example(self) -> torch.Tensor:
+        """Zeros. Open extents differ from each other, or the exporter would take them for one."""
+        shape = self.shapes[0]
+        return torch.zeros([n + (a if a in self.open_axes else 0) for a, n in enumerate(shape)])
+
+    @property
+    def dynamic(self) -> dict[int, Any] | None:
+        """The axes that differ, as torch.export takes them; None without any."""
+        spans = dict.fromkeys(self.open_axes, ANY)
+        for axis, extents in enumerate(zip(*self.shapes, strict=True)):
+            if len(set(extents)) > 1:
+                spans[axis] = (min(extents), max(extents))
+        return {
+            axis: torch.export.Dim(f"axis{axis}", min=low, max=high)
+            for axis, (low, high) in spans.items()
+        } or None
+
+
+@dataclass(frozen=True, eq=False)  # modules have no useful ==
+class Function:
+    """One function to convert: its module, what goes in, and the one output.
+
+    ``image_sizes``: of an 8-bit RGB image, which the module scales to 0..255; empty for a tensor
+    of ``dtype``. ``layers``: the module whose convolutions and linear layers the function must
+    hold. ``keep`` names values whose producers and readers stay float32 in a float16 program.
+    """
+
+    name: str
+    network: nn.Module
+    layers: nn.Module
+    inputs: tuple[Port, ...]
+    output: str
+    dtype: str
+    image_sizes: tuple[Size, ...] = ()
+    keep: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Makes functions of a plan; ``keep`` names values that stay float32, by size."""
+
+    plan: Plan
+    keep: Mapping[Size, frozenset[str]]
+
+    def latent(self, *sizes: Size, open_axes: bool = False) -> Port:
+        """The port of the artifact's input for images of these sizes."""
+        layout = self.plan.recipe.layout
+        shapes = tuple(self.plan.contract.shape(s.height, s.width, layout) for s in sizes)
+        axes = ((1, 2) if layout == "nhwc" else (2, 3)) if open_axes else ()
+        return Port(INPUT_NAME, shapes, self.plan.recipe.io_dtype, axes)
+
+    @property
+    def image(self) -> tuple[str, str]:
+        """Name and dtype of the output that is the image."""
+        return OUTPUT_NAME, self.plan.recipe.io_dtype
+
+    def name(self, size: Size) -> str:
+        """Of a function that is for ``size``, but for those of tiles."""
+        return size.function if self.plan.recipe.shapes == "multifunction" else MAIN
+
+    def image_sizes(self, *sizes: Size) -> tuple[Size, ...]:
+        """``Function.image_sizes`` of a function that gives the image."""
+        return sizes if self.plan.recipe.output == "image" else ()
+
+    def prepared(self, decoder: nn.Module, size: Size) -> nn.Module:
+        """The decoder with what the recipe changes inside it; what may be cut into parts.
+
+        ``size`` matters to FLUX.1's tokens, which do not tell theirs.
+        """
+        recipe, patch = self.plan.recipe, self.plan.own.scale * PATCH
+        patches = (size.height // patch, size.width // patch)
+        decoder = with_latents(decoder, recipe.variant, recipe.latent_form, patches=patches)
+        return decoder if recipe.decoder == "tiny" else with_attention(decoder, recipe.attention)
+
+    def around(self, network: nn.Module, *, first: bool = True, last: bool = True) -> nn.Module:
+        """``network`` with the recipe's forms around it: of the input where it is the ``first``
+        part of a decoder, of the output where it is the ``last``.
+        """
+        recipe, nhwc = self.plan.recipe, self.plan.recipe.layout == "nhwc"
+        image = last and recipe.output == "image"
+        takes_nhwc = first and nhwc and not self.plan.contract.tokens
+        gives_nhwc = last and nhwc and not image
+        if recipe.nhwc_model:
+            network = nhwc_inside(network)
+            network = PlanarOutput(network) if image else network
+        elif takes_nhwc:
+            network = (NHWCInterface if gives_nhwc else NHWCLatentInterface)(network)
+        elif gives_nhwc:
+            network = NHWCOutput(network)
+        return PixelOutput(network, self.plan.own.low, self.plan.own.high) if image else network
+
+    def features(self, front: nn.Module, size: Size) -> tuple[int, ...]:
+        """Shape of what ``front`` passes on for an image of ``size``; nothing is computed."""
+        latent = self.plan.contract.shape(size.height, size.width, "nchw")
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            return tuple(front(torch.empty(latent)).shape)
+
+
+def functions_of(
+    decoder: nn.Module, plan: Plan, keep: Mapping[Size, frozenset[str]]
+) -> tuple[tuple[Function, ...], ...]:
+    """The packages of an artifact, each with its functions, the default one first.
+
+    ``decoder`` takes an NCHW latent and gives an NCHW image, float32. ``keep`` names values that
+    stay float32, by size. Parameters are shared, not copied.
+    """
+    recipe, builder = plan.recipe, _Builder(plan, keep)
+    if recipe.tile is not None:
+        return (tuple(_tiled(decoder, builder)),)
+    if recipe.chunks == 2:
+        pairs = [_halves(decoder, builder, size) for size in recipe.sizes]
+        return tuple(zip(*pairs, strict=True))
+    if recipe.shapes == "enumerated":
+        return ((_whole(decoder, builder, recipe.sizes),),)
+    return (tuple(_whole(decoder, builder, (size,)) for size in recipe.sizes),)
+
+
+def _whole(decoder: nn.Module, builder: _Builder, sizes: tuple[Size, ...]) -> Function:
+    network = builder.around(builder.prepared(decoder, sizes[0]))
+    keep = builder.keep.get(sizes[0], frozenset())
+    made = Function(
+        builder.name(sizes[0]), network, network, (builder.latent(*sizes),), *builder.image
+    )
+    return replace(made, image_sizes=builder.image_sizes(*sizes), keep=keep)
+
+
+def _halves(decoder: nn.Module, builder: _Builder, size: Size) -> tuple[Function, Function]:
+    """The two halves of a decoder for one size, with the same functions each."""
+    name, dtype = builder.name(size), builder.plan.boundary
+    first, second = halves(builder.prepared(decoder, size))
+    before = builder.around(first, last=False), first, (builder.latent(size),)
+    port = Port(FEATURES, (builder.features(first, size),), dtype)
+    after = builder.around(second, first=False), second, (port,)
+    return (
+        Function(name, *before, FEATURES, dtype),
+        Function(name, *after, *builder.image, builder.image_sizes(size)),
+    )
+
+
+def _tiled(decoder: nn.Module, builder: _Builder) -> list[Function]:
+    """One package: ``front`` for whole images, ``tile``, and for KL decoders ``statistics``.
+
+    One package of several functions rather than several packages: there is one file to ship and
+    none to mix up, and ``statistics`` and ``tile`` are the same weights, stored once. Its price,
+    iOS 18 / macOS 15, is what the Swift library needs anyway.
+    """
+    recipe, dtype = builder.plan.recipe, builder.plan.boundary
+    front, up = front_and_up(builder.prepared(decoder, recipe.sizes[0]))
+    halo = receptive_field(up)
+    if halo != recipe.halo:
+        raise ConvertError(f"a tile's halo would be {halo} latent pixels, not {recipe.halo}")
+    norms, groups = count_norms(up)
+    functions = []
+    for size in recipe.sizes if norms else recipe.sizes[:1]:
+        name, statistics = function_names(recipe, size)
+        latent = builder.latent(size, open_axes=not norms)
+        whole = builder.around(front, last=False)
+        functions.append(Function(name, whole, front, (latent,), FEATURES, dtype))
+        if norms:
+            stride = builder.plan.stride or 1
+            batch, width, rows, columns = builder.features(front, size)
+            port = Port(FEATURES, ((batch, width, rows // stride, columns // stride),), dtype)
+            # no statistics come after the last norm
+            functions.append(
+                Function(statistics, Measuring(up), up[:-1], (port,), STATISTICS, dtype)
+            )
+    width = builder.features(front, recipe.sizes[0])[1]
+    last = builder.around(Frozen(up) if norms else up, first=False)
+    for name, shape in builder.plan.tiles.items():
+        ports = [Port(FEATURES, ((1, width, *shape),), dtype)]
+        ports += [Port(STATISTICS, ((1, norms, groups, 2),), dtype)] if norms else []
+        functions.append(Function(name, last, up, tuple(ports), *builder.image))
+    return functions
