@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import click
 from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.options import json_option, print_json
 from fluxvae.cli.text import duration_text, rows, size_text
+from fluxvae.files import size_of
 
 if TYPE_CHECKING:
     from fluxvae.compress.store import Store
@@ -28,7 +30,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder in the cache. ``age_s``: seconds since it was made or, if solved, used."""
+    """A file or folder in the cache. ``age_s``: seconds since it was made, or a compression used."""
 
     kind: str
     name: str
@@ -41,8 +43,8 @@ class Entry:
 def command(context: click.Context) -> None:
     """Show and clear what fluxvae keeps in the user's cache folder to be quicker.
 
-    Without a subcommand: show. Compressed weights are kept up to 2 GB; those not used for longest
-    go first. The weights that were fetched are in Hugging Face's cache, and stay there.
+    Without a subcommand: show. Compressed weights may take 2 GB; beyond that, the least recently
+    used are removed. Weights that were fetched are in Hugging Face's cache, and stay there.
     """
     if context.invoked_subcommand is None:
         context.invoke(show)
@@ -123,10 +125,10 @@ def _visible(folder: Path) -> list[Path]:
 def _entries() -> Iterator[Entry]:
     for kind in KINDS:
         for path in _visible(cache_folder() / kind):
-            if path.suffix != ".lock":
-                files = [path, *path.rglob("*")] if path.is_dir() else [path]
-                size = sum(file.stat().st_size for file in files if file.is_file())
-                yield Entry(kind, path.name, size, time.time() - path.stat().st_mtime)
+            with suppress(FileNotFoundError):  # another process has just removed it
+                if path.suffix != ".lock":
+                    age = time.time() - path.stat().st_mtime
+                    yield Entry(kind, path.name, size_of(path), age)
 
 
 def _bytes(entries: list[Entry]) -> int:

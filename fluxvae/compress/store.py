@@ -2,8 +2,9 @@
 
 Solving takes minutes and depends on neither the size, the layout nor the input and output of the
 artifact: what was solved for one is read back for the others. An entry is a checksummed file as in
-``compress.checkpoint``, whose ``data`` also holds the whole ``key`` and ``seconds``. An entry that
-is damaged is removed and solved again. Several processes may use one folder.
+``compress.checkpoint``, of kind ``fluxvae-compression``; its ``data`` is that of ``to_arrays``, the
+whole ``key`` and ``seconds``. A damaged entry is removed and solved again. Several processes may
+use one folder: each writes a whole file and then renames it.
 """
 
 import os
@@ -38,7 +39,7 @@ Log = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Solved:
-    """A compressed decoder, and the seconds that solving it took, when that was done."""
+    """A compressed decoder, and the seconds that solving it took, in whichever run that was."""
 
     compressed: CompressedDecoder
     seconds: float
@@ -46,7 +47,7 @@ class Solved:
 
 @dataclass(frozen=True)
 class Store:
-    """Entries in ``folder``; those not used for longest go when they exceed ``limit`` bytes."""
+    """Entries in ``folder``, of ``limit`` bytes in all: the least recently used are removed."""
 
     folder: Path
     limit: int = LIMIT
@@ -88,7 +89,7 @@ class Store:
             log(f"note: the solved compression is not kept in {self.folder} ({reason})")
 
     def _prune(self) -> None:
-        """Remove what was not used for longest, until ``limit`` bytes are left."""
+        """Remove the least recently used, until at most ``limit`` bytes are left."""
         left = self.limit
         found = [(file.stat(), file) for file in self.folder.glob(f"*{SUFFIX}")]
         for stat, file in sorted(found, key=lambda one: one[0].st_mtime_ns, reverse=True):
@@ -105,7 +106,8 @@ def key_of(
 ) -> str:
     """sha256 over all that decides the solution's bits: what it is made from, and what solves it.
 
-    The processor and the threads are of it too: sums are rounded in the order they are made in.
+    That includes the processor and the number of threads: they decide the order in which sums are
+    made, and so their last bits.
     """
     assert recipe.compression is not None
     root = Path(__file__).parents[1]
