@@ -5,10 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conversion_folder import FOLDER, prune
+
+if TYPE_CHECKING:
+    from tests.swift_toolchain import SwiftBuild
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -126,16 +130,17 @@ def demo_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def harness_program(pytestconfig: pytest.Config) -> Path:
-    """The built fluxvae-harness. Kept between test runs; made anew when its sources change."""
-    from fluxvae.cli.harness import harness_environment
-    from fluxvae.device.swift import build_harness, find_toolchain
-    from fluxvae.errors import ToolError
+def swift_build(pytestconfig: pytest.Config) -> "SwiftBuild":
+    """swift/ and its tests, built once for everybody. Kept between test runs."""
+    from tests.swift_toolchain import TROUBLE, build_package
 
-    try:
-        toolchain = find_toolchain()
-    except ToolError as error:
-        pytest.skip(str(error))
+    if TROUBLE is not None:
+        pytest.skip(TROUBLE)
     assert pytestconfig.cache is not None
-    folder = Path(pytestconfig.cache.mkdir("fluxvae"))
-    return build_harness(folder, harness_environment(), toolchain=toolchain)
+    return build_package(Path(pytestconfig.cache.mkdir("fluxvae-swift")))
+
+
+@pytest.fixture(scope="session")
+def harness_program(swift_build: "SwiftBuild") -> Path:
+    """The built fluxvae-harness, not optimised. tests/test_swift_bridge.py can have a user's."""
+    return swift_build.harness

@@ -15,9 +15,8 @@ from fluxvae.experiments.compare import (
     Comparison,
     View,
     compare_variants,
-    folder_views,
+    load_views,
     parse_recipes,
-    photo_views,
 )
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
@@ -43,7 +42,7 @@ def encoder() -> Weights:
 
 @pytest.fixture(scope="module")
 def views(weights: Weights, encoder: Weights) -> tuple[View, ...]:
-    return photo_views(weights, encoder, SIZE)
+    return load_views("photos", weights, encoder, SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +167,7 @@ def test_views_of_a_folder_are_the_middles_of_its_images(
     pixels = np.random.Generator(np.random.PCG64(5)).integers(0, 256, (100, 84, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "b.png")
     Image.fromarray(pixels[18:82, 10:74]).save(tmp_path / "a.png")
-    first, second = folder_views(weights, encoder, SIZE, tmp_path)
+    first, second = load_views(str(tmp_path), weights, encoder, SIZE)
     assert (first.name, second.name) == ("a.png", "b.png")
     assert np.array_equal(first.latent, second.latent)
 
@@ -180,7 +179,7 @@ def test_folder_without_images_is_refused(
         with pytest.raises(
             CompressionError, match=r"(no images in|is not a folder) .* --images photos"
         ):
-            folder_views(weights, encoder, SIZE, place)
+            load_views(str(place), weights, encoder, SIZE)
 
 
 def test_recipes_start_with_float16_asked_for_or_not() -> None:

@@ -7,9 +7,9 @@ judge it must come from its entry.
 from pathlib import Path
 
 import pytest
-from fluxvae.artifact.save_parts import save_any
 
 from fluxvae.artifact.open import open_artifact
+from fluxvae.artifact.save import save_artifact
 from fluxvae.compress import compress
 from fluxvae.errors import UsageError, WeightsError
 from fluxvae.networks.build import build_decoder
@@ -46,7 +46,7 @@ def test_new_network_is_converted_and_judged(tmp_path: Path) -> None:
     weights = load_weights("flux0", "random:1")
     assert weights.tensors["1.weight"].shape == (64, 8, 3, 3)
     recipe = Recipe("flux0", sizes=SIZES)
-    (saved,) = save_any(weights, recipe, tmp_path / f"{recipe.name()}.mlpackage")
+    (saved,) = save_artifact(weights, recipe, tmp_path / f"{recipe.name()}.mlpackage")
     assert saved.name.startswith("flux0_tiny_decoder_")
     record = open_artifact(saved).record
     assert (record.recipe.variant, record.contract.channels) == ("flux0", 8)

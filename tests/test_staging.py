@@ -19,7 +19,7 @@ from tests.killed import CASES, contents, make
 HOLD = """
 import subprocess, sys
 from pathlib import Path
-from fluxvae.output import staging
+from fluxvae.files import staging
 with staging(Path(sys.argv[1]), overwrite=sys.argv[2] == "True") as folder:
     (folder / "draft").write_text("half")
     helper = subprocess.Popen(["sleep", "60"], stdout=-3, stderr=-3)  # DEVNULL

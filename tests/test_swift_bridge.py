@@ -23,6 +23,7 @@ from fluxvae.cli.harness import harness_environment
 from fluxvae.device.bundle import Request, export_bundle, read_bundle
 from fluxvae.device.compile import compile_model
 from fluxvae.device.harness import Harness, parse_report
+from fluxvae.device.swift import build_harness
 from fluxvae.device.validate import plan_jobs, run_job
 from fluxvae.mil.package import read_package
 from fluxvae.networks.weights import Weights, load_weights
@@ -63,8 +64,12 @@ def compiled(package: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def harness(harness_program: Path) -> Harness:
-    return Harness(harness_program, harness_environment())
+def harness(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Harness:
+    """The tests' own build; with sizes of your choice the optimised one that a user gets."""
+    environment = harness_environment()
+    if "FLUXVAE_BRIDGE_SIZES" in os.environ:
+        return Harness(build_harness(tmp_path_factory.mktemp("cache"), environment), environment)
+    return Harness(request.getfixturevalue("harness_program"), environment)
 
 
 # Must-show 2: every shape of model with the published weights

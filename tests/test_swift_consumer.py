@@ -16,7 +16,7 @@ from fluxvae.mil.package import read_package
 from fluxvae.networks.catalog import demo_contract, find_decoder
 from fluxvae.recipes import Size
 from tests.artifacts import normal_latent
-from tests.swift_toolchain import ROOT, needs_swift, run, run_swift
+from tests.swift_toolchain import QUICK, ROOT, needs_swift, run, run_swift
 
 pytestmark = [pytest.mark.slow, needs_swift]
 
@@ -87,7 +87,7 @@ def test_an_app_decodes_with_the_ten_lines_of_the_readme(
     latent.tofile(tmp_path / "latent.f32")
 
     folders = [f"--{name}-path={tmp_path / name}" for name in ("cache", "config", "security")]
-    run_swift("build", *folders, cwd=app)
+    run_swift("build", *QUICK, *folders, cwd=app)
     program = app / ".build" / "debug" / "App"
     run([str(program), str(model), "latent.f32", "pixels.rgb"], tmp_path)
 

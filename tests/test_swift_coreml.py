@@ -1,14 +1,13 @@
 """The Swift module CoreML on Linux against a program that Apple's own SDK type-checks."""
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-SOURCES = Path(__file__).parents[1] / "swift" / "Sources" / "CoreML"
+from tests.swift_toolchain import SwiftBuild
+
 NEWER = """
 import CoreML
 import Foundation
@@ -66,29 +65,23 @@ func show(_ decoder: LatentDecoder, _ latent: Latent) async throws -> DecodedIma
 """
 
 
-def swiftc(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    common: Sequence[str | Path] = ("-swift-version", "6", "-warnings-as-errors")
+def typecheck(program: Path, modules: Path) -> subprocess.CompletedProcess[str]:
+    """What the compiler says of a program that imports compiled modules."""
+    common = ("-swift-version", "6", "-warnings-as-errors")
     return subprocess.run(
-        ["swiftc", *common, *arguments], cwd=folder, capture_output=True, text=True, timeout=900
+        ["swiftc", *common, "-typecheck", "-I", modules, program],
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
 
 
-@pytest.fixture(scope="module")
-def coreml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the compiled module."""
-    if shutil.which("swiftc") is None:
-        pytest.skip("no Swift toolchain: swiftc is not on PATH")
+@pytest.fixture
+def coreml(swift_build: SwiftBuild) -> Path:
+    """The folder of the compiled modules, CoreML and FluxVAE among them."""
     if sys.platform != "linux":
         pytest.skip("the module CoreML is for Linux; here Apple's own is used")
-    folder = tmp_path_factory.mktemp("coreml")
-    made = swiftc(
-        "-emit-module",
-        *("-module-name", "CoreML", "-o", folder / "CoreML.swiftmodule"),
-        *sorted(SOURCES.rglob("*.swift")),
-        folder=folder,
-    )
-    assert made.returncode == 0, made.stderr
-    return folder
+    return swift_build.modules
 
 
 @pytest.mark.slow
@@ -96,43 +89,38 @@ def test_a_program_that_apples_sdk_takes_compiles_unchanged(shared: Path, coreml
     program = shared / "reference" / "coreml-api-check.swift"
     if not program.is_file():
         pytest.skip(f"the program is not on this machine (looked for {program})")
-    done = swiftc("-typecheck", "-I", coreml, program, folder=coreml)
+    done = typecheck(program, coreml)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
-def test_declarations_newer_than_that_sdk_compile_as_documented(coreml: Path) -> None:
-    program = coreml / "newer.swift"
+def test_declarations_newer_than_that_sdk_compile_as_documented(
+    coreml: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "newer.swift"
     program.write_text(NEWER)
-    done = swiftc("-typecheck", "-I", coreml, program, folder=coreml)
+    done = typecheck(program, coreml)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
-def test_a_blocking_form_does_not_compile_in_a_task(coreml: Path) -> None:
+def test_a_blocking_form_does_not_compile_in_a_task(coreml: Path, tmp_path: Path) -> None:
     """A decode that freezes the thread of a task, or the main actor's, has a name that says so."""
-    made = swiftc(
-        "-emit-module",
-        *("-module-name", "FluxVAE", "-I", coreml, "-o", coreml / "FluxVAE.swiftmodule"),
-        *sorted((SOURCES.parent / "FluxVAE").glob("*.swift")),
-        folder=coreml,
-    )
-    assert made.returncode == 0, made.stderr
-    program = coreml / "app.swift"
+    program = tmp_path / "app.swift"
     for call, refusal in (
         ("await decoder.decode(latent)", None),
         ("decoder.decode(latent)", "not marked with 'await'"),
         ("decoder.decodeBlocking(latent)", "blocks its thread: await decode(_:)"),
     ):
         program.write_text(APP.format(call=call))
-        done = swiftc("-typecheck", "-I", coreml, program, folder=coreml)
+        done = typecheck(program, coreml)
         assert (done.returncode == 0) == (refusal is None), done.stderr
         assert refusal is None or refusal in done.stderr
 
 
 @pytest.mark.slow
-def test_a_misspelt_case_does_not_compile(coreml: Path) -> None:
+def test_a_misspelt_case_does_not_compile(coreml: Path, tmp_path: Path) -> None:
     """The two above can fail."""
-    program = coreml / "wrong.swift"
+    program = tmp_path / "wrong.swift"
     program.write_text(NEWER.replace(".infrequent", ".seldom"))
-    assert "seldom" in swiftc("-typecheck", "-I", coreml, program, folder=coreml).stderr
+    assert "seldom" in typecheck(program, coreml).stderr

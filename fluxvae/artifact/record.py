@@ -23,7 +23,7 @@ from fluxvae.networks.weights import Weights, WeightSource
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.recipes.plan import Plan, plan_of
-from fluxvae.schema import build
+from fluxvae.schema import build, json_text, parse_json
 
 PREFIX = "com.github.fluxvae."
 RECORD_FORMAT = "1"
@@ -156,7 +156,7 @@ def _identify(package: Path) -> None:
         names[old]: item for old, item in manifest["itemInfoEntries"].items()
     }
     manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
-    file.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+    file.write_text(json_text(manifest, indent=4, sort_keys=True), encoding="utf-8")
 
 
 def _author(decoder: Decoder, record: Record) -> str:
@@ -228,7 +228,7 @@ def read_record(program: Program) -> Record | None:
     try:
 
         def entry(key: str) -> Any:
-            return json.loads(user[PREFIX + key])
+            return parse_json(user[PREFIX + key])
 
         return Record(
             recipe=Recipe.from_dict(entry("recipe")),

@@ -30,7 +30,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder in the cache. ``age_s``: seconds since it was made, or a compression used."""
+    """A file or folder in the cache. ``age_s``: seconds since it was made, or last used."""
 
     kind: str
     name: str

@@ -28,8 +28,7 @@ from fluxvae.errors import UsageError
 from fluxvae.recipes import TARGETS, Recipe
 
 if TYPE_CHECKING:
-    from fluxvae.experiments.compare import Comparison, Row, View
-    from fluxvae.networks.weights import Weights
+    from fluxvae.experiments.compare import Comparison, Row
     from fluxvae.validation.evidence import Evidence
 
 RECIPES = "fp16,int8,pal6,pal4,w8a8"
@@ -114,12 +113,22 @@ def command(
             f"--images and --calibration are both {images}: figures on pictures that compression "
             "looked at say little; give another folder, or use photos for one of them"
         )
-    from fluxvae.experiments.compare import parse_recipes
+    from fluxvae.experiments.compare import Maker, compare_variants, load_views, parse_recipes
 
-    base = Recipe(sources.variant, sizes=one_size(size, "a comparison"), target=target)
-    wanted = parse_recipes(recipes, base)
+    (chosen,) = one_size(size, "a comparison")
+    wanted = parse_recipes(recipes, Recipe(sources.variant, sizes=(chosen,), target=target))
     _check_trained(wanted, checkpoint)
-    compared = _compare(wanted, sources, images, calibration, checkpoint, out, overwrite, verbose)
+    weights, encoder = sources.load_pair("pictures are measured as its latents")
+    say(f"decoding the held-out pictures at {chosen} with the float32 PyTorch decoder")
+    views = load_views(images, weights, encoder, chosen, say)
+    ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
+    maker = Maker.load(wanted, calibration, weights, encoder, checkpoint, overwrite=overwrite,
+                       verbose=verbose, check=ctrl_c.check, log=say,
+                       store=compressions())  # fmt: skip
+    compared = compare_variants(
+        weights, wanted, views, out, save=maker.save, reusable=maker.is_reusable,
+        overwrite=overwrite, say=say,
+    )  # fmt: skip
     if as_json:
         print_json(comparison_json(compared, calibration))
     elif markdown:
@@ -135,46 +144,6 @@ def _check_trained(recipes: tuple[Recipe, ...], checkpoint: Path | None) -> None
         raise UsageError(f"{labels[0]} needs a checkpoint of `fluxvae qat`: pass --qat CHECKPOINT")
     if len(labels) > 1 or (checkpoint is not None and not labels):
         raise UsageError(f"--qat is one checkpoint for one -trained recipe; got {len(labels)}")
-
-
-def _compare(
-    recipes: tuple[Recipe, ...],
-    sources: Sources,
-    images: str,
-    calibration: str,
-    checkpoint: Path | None,
-    out: Path,
-    overwrite: bool,
-    verbose: bool,
-) -> Comparison:
-    from fluxvae.experiments.compare import Maker, compare_variants
-
-    weights, network = sources.load_pair("pictures are measured as its latents")
-    views = _views(weights, network, recipes[0], images)
-    ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
-    maker = Maker.load(recipes, calibration, weights, network, checkpoint, overwrite=overwrite,
-                       verbose=verbose, check=ctrl_c.check, log=say,
-                       store=compressions())  # fmt: skip
-    return compare_variants(
-        weights,
-        recipes,
-        views,
-        out,
-        save=maker.save,
-        reusable=maker.is_reusable,
-        overwrite=overwrite,
-        say=say,
-    )
-
-
-def _views(weights: Weights, encoder: Weights, recipe: Recipe, images: str) -> tuple[View, ...]:
-    from fluxvae.experiments.compare import folder_views, photo_views
-
-    (size,) = recipe.sizes
-    say(f"decoding the held-out pictures at {size} with the float32 PyTorch decoder")
-    if images == "photos":
-        return photo_views(weights, encoder, size)
-    return folder_views(weights, encoder, size, Path(images), say)
 
 
 def comparison_json(compared: Comparison, calibration: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ COMMANDS = {
         "Compress a decoder in several ways; one table.",
     ),
     "roundtrip": ("fluxvae.cli.roundtrip", "Images through every variant: see and measure them."),
-    "report": ("fluxvae.cli.report", "Make the pages of a round trip again, from its record."),
+    "report": ("fluxvae.cli.report", "Make the pages of a round trip or matrix again."),
     "data": ("fluxvae.cli.data", "Fetch images to look at."),
     "compile": ("fluxvae.cli.compile", "Compile a saved model to .mlmodelc, on any OS."),
     "export-io": ("fluxvae.cli.export_io", "Write a latent and its image as plain files."),

@@ -13,6 +13,7 @@ from fluxvae.cli.cache import compressions_folder
 from fluxvae.cli.harness import number
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import json_option, overwrite_option, print_json, say
+from fluxvae.cli.report import command as report
 from fluxvae.cli.sources import offline_option
 from fluxvae.cli.text import duration_text
 from fluxvae.errors import UsageError
@@ -158,16 +159,7 @@ def verify(folder: Path, as_json: bool) -> int:
     return 3 if findings else 0
 
 
-@command.command("report")
-@click.argument("folder", type=FILE)
-def report(folder: Path) -> None:
-    """Write the summary and the page of FOLDER again, from its cells alone."""
-    from fluxvae.experiments.folder import write_report
-    from fluxvae.experiments.status import require_folder
-
-    require_folder(folder)
-    for path in write_report(folder):
-        click.echo(str(path))
+command.add_command(report)
 
 
 def _check_size(matrix: Matrix, folder: Path, cells: list[Any], workers: int, yes: bool) -> None:

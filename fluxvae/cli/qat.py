@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,9 +232,9 @@ def _report(path: Path, trained: Trained, as_json: bool) -> None:
             "path": str(path),
             "steps": trained.steps,
             "seconds": round(trained.seconds, 1),
-            "start": begun.to_dict(),
-            "best": best.to_dict(),
-            "curve": [p.to_dict() for p in trained.curve],
+            "start": asdict(begun),
+            "best": asdict(best),
+            "curve": [asdict(p) for p in trained.curve],
         }
         print_json(result)
         return

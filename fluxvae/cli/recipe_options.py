@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,21 +285,22 @@ def compress(
 def save_allocation(compressed: CompressedDecoder, artifact: Path) -> None:
     """Beside the artifact, the bits of each layer that --mixed-bits chose, for --recipe."""
     from fluxvae.files import write_text
+    from fluxvae.schema import json_text
 
     allocation = compressed.notes.get("allocation")
     if allocation is not None:
         path = artifact.with_suffix(".allocation.json")
-        text = json.dumps(allocation, indent=2) + "\n"
-        write_text(path, text, overwrite=True)
+        write_text(path, json_text(allocation, indent=2), overwrite=True)
         say(f"bits by layer: {path}")
 
 
 def _read_allocation(path: Path) -> Allocation:
     from fluxvae.compress.mixed import Allocation
     from fluxvae.files import read_text
+    from fluxvae.schema import parse_json
 
     try:
-        return Allocation.from_dict(json.loads(read_text(path)))
+        return Allocation.from_dict(parse_json(read_text(path)))
     except OSError as error:
         raise UsageError(
             f"the allocation {path} cannot be read ({error.strerror}): expected the .json file "

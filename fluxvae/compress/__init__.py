@@ -5,8 +5,8 @@ import time
 from torch import nn
 
 from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.compress.mixed import Allocation, compress_mixed
-from fluxvae.compress.plain import Log, compress_weights
+from fluxvae.compress.mixed import Allocation, allocate, compress_allocation
+from fluxvae.compress.plain import Log, compress_weights, required
 from fluxvae.compress.store import Solved, Store, key_of
 from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.data.calibration import Calibration
@@ -34,20 +34,14 @@ def compress(
     compression = recipe.compression
     if compression is None or recipe.granularity is None:
         raise CompressionError("the recipe asks for no compression")
-    if calibration is None and compression.needs_calibration:
-        raise CompressionError(
-            f"{compression.label()} is found by looking at latents: pass calibration latents, or "
-            "use the plain method"
-        )
-    if not compression.needs_calibration:
-        calibration = None
-    key = None if store is None else key_of(weights, recipe, calibration, allocation)
+    seen = required(compression, calibration) if compression.needs_calibration else None
+    key = None if store is None else key_of(weights, recipe, seen, allocation)
     found = store.find(key, weights, recipe, log) if store and key else None
     if found is not None:
         log(f"{compression.label()}: found in the cache (solved in {found.seconds:.1f} s)")
         return found
     began = time.monotonic()
-    made = _compressed(build_decoder(weights), recipe, calibration, allocation, log)
+    made = _compressed(build_decoder(weights), recipe, seen, allocation, log)
     solved = Solved(made, time.monotonic() - began)
     if store and key:
         store.keep(key, solved, weights, recipe, log)
@@ -66,9 +60,9 @@ def _compressed(
     assert granularity is not None
     if compression.kind not in ("w8a8", "mixed"):
         return compress_weights(decoder, compression, granularity, precision, calibration, log)
-    assert calibration is not None
+    seen = required(compression, calibration)
     if compression.kind == "w8a8":
-        return quantize_w8a8(decoder, compression, precision, calibration, log)
-    return compress_mixed(
-        decoder, compression, granularity, precision, calibration, allocation=allocation, log=log
-    )
+        return quantize_w8a8(decoder, compression, precision, seen, log)
+    if allocation is None:
+        allocation = allocate(decoder, compression, granularity, precision, seen, log=log)
+    return compress_allocation(decoder, allocation, precision, seen, log=log)

@@ -44,6 +44,7 @@ from fluxvae.files import write_file
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes.compression import Compression
+from fluxvae.schema import parse_json
 
 CHECKPOINT = "fluxvae-qat"
 VERSION = 1
@@ -90,7 +91,7 @@ def read_checksummed(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict
         raise CompressionError(f"{path}: there is no such file; `fluxvae qat` makes checkpoints")
     try:
         with safe_open(path, framework="numpy") as file:
-            record = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            record = parse_json((file.metadata() or {}).get(_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CompressionError(

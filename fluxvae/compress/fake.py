@@ -68,20 +68,27 @@ def rounded(x: Tensor, activation: Activation) -> Tensor:
     return integers(x, activation).sub_(activation.zero_point).mul_(activation.scale)
 
 
-class RoundedConv2d(nn.Conv2d):
-    """A convolution whose input is first rounded to 8 bits, where ``activation`` is given."""
+class ConvLike(nn.Conv2d):
+    """A new convolution of another's channels, kernel and padding."""
 
-    def __init__(
-        self, like: nn.Conv2d, weight: Tensor, bias: Tensor | None, activation: Activation | None
-    ) -> None:
+    def __init__(self, like: nn.Conv2d, *, bias: bool, device: str | None = None) -> None:
         super().__init__(
             like.in_channels,
             like.out_channels,
             like.kernel_size,  # type: ignore[arg-type]
             padding=like.padding,  # type: ignore[arg-type]
-            bias=bias is not None,
-            device="meta",
+            bias=bias,
+            device=device,
         )
+
+
+class RoundedConv2d(ConvLike):
+    """A convolution whose input is first rounded to 8 bits, where ``activation`` is given."""
+
+    def __init__(
+        self, like: nn.Conv2d, weight: Tensor, bias: Tensor | None, activation: Activation | None
+    ) -> None:
+        super().__init__(like, bias=bias is not None, device="meta")
         self.weight = nn.Parameter(weight)
         self.bias = None if bias is None else nn.Parameter(bias)
         self.activation = activation
@@ -90,7 +97,7 @@ class RoundedConv2d(nn.Conv2d):
         return super().forward(x if self.activation is None else rounded(x, self.activation))
 
 
-class FakeQuantConv2d(nn.Conv2d):
+class FakeQuantConv2d(ConvLike):
     """A convolution in int8 that can be trained: weights, bias and all scales are parameters.
 
     Forward rounds the input and the weights exactly as the forms of ``forms()`` will; gradients go
@@ -107,13 +114,7 @@ class FakeQuantConv2d(nn.Conv2d):
     log_activation_scale: nn.Parameter
 
     def __init__(self, like: nn.Conv2d, scale: Tensor, activation: Activation) -> None:
-        super().__init__(
-            like.in_channels,
-            like.out_channels,
-            like.kernel_size,  # type: ignore[arg-type]
-            padding=like.padding,  # type: ignore[arg-type]
-            bias=like.bias is not None,
-        )
+        super().__init__(like, bias=like.bias is not None)
         with torch.no_grad():
             self.weight.copy_(like.weight)
             if self.bias is not None and like.bias is not None:

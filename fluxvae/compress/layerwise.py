@@ -92,7 +92,7 @@ def compress_layerwise(
     window: int = 128,
     damping: float = DAMPING,
 ) -> Fitted:
-    """Solve every convolution of a tiny decoder in execution order.
+    """Solve every convolution of a decoder in execution order.
 
     ``latents``: float32 (1, C, h, w), sizes may differ. ``quantize_input`` rounds each
     convolution's input in the compressed run. About ``positions`` output positions of all latents
@@ -141,7 +141,7 @@ class _LayerwisePass:
             elif isinstance(step.run, nn.Conv2d):
                 added = skip if step is row[-1] else None
                 pairs = self._conv(step.name, step.run, pairs, added)
-            elif step.parts or (step.name and isinstance(step.run, nn.Linear)):
+            elif step.parts or isinstance(step.run, nn.Linear):
                 raise CompressionError(f"layer {step.name}: no rule for layers without a kernel")
             else:
                 pairs = [(step.run(a), step.run(b)) for a, b in pairs]
@@ -151,7 +151,7 @@ class _LayerwisePass:
 
     def _residual(self, step: Residual, pairs: list[Pair]) -> list[Pair]:
         """The branch's output plus its input, for both runs."""
-        skip = pairs if step.shortcut is None else self.row((step.shortcut,), pairs)
+        skip = self.row(step.shortcut, pairs)
         branch = self.row(step.branch, pairs, skip)
         return [(a + s, b + t) for (a, b), (s, t) in zip(branch, skip, strict=True)]
 

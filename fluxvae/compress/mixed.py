@@ -92,26 +92,6 @@ class Allocation:
         return {name: Scheme("palette", self.bits[name], self.granularity) for name in names}
 
 
-def compress_mixed(
-    decoder: nn.Module,
-    compression: Compression,
-    granularity: str,
-    precision: str,
-    calibration: Calibration,
-    *,
-    allocation: Allocation | None = None,
-    log: Log = lambda _line: None,
-) -> CompressedDecoder:
-    """Mixed bits by a budget, or by an ``allocation`` that was found before.
-
-    ``notes["allocation"]`` is the allocation's dictionary. Raises CompressionError where a size
-    is less than the fewest bits take, and without latents.
-    """
-    if allocation is None:
-        allocation = allocate(decoder, compression, granularity, precision, calibration, log=log)
-    return compress_allocation(decoder, allocation, precision, calibration, log=log)
-
-
 def compress_allocation(
     decoder: nn.Module,
     allocation: Allocation,
@@ -120,7 +100,11 @@ def compress_allocation(
     *,
     log: Log = lambda _line: None,
 ) -> CompressedDecoder:
-    """The decoder with each convolution's bits as allocated, fitted on all latents."""
+    """The decoder with each convolution's bits as allocated, fitted on all latents.
+
+    ``notes["allocation"]`` is the allocation's dictionary. Raises CompressionError where the
+    decoder has other convolutions, and without latents.
+    """
     made = _compressed(
         decoder,
         allocation.schemes(decoder),

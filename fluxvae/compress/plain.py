@@ -47,17 +47,23 @@ def compress_weights(
     schemes = {site.name: scheme for site in conv_sites(decoder)}
     if compression.method == "plain":
         return plain_decoder(decoder, schemes, precision)
+    seen = required(compression, calibration)
+    made = compensated_decoder(decoder, schemes, precision, seen.latents, log)
+    notes = {
+        "method": "compensated",
+        "calibration": {"name": seen.name, "digest": seen.digest},
+    }
+    return CompressedDecoder(made.decoder, made.weights, notes=notes)
+
+
+def required(compression: Compression, calibration: Calibration | None) -> Calibration:
+    """The calibration. Raises CompressionError when there is none."""
     if calibration is None:
         raise CompressionError(
             f"{compression.label()} is found by looking at latents: pass calibration latents, or "
             "use the plain method"
         )
-    made = compensated_decoder(decoder, schemes, precision, calibration.latents, log)
-    notes = {
-        "method": "compensated",
-        "calibration": {"name": calibration.name, "digest": calibration.digest},
-    }
-    return CompressedDecoder(made.decoder, made.weights, notes=notes)
+    return calibration
 
 
 def plain_decoder(

@@ -35,7 +35,7 @@ from fluxvae.compress.noise import SiteNoise, measure_noise
 from fluxvae.compress.sensitivity import WINDOW, middle
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
-from fluxvae.networks.structure import Site, conv_sites, convolution
+from fluxvae.networks.structure import Site, conv_sites, convolution, run_hooked
 from fluxvae.recipes.compression import Compression
 
 Log = Callable[[str], object]
@@ -68,7 +68,7 @@ def quantize_w8a8(
     *,
     effort: Effort = Effort(),
 ) -> CompressedDecoder:
-    """``decoder`` (a tiny decoder, float32) with int8 convolutions.
+    """``decoder`` (float32) with int8 convolutions.
 
     At least ``compression.int8_share`` of the multiply-accumulates are int8 (all with ``plain``).
     ``precision`` is the program's, to which int8 weights expand. ``log`` gets a line per stage.
@@ -210,17 +210,11 @@ def input_extremes(
 
         return hook
 
-    handles = [
+    hooks = [
         decoder.get_submodule(site.name).register_forward_pre_hook(watch(site.name))
         for site in conv_sites(decoder)
     ]
-    try:
-        with torch.no_grad():
-            for latent in latents:
-                decoder(torch.from_numpy(latent))
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_hooked(decoder, map(torch.from_numpy, latents), hooks)
     return found
 
 

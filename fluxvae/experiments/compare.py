@@ -194,26 +194,29 @@ def parse_recipes(text: str, base: Recipe) -> tuple[Recipe, ...]:
     return (base, *(replace(base, compression=c) for c in compressions))
 
 
-def photo_views(weights: Weights, encoder: Weights, size: Size) -> tuple[View, ...]:
-    """The evaluation photos: never trained on, never calibrated with."""
-    images = [photo_image(p, size.height, size.width) for p in EVALUATION_PHOTOS]
-    return _views(weights, encoder, [p.name for p in EVALUATION_PHOTOS], images)
-
-
-def folder_views(
+def load_views(
+    images: str,
     weights: Weights,
     encoder: Weights,
     size: Size,
-    folder: Path,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[View, ...]:
-    """The middle of every image of a folder, in the order of names; ``say`` is called with notes.
+    """The pictures to measure on. ``photos``: those for evaluation, which nothing is trained on or
+    calibrated with; else a folder, of whose images it is the middle, in the order of names.
 
-    Raises CompressionError.
+    ``say`` is called with notes. Raises CompressionError.
     """
-    found = read_folder(folder, "use --images photos", say)
-    images = [(name, _middle(pixels, size)) for name, pixels in found]
-    return _views(weights, encoder, [name for name, _ in images], [image for _, image in images])
+    if images == "photos":
+        found = [(p.name, photo_image(p, size.height, size.width)) for p in EVALUATION_PHOTOS]
+    else:
+        read = read_folder(Path(images), "use --images photos", say)
+        found = [(name, _middle(pixels, size)) for name, pixels in read]
+    decoder, views = build_decoder(weights), []
+    latents = encode(encoder, [image for _, image in found])
+    for (name, _), latent in zip(found, latents, strict=True):
+        with torch.no_grad():
+            views.append(View(name, latent, decoder(torch.from_numpy(latent)).numpy()))
+    return tuple(views)
 
 
 def compare_variants(
@@ -253,10 +256,12 @@ def label_of(recipe: Recipe) -> str:
     return recipe.compression.label() if recipe.compression else PLAIN
 
 
-def weight_bytes(package: Path) -> int:
-    """Bytes of a package's weight files, with their headers and padding."""
-    folder = package / "Data" / "com.apple.CoreML" / "weights"
-    return sum(f.stat().st_size for f in folder.iterdir())
+def weight_bytes(path: Path) -> int:
+    """Bytes of an artifact's weight files, with their headers and padding; of the whole file for an
+    ``.mlmodel``."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(f.stat().st_size for f in path.rglob("weights/*") if f.is_file())
 
 
 def _row(
@@ -315,14 +320,3 @@ def _middle(pixels: np.ndarray, size: Size) -> np.ndarray:
     room = (max(0, have - want) // 2 for have, want in zip(pixels.shape, wanted, strict=False))
     top, left = room
     return crop_image(pixels, top, left, *wanted)
-
-
-def _views(
-    weights: Weights, encoder: Weights, names: Sequence[str], images: Sequence[np.ndarray]
-) -> tuple[View, ...]:
-    decoder = build_decoder(weights)
-    views = []
-    for name, latent in zip(names, encode(encoder, images), strict=True):
-        with torch.no_grad():
-            views.append(View(name, latent, decoder(torch.from_numpy(latent)).numpy()))
-    return tuple(views)

@@ -25,14 +25,13 @@ from fluxvae.recipes import (
     parse_sizes,
 )
 from fluxvae.recipes.bounds import check_bound
-from fluxvae.records.experiment import NONE, Cell, Thresholds
+from fluxvae.records.experiment import AXES, NONE, Cell, Thresholds
 from fluxvae.records.harness import UNITS
 
 DRIVERS = ("python", "swift")
 RESOURCES = ("GPU", "MAC", "QUIET")
 MOST_CELLS = 100_000
 TEMPLATE = Path(__file__).with_name("template.toml")  # a commented matrix to begin with
-AXES = tuple(f.name for f in fields(Cell))
 # Words for what is parsed, to find the nearest one in.
 _LABELS = (
     *(NONE, "int8", "int8-plain", "int4", "int4-block32", "w8a8", "w8a8-85", "w8a8-symmetric"),

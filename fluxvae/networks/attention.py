@@ -6,7 +6,7 @@ Names follow ``AttnProcessor2_0``'s block in https://github.com/huggingface/diff
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluxvae.networks.structure import Layer, Residual, Step, joined
+from fluxvae.networks.structure import Layer, Residual, Step, joined, row
 
 EPS = 1e-6  # of every GroupNorm
 
@@ -38,5 +38,4 @@ class Attention(nn.Module):
     def steps(self, name: str) -> tuple[Step, ...]:
         """As ``structure.Described`` asks."""
         parts = tuple(joined(name, key) for key in ("to_q", "to_k", "to_v", "to_out.0"))
-        norm = Layer(joined(name, "group_norm"), self.group_norm)
-        return (Residual((norm, Layer(name, self.mix, parts))),)
+        return (Residual((*row(self, name, "group_norm"), Layer(name, self.mix, parts))),)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 from fluxvae.errors import DownloadError, WeightsError
@@ -29,23 +29,30 @@ Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if k
 _MOST_BYTES_OVER_SIZE = 3
 
 
+class Fetching(TypedDict, total=False):
+    """How a pinned file is had; each left out is as in ``fetch_file``.
+
+    ``offline`` uses only huggingface_hub's cache; ``cache_dir`` and ``endpoint`` default to its
+    own. ``progress`` is called with bytes so far and bytes in all; without it nothing is shown.
+    """
+
+    offline: bool
+    cache_dir: Path | None
+    endpoint: str | None
+    progress: Progress | None
+
+
 def fetch_weights(
     variant: str,
     *,
     kind: str = "tiny",
-    offline: bool = False,
-    cache_dir: Path | None = None,
-    endpoint: str | None = None,
-    progress: Progress | None = None,
+    **fetching: Unpack[Fetching],
 ) -> Path:
     """Path of the variant's pinned file in the cache, fetched when absent and always verified.
 
     Raises UsageError for an unknown variant; DownloadError and WeightsError as ``fetch_file``.
     """
-    hub = find_decoder(variant, kind).hub
-    return fetch_file(
-        hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
-    )
+    return fetch_file(find_decoder(variant, kind).hub, **fetching)
 
 
 def fetch_file(
@@ -56,11 +63,10 @@ def fetch_file(
     endpoint: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Path of the pinned file in huggingface_hub's cache.
+    """Path of the pinned file in huggingface_hub's cache; see ``Fetching``.
 
-    ``cache_dir`` and ``endpoint`` default to huggingface_hub's own. ``progress`` is called with
-    bytes so far and bytes in all; without it nothing is shown. Raises DownloadError when the
-    file is neither cached nor to be had, WeightsError when its sha256 is not the pinned one.
+    Raises DownloadError when the file is neither cached nor to be had, WeightsError when its
+    sha256 is not the pinned one.
     """
     path = _cached(hub, cache_dir)
     if path is not None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from fluxvae.networks.attention import EPS, Attention
 from fluxvae.networks.catalog import KLForm
 from fluxvae.networks.kl_keys import RESNETS
-from fluxvae.networks.structure import Layer, Residual, Step, VAEInput, joined, stages, steps
+from fluxvae.networks.structure import Layer, Residual, Step, VAEInput, row
 
 _SILU = Layer("", F.silu)
 
@@ -40,12 +40,14 @@ class Resnet(nn.Module):
 
     def steps(self, name: str) -> tuple[Step, ...]:
         """As ``structure.Described`` asks."""
-        norm1, conv1, norm2, conv2, shortcut = (
-            Layer(joined(name, key), getattr(self, key))
-            for key in ("norm1", "conv1", "norm2", "conv2", "conv_shortcut")
+        branch = (
+            *row(self, name, "norm1"),
+            _SILU,
+            *row(self, name, "conv1", "norm2"),
+            _SILU,
+            *row(self, name, "conv2"),
         )
-        branch = (norm1, _SILU, conv1, norm2, _SILU, conv2)
-        return (Residual(branch, None if self.conv_shortcut is None else shortcut),)
+        return (Residual(branch, row(self, name, "conv_shortcut")),)
 
 
 class Middle(nn.Module):
@@ -61,8 +63,7 @@ class Middle(nn.Module):
 
     def steps(self, name: str) -> tuple[Step, ...]:
         """As ``structure.Described`` asks."""
-        order = ("resnets.0", "attentions.0", "resnets.1")
-        return tuple(s for k in order for s in steps(self.get_submodule(k), joined(name, k)))
+        return row(self, name, "resnets.0", "attentions.0", "resnets.1")
 
 
 class Upsample(nn.Module):
@@ -78,8 +79,7 @@ class Upsample(nn.Module):
 
     def steps(self, name: str) -> tuple[Step, ...]:
         """As ``structure.Described`` asks."""
-        resize = Layer(joined(name, "resize"), self.resize)
-        return (resize, Layer(joined(name, "conv"), self.conv))
+        return row(self, name, "resize", "conv")
 
 
 class Downsample(nn.Module):
@@ -106,19 +106,9 @@ class UpBlock(nn.Module):
             x = resnet(x)
         return x if self.upsamplers is None else self.upsamplers[0](x)
 
-    def stages(self) -> list[nn.Module]:
-        """As ``structure.Row`` asks."""
-        return [*self.resnets, *(() if self.upsamplers is None else self.upsamplers)]
-
     def steps(self, name: str) -> tuple[Step, ...]:
         """As ``structure.Described`` asks."""
-        rows = [("resnets", self.resnets), ("upsamplers", self.upsamplers or ())]
-        return tuple(
-            step
-            for key, row in rows
-            for index, part in enumerate(row)
-            for step in steps(part, joined(name, f"{key}.{index}"))
-        )
+        return row(self, name, "resnets", "upsamplers")
 
 
 class DownBlock(nn.Module):
@@ -214,22 +204,14 @@ class KLDecoder(nn.Module):
 
     def stages(self) -> list[nn.Module]:
         """As ``structure.Row`` asks."""
-        blocks = [stage for block in self.up_blocks for stage in stages(block)]
-        return [Stem(self), self.mid_block, *blocks, Head(self)]
+        blocks = [b for b in self.up_blocks if isinstance(b, UpBlock)]
+        stages = [stage for b in blocks for stage in (*b.resnets, *(b.upsamplers or ()))]
+        return [Stem(self), self.mid_block, *stages, Head(self)]
 
     def steps(self, name: str) -> tuple[Step, ...]:
         """As ``structure.Described`` asks."""
-        stem = ("conv_in",) if self.post_quant_conv is None else ("post_quant_conv", "conv_in")
-        ups = (f"up_blocks.{i}" for i in range(len(self.up_blocks)))
-        rows = [
-            steps(self.get_submodule(key), joined(name, key))
-            for key in (*stem, "mid_block", *ups, "conv_norm_out")
-        ]
-        return (
-            *(s for row in rows for s in row),
-            _SILU,
-            *steps(self.conv_out, joined(name, "conv_out")),
-        )
+        order = ("post_quant_conv", "conv_in", "mid_block", "up_blocks", "conv_norm_out")
+        return (*row(self, name, *order), _SILU, *row(self, name, "conv_out"))
 
 
 class KLEncoder(nn.Module):

@@ -7,12 +7,14 @@ by its class; a test holds the steps against every network's ``forward``.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fluxvae.errors import CompressionError, ConvertError
 
@@ -32,13 +34,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Residual:
-    """A branch whose output is added to its input, or to ``shortcut`` of its input.
+    """A branch whose output is added to its input, after ``shortcut`` where there is one.
 
     ``role``: ``block``, or ``pool`` for TAEF2's branch of the whole map.
     """
 
     branch: tuple["Step", ...]
-    shortcut: Layer | None = None
+    shortcut: tuple["Step", ...] = ()
     role: str = "block"
 
 
@@ -91,12 +93,17 @@ def steps(network: nn.Module, name: str = "") -> tuple[Step, ...]:
     that does not say so."""
     if isinstance(network, Described):
         return network.steps(name)
-    if isinstance(network, nn.Sequential):
-        children = network.named_children()
-        return tuple(s for key, child in children for s in steps(child, joined(name, key)))
+    if isinstance(network, nn.Sequential | nn.ModuleList):
+        return row(network, name, *(key for key, _ in network.named_children()))
     if next(network.children(), None) is None:
         return (Layer(name, network),)
     raise CompressionError(f"layer {name}: no rule for a {type(network).__name__}")
+
+
+def row(module: nn.Module, name: str, *keys: str) -> tuple[Step, ...]:
+    """The steps of these parts of the module ``name``, in turn; absent ones have none."""
+    parts = dict(module.named_modules())
+    return tuple(s for k in keys if k in parts for s in steps(parts[k], joined(name, k)))
 
 
 def joined(name: str, key: str) -> str:
@@ -126,19 +133,18 @@ def conv_sites(network: nn.Module) -> tuple[Site, ...]:
     found: list[tuple[str, str, int]] = []  # name, role, scale
     scale, resized = 1, False
 
-    def visit(row: tuple[Step, ...], role: str, end: str) -> None:
+    def visit(given: tuple[Step, ...], role: str, end: str) -> None:
         nonlocal scale, resized
-        for step in row:
+        for step in given:
             if isinstance(step, Residual):
                 block = step.role == "block"
                 visit(step.branch, step.role, "block-end" if block else step.role)
-                if step.shortcut is not None:
-                    found.append((step.shortcut.name, "shortcut", scale))
+                visit(step.shortcut, "shortcut", "shortcut")
                 continue
             if isinstance(step.run, nn.Upsample):
                 scale, resized = scale * 2, True
-            for name in (step.name,) if isinstance(step.run, nn.Conv2d) else step.parts:
-                here = end if step is row[-1] and name == (step.parts or (name,))[-1] else role
+            for name in (step.name,) if isinstance(step.run, nn.Conv2d | nn.Linear) else step.parts:
+                here = end if step is given[-1] and name == (step.parts or (name,))[-1] else role
                 found.append((name, "up" if resized else here, scale))
                 resized = False
 
@@ -165,6 +171,19 @@ def convolution(network: nn.Module, name: str) -> nn.Conv2d:
     return found
 
 
+def run_hooked(
+    network: nn.Module, latents: Iterable[Tensor], hooks: Iterable[RemovableHandle]
+) -> None:
+    """Run ``network`` on each latent for what its hooks see, and remove them whatever happens."""
+    try:
+        with torch.no_grad():
+            for latent in latents:
+                network(latent)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @dataclass(eq=False)  # several may hold equal names while they are collected
 class Stream:
     """Values whose channels share one vector of scales: dividing them where they are written and
@@ -187,19 +206,16 @@ def streams(network: nn.Module) -> tuple[Stream, ...]:
     """
     found: list[Stream] = []
 
-    def opened(*writers: str) -> Stream:
-        found.append(Stream(writers[0], list(writers)))
+    def opened(writer: str) -> Stream:
+        found.append(Stream(writer, [writer]))
         return found[-1]
 
-    def visit(row: tuple[Step, ...], stream: Stream) -> Stream:
-        for step in row:
+    def visit(given: tuple[Step, ...], stream: Stream) -> Stream:
+        for step in given:
             if isinstance(step, Residual):
                 own = visit(step.branch, stream)
-                if step.shortcut is None:
-                    stream.writers += own.writers
-                else:
-                    stream.readers.append(step.shortcut.name)
-                    stream = opened(step.shortcut.name, *own.writers)
+                stream = visit(step.shortcut, stream)
+                stream.writers += own.writers
                 found.remove(own)
             elif isinstance(step.run, nn.GroupNorm):
                 stream.norms.append(step.name)
@@ -228,8 +244,8 @@ def residual_blocks(network: nn.Module) -> Iterator[str]:
     """Names of the modules whose output is a residual's sum."""
     for name, module in network.named_modules():
         if isinstance(module, Described):
-            row = module.steps(name)
-            if len(row) == 1 and isinstance(row[0], Residual):
+            own = module.steps(name)
+            if len(own) == 1 and isinstance(own[0], Residual):
                 yield name
 
 

@@ -11,7 +11,7 @@ TAEF2's blocks at latent resolution add a GroupNorm branch (``pool``), which see
 import torch
 from torch import Tensor, nn
 
-from fluxvae.networks.structure import Residual, Step, joined, steps
+from fluxvae.networks.structure import Residual, Step, row
 
 WIDTH = 64
 
@@ -59,10 +59,8 @@ class Block(nn.Module):
 
     def steps(self, name: str) -> tuple[Step, ...]:
         """As ``structure.Described`` asks."""
-        row: tuple[Step, ...] = (Residual(steps(self.conv, joined(name, "conv"))),)
-        if self.pool is not None:
-            row = (Residual(steps(self.pool, joined(name, "pool")), role="pool"), *row)
-        return (*row, *steps(self.fuse, joined(name, "fuse")))
+        pool = () if self.pool is None else (Residual(row(self, name, "pool"), role="pool"),)
+        return (*pool, Residual(row(self, name, "conv")), *row(self, name, "fuse"))
 
 
 def tiny_decoder(latent_channels: int, *, pool: bool) -> nn.Sequential:

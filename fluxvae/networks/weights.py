@@ -5,6 +5,7 @@ import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from fluxvae.networks.catalog import (
     random_contract,
 )
 from fluxvae.networks.folder import choose_file, fitting_files
-from fluxvae.networks.hub import Progress, fetch_file
+from fluxvae.networks.hub import Fetching, fetch_file
 from fluxvae.networks.keys import choose_network, first_few, fits_entry
 from fluxvae.networks.locate import PARTS, Network, find_networks, group_names, passed_over
 from fluxvae.networks.random import random_tensors
@@ -76,28 +77,16 @@ def load_weights(
     *,
     kind: str = "tiny",
     part: str = "decoder",
-    offline: bool = False,
-    cache_dir: Path | None = None,
-    endpoint: str | None = None,
-    progress: Progress | None = None,
+    **fetching: Unpack[Fetching],
 ) -> Weights:
     """Weights of one part (``decoder`` or ``encoder``) of a catalogue variant and kind.
 
     ``spec``: None for the pinned Hub file; ``demo``; ``random`` or ``random:SEED``; otherwise the
-    path of a file or folder (``./demo`` for a path of that name). ``offline`` uses only
-    huggingface_hub's cache. Raises UsageError for an unknown variant, part or seed,
-    DownloadError when the file cannot be had, and WeightsError when it is missing, damaged, not
-    the pinned one, of another decoder, incomplete, or not finite.
+    path of a file or folder (``./demo`` for a path of that name). Raises UsageError for an unknown
+    variant, part or seed, DownloadError when the file cannot be had, and WeightsError when it is
+    missing, damaged, not the pinned one, of another decoder, incomplete, or not finite.
     """
-    return load_entry(
-        find_decoder(variant, kind),
-        spec,
-        part=part,
-        offline=offline,
-        cache_dir=cache_dir,
-        endpoint=endpoint,
-        progress=progress,
-    )
+    return load_entry(find_decoder(variant, kind), spec, part=part, **fetching)
 
 
 def load_entry(
@@ -105,18 +94,13 @@ def load_entry(
     spec: str | None = None,
     *,
     part: str = "decoder",
-    offline: bool = False,
-    cache_dir: Path | None = None,
-    endpoint: str | None = None,
-    progress: Progress | None = None,
+    **fetching: Unpack[Fetching],
 ) -> Weights:
     """``load_weights`` for an entry at hand, in the catalogue or not."""
     if part not in PARTS:
         raise UsageError(f"unknown part {part!r}; known: {', '.join(PARTS)}")
     if spec is None:
-        path = fetch_file(
-            entry.hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
-        )
+        path = fetch_file(entry.hub, **fetching)
         hub = entry.hub
         seen = hub.sha256 or file_sha256(path)  # of a file that is pinned by its commit alone
         source = WeightSource("hub", f"{hub.repo}@{hub.revision}/{hub.file}", seen)
@@ -135,10 +119,7 @@ def find_encoder(
     spec: str | None = None,
     *,
     kind: str = "tiny",
-    offline: bool = False,
-    cache_dir: Path | None = None,
-    endpoint: str | None = None,
-    progress: Progress | None = None,
+    **fetching: Unpack[Fetching],
 ) -> Weights | None:
     """The encoder that belongs to the decoder of the same ``spec``; None when there is none.
 
@@ -148,12 +129,10 @@ def find_encoder(
     """
     entry = find_decoder(variant, kind)
     if spec is None:
-        path = fetch_file(
-            entry.hub, offline=offline, cache_dir=cache_dir, endpoint=endpoint, progress=progress
-        )
+        path = fetch_file(entry.hub, **fetching)
         if not _holds(entry, "encoder", path):
             return None
-        return load_entry(entry, part="encoder", offline=True, cache_dir=cache_dir)
+        return load_entry(entry, part="encoder", **fetching)
     if spec == "demo" or _is_random(spec):
         return load_entry(entry, spec, part="encoder")
     path = Path(spec)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from fluxvae.errors import OutputError
 from fluxvae.experiments.inputs import sha256_of
-from fluxvae.files import commit, staging
+from fluxvae.files import commit, files_of, staging
 from fluxvae.publish.card import FORMAT, VERSION, card_text, config_text
 from fluxvae.publish.models import Choice, Model, choose
 from fluxvae.records.experiment import read_results
@@ -92,8 +92,7 @@ def _manifest(files: Sequence[HubFile]) -> str:
 
 def list_files(folder: Path) -> tuple[HubFile, ...]:
     """Every file below ``folder``, by path."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    named = {path.relative_to(folder).as_posix(): path for path in found}
+    named = {path.relative_to(folder).as_posix(): path for path in files_of(folder)}
     return tuple(
         HubFile(name, named[name].stat().st_size, sha256_of(named[name])) for name in sorted(named)
     )

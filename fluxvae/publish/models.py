@@ -15,6 +15,7 @@ from fluxvae.errors import PublishError, UsageError
 from fluxvae.experiments.folder import recorded_digest
 from fluxvae.experiments.inputs import sha256_of
 from fluxvae.experiments.plan import folder_name
+from fluxvae.files import files_of
 from fluxvae.mil.package import read_package
 from fluxvae.records.experiment import RESULT, Result
 
@@ -119,7 +120,7 @@ def _checked(cell: Path, name: str, result: Result) -> dict[str, str]:
         if PurePosixPath(path).parts[0] == name
     }
     root = cell / name
-    files = [root] if root.is_file() else [p for p in root.rglob("*") if p.is_file()]
+    files = files_of(root) if root.exists() else []
     found = {path.relative_to(cell).as_posix(): sha256_of(path) for path in files}
     wrong = sorted(
         path for path in {*recorded, *found} if recorded.get(path) != found.get(path)

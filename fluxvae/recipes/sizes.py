@@ -7,8 +7,8 @@ from fluxvae.errors import UsageError
 
 SCALE = 8  # image pixels per latent pixel of every FLUX decoder
 LARGEST_SIDE = 4096  # 16384 is the Neural Engine's limit for a map; memory ends long before
-# Latent pixels that reach into a tile from each side, from where the front hands over; exact from
-# the graph: fluxvae.convert.rewrite.split.reach computes them, and its tests hold these against it.
+# Latent pixels that reach into a tile from each side, from where the front passes its features on;
+# exact from the graph: tests compare them with fluxvae.networks.structure.receptive_field.
 HALO = {"tiny": 9, "full": 7, "small": 7}
 # plain: diffusers' own; sdpa: iOS 18's operation; all of them: fluxvae.convert.rewrite.attention.
 ATTENTION = ("auto", "plain", "channels-first", "chunked", "split-einsum", "sdpa")

@@ -3,7 +3,7 @@
 docs/matrix.schema.json describes a ``result.json``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -51,6 +51,9 @@ class Cell:
         parts += [] if self.compute_unit == "all" else [self.compute_unit]
         parts += [] if self.driver == "python" else [self.driver]
         return "-".join(parts)
+
+
+AXES = tuple(axis.name for axis in fields(Cell))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ Pure: the same results give the same summary, so that ``verify`` can derive it a
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 from fluxvae.records.ablation import combined_psnr
 from fluxvae.records.experiment import (
+    AXES,
     NONE,
     Ablation,
     Cell,
@@ -25,7 +26,6 @@ from fluxvae.records.experiment import (
 from fluxvae.records.statistics import median, outliers, percentile
 from fluxvae.schema import json_text
 
-AXES = tuple(field.name for field in fields(Cell))
 _FIXED = ("variant", "decoder")  # an ablation is of one decoder
 NOT_A_MAC = (
     "Latency, loads and memory were measured on the reference executor, not on Core ML: they tell "

@@ -16,6 +16,7 @@ import numpy as np
 
 from fluxvae.artifact.record import read_record
 from fluxvae.errors import UnsupportedOpError
+from fluxvae.files import size_of
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import BITS, Feature, Function, Op, Program, Ref, Unsupported
@@ -98,12 +99,11 @@ class Inspection:
 def inspect_model(path: Path) -> Inspection:
     """Read and count a model, compiled or not. Raises ArtifactError when it cannot be read."""
     program = read_package(path, listing=True)
-    files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
     return Inspection(
         path=path,
         kind=program.kind,
         specification=program.specification,
-        bytes_on_disk=sum(f.stat().st_size for f in files),
+        bytes_on_disk=size_of(path),
         weights=_weight_bytes(program),
         functions=tuple(_function_report(program, name) for name in program.functions),
         program=program,

@@ -87,6 +87,7 @@ def test_a_matrix_from_its_first_line_to_its_verdict(
     )
     pages = run(capsys, "matrix", "report", out)
     assert str(tmp_path / "run" / "summary.json") in pages.out
+    assert run(capsys, "report", out).out == pages.out
 
 
 def test_a_failed_cell_is_exit_code_1(

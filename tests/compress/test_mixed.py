@@ -17,7 +17,6 @@ from fluxvae.compress.mixed import (
     Allocation,
     allocate,
     compress_allocation,
-    compress_mixed,
 )
 from fluxvae.compress.plain import plain_decoder
 from fluxvae.compress.sensitivity import (
@@ -95,7 +94,8 @@ def test_predicted_errors_are_those_of_one_rounded_layer() -> None:
 def test_a_size_is_met_and_the_allocation_replays(method: str) -> None:
     decoder = small_decoder()
     asked = Compression("mixed", budget="16KB", method=method)
-    made = compress_mixed(decoder, asked, "channel-scale", "float16", calibration())
+    allocation = allocate(decoder, asked, "channel-scale", "float16", calibration())
+    made = compress_allocation(decoder, allocation, "float16", calibration())
     saved = json.loads(json.dumps(made.notes["allocation"]))
     again = Allocation.from_dict(saved)
     assert again.compression == Compression(

@@ -61,7 +61,7 @@ def solving_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         raise AssertionError("it is solved again")
 
     def start() -> None:
-        for name in ("compress_weights", "compress_mixed", "quantize_w8a8"):
+        for name in ("compress_weights", "compress_allocation", "quantize_w8a8"):
             monkeypatch.setattr(solvers, name, fail)
         for name in ("nearest.kmeans", "layerwise.compress_layerwise", "gptq.compensated"):
             monkeypatch.setattr(f"fluxvae.compress.{name}", fail)

@@ -66,7 +66,7 @@ def test_command_prints_the_pages_paths(own: Path, capsys: pytest.CaptureFixture
 def test_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     ran = run(capsys, "report", str(tmp_path / "record.json"))
     assert (ran.code, ran.out) == (1, "")
-    assert "cannot be read: No such file" in ran.err
+    assert "has neither record.json nor matrix.toml; expected a folder of" in ran.err
 
 
 def test_a_missing_picture_is_named_and_no_page_is_written(own: Path):

@@ -9,7 +9,7 @@ step over five megabytes costs nothing beside the convolutions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,6 @@ class Point:
     loss: float | None
     validation_db: float
     held_out_db: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "loss": self.loss,
-            "validation_db": self.validation_db,
-            "held_out_db": self.held_out_db,
-        }
 
 
 @dataclass
@@ -78,7 +70,7 @@ def save_run(run: Run, path: Path, identity: Mapping[str, Any]) -> None:
         "step": run.step,
         "seconds": run.seconds,
         "best_step": run.best_step,
-        "curve": [point.to_dict() for point in run.curve],
+        "curve": [asdict(point) for point in run.curve],
         "losses": run.losses,
     }
     arrays = {name: value.cpu().numpy() for name, value in tensors.items()}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fluxvae.compress.fake import FakeQuantConv2d
+from fluxvae.compress.fake import ConvLike, FakeQuantConv2d
 from fluxvae.compress.forms import (
     Activation,
     CompressedDecoder,
@@ -42,7 +42,7 @@ class Rates:
     table: float = 1e-3
 
 
-class LearnedTableConv2d(nn.Conv2d):
+class LearnedTableConv2d(ConvLike):
     """A convolution whose weights are entries of a table that learns; its indices are fixed.
 
     ``lut`` float32 (groups, 2 ** bits) and ``log_table_scale`` float32 (O,), absent where the form
@@ -51,13 +51,7 @@ class LearnedTableConv2d(nn.Conv2d):
     """
 
     def __init__(self, like: nn.Conv2d, form: Palettized) -> None:
-        super().__init__(
-            like.in_channels,
-            like.out_channels,
-            like.kernel_size,  # type: ignore[arg-type]
-            padding=like.padding,  # type: ignore[arg-type]
-            bias=like.bias is not None,
-        )
+        super().__init__(like, bias=like.bias is not None)
         del self.weight
         if self.bias is not None and like.bias is not None:
             self.bias = nn.Parameter(like.bias.detach().clone())

@@ -324,7 +324,7 @@ def _result(bench: _Bench, run: Run, identity: dict[str, Any]) -> Trained:
         "steps": run.step,
         "best_step": run.best_step,
         "identity": identity,
-        "curve": [point.to_dict() for point in run.curve],
+        "curve": [asdict(point) for point in run.curve],
     }
     return Trained(
         compressed=_export(bench, run.best),

@@ -21,15 +21,25 @@ from torch import Tensor, nn
 
 from fluxvae.convert.rewrite.replace import with_parts
 from fluxvae.networks import structure
-from fluxvae.networks.structure import Stream
+from fluxvae.networks.structure import Stream, TakesVAELatent
 
 LARGEST = 64.0  # of a group of the stream, once rescaled: its squares stay below 2^14
 Exponents = dict[str, tuple[int, ...]]  # stream -> the power of two each group is divided by
 
 
 def streams(decoder: nn.Module) -> tuple[Stream, ...]:
-    """Every stream that a GroupNorm reads, each named after what writes it first."""
-    return tuple(stream for stream in structure.streams(decoder) if stream.norms)
+    """Every stream from the first 3x3 convolution on, each named after what writes it first.
+
+    Not those that a norm writes: they are small.
+    """
+    quant = decoder.vae_input().quant if isinstance(decoder, TakesVAELatent) else None
+    return tuple(
+        stream
+        for stream in structure.streams(decoder)
+        if (stream.norms or stream.readers)
+        and stream.name != quant
+        and not isinstance(decoder.get_submodule(stream.name), nn.GroupNorm)
+    )
 
 
 class ScaledGroupNorm(nn.Module):
@@ -74,6 +84,7 @@ def _power(peak: float) -> int:
 
 def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tensor]:
     """Largest magnitude in each group (G,) of each stream, over all its values and all latents."""
+    groups = next(m.num_groups for m in decoder.modules() if isinstance(m, nn.GroupNorm))
     peaks: dict[str, Tensor] = {}
 
     def note(stream: str, groups: int, value: Tensor) -> None:
@@ -83,9 +94,7 @@ def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tens
 
     hooks = []
     for stream in streams(decoder):
-        norm = decoder.get_submodule(stream.norms[0])
-        assert isinstance(norm, nn.GroupNorm)
-        noted = partial(note, stream.name, norm.num_groups)
+        noted = partial(note, stream.name, groups)
         for name in (*stream.norms, *stream.readers):
             hooks.append(
                 decoder.get_submodule(name).register_forward_pre_hook(
@@ -98,13 +107,7 @@ def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tens
                     lambda _, __, output, noted=noted: noted(output)
                 )
             )
-    try:
-        with torch.no_grad():
-            for latent in latents:
-                decoder(latent)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    structure.run_hooked(decoder, latents, hooks)
     return peaks
 
 
@@ -203,13 +206,7 @@ def peak_magnitudes(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Peak
                     lambda _, __, output, name=name: note(name, "value", output)
                 )
             )
-    try:
-        with torch.no_grad():
-            for latent in latents:
-                decoder(latent)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    structure.run_hooked(decoder, latents, hooks)
     rows = (PeakMagnitude(layer, kind, largest) for (layer, kind), largest in found.items())
     return tuple(sorted(rows, key=lambda row: -row.largest))
 

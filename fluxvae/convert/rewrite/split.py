@@ -25,14 +25,15 @@ Norm = nn.GroupNorm | ScaledGroupNorm
 def halves(decoder: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
     """A decoder as two modules, one after the other, of about the same size.
 
-    Of the places before the second upsampler, beyond which the map that is passed on is 16 times
-    the latent's, the one that leaves the weights most even is taken. Of a KL decoder that is
-    before its first upsampler.
+    Where upsamplers have weights, the cut is before one of them, where the map is at its smallest
+    for its depth; else (in the tiny decoders) before any module up to the second. Of these the one
+    that leaves the weights most even is taken.
     """
     row = stages(decoder)
     weights = [sum(p.numel() for p in stage.parameters()) for stage in row]
-    last = upsamplers(row)[1]
-    cut = min(range(1, last + 1), key=lambda i: abs(sum(weights[:i]) - sum(weights[i:])))
+    ups = upsamplers(row)
+    allowed = ups if weights[ups[0]] else range(1, ups[1] + 1)
+    cut = min(allowed, key=lambda i: abs(sum(weights[:i]) - sum(weights[i:])))
     return nn.Sequential(*row[:cut]), nn.Sequential(*row[cut:])
 
 

@@ -1,7 +1,7 @@
 """What a round trip compares: recipes that are made here, and artifacts that exist already."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,8 +13,9 @@ from fluxvae.artifact.backends import Runner
 from fluxvae.artifact.open import TILED, Artifact, open_artifact
 from fluxvae.data.spaces import passage
 from fluxvae.errors import UsageError
-from fluxvae.experiments.compare import PLAIN_NAMES, Maker, is_up_to_date, label_of
+from fluxvae.experiments.compare import PLAIN_NAMES, Maker, is_up_to_date, label_of, weight_bytes
 from fluxvae.experiments.workers import worker_processes
+from fluxvae.files import files_of
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.records.roundtrip import Variant
@@ -159,7 +160,7 @@ def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Cand
     record = opened.record
     function = _function(opened, weights, size)
     paths = [program.path for program in opened.programs]
-    bytes_ = sum(map(stored_bytes, paths))
+    bytes_ = sum(map(weight_bytes, paths))
     variant = Variant(
         label=label,
         words=describe(record.recipe),
@@ -199,13 +200,6 @@ def _function(opened: Artifact, weights: Weights, size: Size) -> str:
     raise UsageError(f"{name} decodes {sizes}, not {size}: pass --size, or another artifact")
 
 
-def stored_bytes(path: Path) -> int:
-    """Bytes of an artifact's weight files; of the whole file for an ``.mlmodel``."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(f.stat().st_size for f in path.rglob("weights/*") if f.is_file())
-
-
 def _digest(paths: Sequence[Path]) -> str:
     """sha256 over what decides an artifact's output: programs and weights, no manifests."""
     digest = hashlib.sha256()
@@ -215,11 +209,8 @@ def _digest(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _payload(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    yield from sorted(f for f in path.rglob("*") if f.is_file() and f.name != "Manifest.json")
+def _payload(path: Path) -> list[Path]:
+    return [f for f in files_of(path) if f.name != "Manifest.json"]
 
 
 def describe(recipe: Recipe) -> str:

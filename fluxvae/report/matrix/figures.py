@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from fluxvae.errors import MatrixError
-from fluxvae.records.experiment import NONE, Cell, Host, Result, Row, Summary, read_results
-from fluxvae.records.summary import AXES, judged, summarize
+from fluxvae.records.experiment import AXES, NONE, Cell, Host, Result, Row, Summary, read_results
+from fluxvae.records.summary import judged, summarize
 from fluxvae.report.figures import DASH, INFINITY, MISSING, size_words
 
 # Worst first. A cell is in the first state that holds for it.
