@@ -42,6 +42,23 @@ def conversions_folder(
     del os.environ[FOLDER]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """``fluxvae``'s cache folder, for children too, instead of the user's own (which it stays on
+    macOS: no variable moves it there).
+
+    Others whose caches follow the same variable keep theirs.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, folder in (("HF_HOME", "huggingface"), ("TORCH_HOME", "torch")):
+            if name not in os.environ:
+                patch.setenv(name, str(home / folder))
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        yield cache / "fluxvae"
+
+
 def pytest_runtest_setup() -> None:
     """Convert by way of the cache, from when a test may convert: that needs torch."""
     if "torch" in sys.modules:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.cli.cache import compressions
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     OUT,
@@ -122,7 +123,8 @@ def command(
     views = load_views(images, weights, encoder, chosen, say)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     maker = Maker.load(wanted, calibration, weights, encoder, checkpoint, overwrite=overwrite,
-                       verbose=verbose, check=ctrl_c.check, log=say)  # fmt: skip
+                       verbose=verbose, check=ctrl_c.check, log=say,
+                       store=compressions())  # fmt: skip
     compared = compare_variants(
         weights, wanted, views, out, save=maker.save, reusable=maker.is_reusable,
         overwrite=overwrite, say=say,

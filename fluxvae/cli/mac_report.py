@@ -8,6 +8,7 @@ from platform import python_version
 
 import click
 
+from fluxvae.cli.cache import compressions
 from fluxvae.cli.harness import HarnessProgram, cooldown_option
 from fluxvae.cli.options import json_option, option_group, print_json, say
 from fluxvae.cli.sources import Sources, offline_option, weights_option
@@ -86,7 +87,7 @@ def command(
         sources = Sources(variant, weights, None, offline)
         own, encoder = sources.load(), sources.find_encoder()
         contexts += [
-            StepContext(recipe, own, encoder, harness, out, settings)
+            StepContext(recipe, own, encoder, harness, out, settings, compressions())
             for recipe in default_recipes([variant], parsed)
         ]
     record = run_report(contexts, host_here(python_version()), rehearsal=rehearse, say=say)

@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),
     "census": ("fluxvae.cli.census", "List the largest activations, and what float16 cannot hold."),
     "weights": ("fluxvae.cli.weights", "List, fetch and look at decoder weights."),
+    "cache": ("fluxvae.cli.cache", "Show and clear what fluxvae keeps to be quicker."),
     "compare-variants": (
         "fluxvae.cli.compare_variants",
         "Compress a decoder in several ways; one table.",

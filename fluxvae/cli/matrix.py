@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.cli.cache import compressions_folder
 from fluxvae.cli.harness import number
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import json_option, overwrite_option, print_json, say
 from fluxvae.cli.report import command as report
 from fluxvae.cli.sources import offline_option
+from fluxvae.cli.text import duration_text
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ def run(
         abilities=_abilities(matrix, harness, scheduler),
         make_pool=_pool(matrix, workers, scheduler),
         harness=None if harness is None else harness.absolute(),
+        store=compressions_folder(),
         only=only,
         offline=offline,
         say=say,
@@ -169,7 +172,7 @@ def _check_size(matrix: Matrix, folder: Path, cells: list[Any], workers: int, ye
 
     seconds, taken = estimate(todo, matrix.settings)
     text = (
-        f"{len(todo)} cells to do: roughly {_duration(seconds / workers)} with {workers} "
+        f"{len(todo)} cells to do: roughly {duration_text(seconds / workers)} with {workers} "
         f"worker{'s' if workers > 1 else ''}, and {_size(taken)} of files"
     )
     if not sys.stdin.isatty():
@@ -252,14 +255,6 @@ def _line(line: Line, wide: int) -> str:
         f"{start}  {row.verdict or '-':<7}  {number(row.latency_ms, '.3f'):>10}  "
         f"{number(row.psnr_db, '.2f'):>7}  {number(row.bytes, 'd'):>9}{marks}"
     )
-
-
-def _duration(seconds: float) -> str:
-    """``40 minutes``, ``7 hours``, ``3 days``: a guess needs no more."""
-    for unit, length in (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.0f} {unit}s"
-    return f"{seconds:.0f} seconds"
 
 
 def _size(count: float) -> str:

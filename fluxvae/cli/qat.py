@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.cli.cache import compressions
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     OUT,
@@ -137,7 +138,7 @@ def command(
         first = processes.rank == 0
         decoder, network = sources.load_pair("training needs latents of photos")
         job = Job(decoder, network, begin, calibration, images, settings, path, overwrite,
-                  save_every)  # fmt: skip
+                  save_every, compressions())  # fmt: skip
         trained = run_job(
             job, processes=processes, say=say if first else _quiet, watch=_watcher(first)
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.cli.cache import compressions
 from fluxvae.cli.options import FiniteRange, option, say
 from fluxvae.cli.sources import Sources, say_notes
 from fluxvae.errors import UsageError
@@ -263,7 +264,6 @@ def compress(
 
     from fluxvae.compress import compress
     from fluxvae.data.calibration import load_calibration
-    from fluxvae.networks.build import build_decoder
 
     calibration = None
     if recipe.compression.needs_calibration:
@@ -277,7 +277,9 @@ def compress(
         say_notes(calibration.notes)
     say(f"compressing: {recipe.compression.label()}")
     allocation = None if request.allocation is None else _read_allocation(request.allocation)
-    return compress(build_decoder(weights), recipe, calibration, allocation=allocation, log=say)
+    return compress(
+        weights, recipe, calibration, allocation=allocation, store=compressions(), log=say
+    ).compressed
 
 
 def save_allocation(compressed: CompressedDecoder, artifact: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxvae.cli.cache import compressions
 from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
@@ -192,7 +193,8 @@ def _run(
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     recipes = [one.recipe for one in wanted if one.recipe is not None]
     maker = Maker.load(recipes, calibration, weights, network, overwrite=overwrite,
-                       verbose=verbose, check=ctrl_c.check, log=say)  # fmt: skip
+                       verbose=verbose, check=ctrl_c.check, log=say,
+                       store=compressions())  # fmt: skip
     job = _job(base, wanted, weights, network, maker, meter, ablate, out, workers)
     with ExitStack() as stack:
         progress = _progress(stack)

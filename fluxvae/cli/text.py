@@ -20,6 +20,14 @@ def rows(pairs: Iterable[tuple[str, str]], indent: int = 2, label: int = 10) -> 
     )
 
 
+def duration_text(seconds: float) -> str:
+    """``40 minutes``, ``7 hours``, ``3 days``: a guess needs no more."""
+    for unit, length in (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.0f} {unit}s"
+    return f"{seconds:.0f} seconds"
+
+
 def size_text(count: int) -> str:
     """Bytes for people: ``2.7 MB`` (decimal, as shops and Finder count)."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

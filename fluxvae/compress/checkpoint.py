@@ -1,4 +1,4 @@
-"""Files that hold a compressed decoder between ``fluxvae qat`` and ``fluxvae convert``.
+"""Files that hold a compressed decoder: checkpoints of ``fluxvae qat``, entries of the store.
 
 A checkpoint is one ``.safetensors`` file. Its tensors are
 

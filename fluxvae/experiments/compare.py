@@ -16,12 +16,13 @@ from fluxvae import __version__
 from fluxvae.artifact.backends import make_runner
 from fluxvae.artifact.record import Record, read_record
 from fluxvae.artifact.save import save_artifact
+from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.store import Store
 from fluxvae.data.calibration import Calibration, encode, load_calibration, read_folder
 from fluxvae.data.photos import EVALUATION_PHOTOS, crop_image, photo_image
 from fluxvae.errors import OutputError, UsageError
-from fluxvae.experiments.steps import compressed_for
 from fluxvae.files import file_sha256, size_of
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
@@ -88,7 +89,7 @@ class Maker:
     ``checkpoint`` serves the recipes whose method is ``trained``, ``calibration`` those that look
     at latents. ``check`` runs before an artifact gets its name, ``log`` is called with notes of
     progress. What was compressed once is kept in ``solved``, for other recipes with the same
-    weights inside.
+    weights inside, and in ``store`` for other runs.
     """
 
     weights: Weights
@@ -98,6 +99,7 @@ class Maker:
     verbose: bool
     check: Callable[[], None]
     log: Callable[[str], None]
+    store: Store | None = None
     solved: dict[tuple[object, ...], CompressedDecoder] = field(default_factory=dict)
 
     @classmethod
@@ -113,6 +115,7 @@ class Maker:
         verbose: bool,
         check: Callable[[], None],
         log: Callable[[str], None],
+        store: Store,
     ) -> "Maker":
         """With the latents of ``calibration`` if one of ``recipes`` needs some. Raises as
         ``load_calibration``."""
@@ -123,7 +126,7 @@ class Maker:
             )
             for note in seen.notes:
                 log(f"note: {note}")
-        return cls(weights, seen, checkpoint, overwrite, verbose, check, log)
+        return cls(weights, seen, checkpoint, overwrite, verbose, check, log, store)
 
     def save(self, recipe: Recipe, path: Path) -> Path:
         """The artifact of ``recipe`` at ``path``. Raises as compression and saving do."""
@@ -158,7 +161,9 @@ class Maker:
                 assert self.checkpoint is not None
                 found = load_checkpoint(self.checkpoint, self.weights, compression)
             else:
-                found = compressed_for(self.weights, recipe, self.calibration, self.log)
+                found = compress(
+                    self.weights, recipe, self.calibration, store=self.store, log=self.log
+                ).compressed
             self.solved[key] = replace(found, notes={**found.notes, **self._source(recipe)})
         return self.solved[key]
 

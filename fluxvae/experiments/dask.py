@@ -109,7 +109,7 @@ class DaskPool:
         files = dict(job.files)
         if not self.shares_files:
             blobs = {role: self._blob(role, path) for role, path in files.items()
-                     if role != "harness"}  # fmt: skip
+                     if role not in ("harness", "store")}  # fmt: skip
             files = {role: path for role, path in files.items() if role == "harness"}
         future = self.client.submit(
             work,

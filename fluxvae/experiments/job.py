@@ -30,7 +30,7 @@ OUT = "out"  # below a job's folder: all that it makes
 class Job(Record):
     """``key``: of the cell, the solution or the stage. ``recipe``: plain data; empty for a cell
     that has none. ``inputs``: the latents it uses, by name. ``files``: local paths by role
-    (``weights``, ``latents``, ``solved``, ``stage:conversion``, ``made``, ``harness``).
+    (``weights``, ``latents``, ``solved``, ``stage:conversion``, ``made``, ``harness``, ``store``).
     ``measured``: whether this job also measures what it made."""
 
     header: ClassVar = Header(MatrixError, "a job of a matrix", "run the matrix again")

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from fluxvae.artifact.save import save_artifact
+from fluxvae.compress import compress
+from fluxvae.compress.store import Store
 from fluxvae.device.bench import bench, start_swift
 from fluxvae.device.bundle import NORMAL, Request, export_bundle
 from fluxvae.device.compile import NOT_SHOWN, compile_model, compiled_path
 from fluxvae.device.harness import Harness, run_harness
 from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
-from fluxvae.experiments.steps import bench_settings, compressed_for, plan
+from fluxvae.experiments.steps import bench_settings, plan
 from fluxvae.files import size_of
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
@@ -41,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class StepContext:
-    """One artifact, what it is made from, and where."""
+    """One artifact, what it is made from, and where. ``store``: of solved compressions."""
 
     recipe: Recipe
     weights: Weights
@@ -49,6 +51,7 @@ class StepContext:
     harness: Harness
     folder: Path
     settings: Settings
+    store: Store | None = None
 
     @property
     def package(self) -> Path:
@@ -86,8 +89,9 @@ def convert_step(context: StepContext, task: Task) -> dict[str, Any]:
 
     A compression is one that looks at no latents (``plain``).
     """
-    weights, recipe = context.weights, context.recipe
-    compressed = None if recipe.compression is None else compressed_for(weights, recipe, None)
+    weights, recipe, compressed = context.weights, context.recipe, None
+    if recipe.compression is not None:
+        compressed = compress(weights, recipe, None, store=context.store).compressed
     (path,) = save_artifact(weights, recipe, context.package, compressed=compressed, overwrite=True)
     return {"bytes": size_of(path)}
 

@@ -90,6 +90,7 @@ class Queue:
     sources: Sources
     versions: dict[str, str]
     harness: Path | None
+    store: Path | None
     say: Say
     check: Callable[[], None]
     waiting: dict[str, list[str]] = field(default_factory=dict)  # name of a job -> jobs it needs
@@ -178,10 +179,12 @@ class Queue:
 
     def _files(self, job: Job) -> dict[str, str]:
         weights = self.sources.weights_file(decoder_name(job.cell), self.folder / WORK)
-        files = {"weights": weights, "latents": self.folder / "inputs" / LATENTS}
-        if self.harness is not None:
-            files["harness"] = self.harness
-        return {role: str(path.absolute()) for role, path in files.items()}
+        files: dict[str, Path | None] = {
+            "weights": weights,
+            "latents": self.folder / "inputs" / LATENTS,
+        }
+        files |= {"harness": self.harness, "store": self.store}
+        return {role: str(path.absolute()) for role, path in files.items() if path is not None}
 
     def _finished(self, job: Job, out: Path) -> None:
         del self.waiting[job.name]

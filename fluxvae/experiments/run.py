@@ -93,6 +93,7 @@ def run_matrix(
     abilities: Abilities,
     make_pool: MakePool | None = None,
     harness: Path | None = None,
+    store: Path | None = None,
     only: Sequence[str] = (),
     offline: bool = False,
     say: Say = lambda _: None,
@@ -101,6 +102,7 @@ def run_matrix(
     """Do every cell of ``matrix`` that is not done yet, in ``folder``; then write the pages.
 
     ``make_pool(work)``: who does it, default ``Serial``. ``check`` is called between cells.
+    ``store``: folder of solved compressions on this machine.
     Raises MatrixError for a folder of other weights or inputs, OutputError when the disk is full;
     cells that were finished by then are kept.
     """
@@ -114,7 +116,7 @@ def run_matrix(
         todo = [p for p in planned if p.key not in results and p.cell in chosen]
         say(f"{len(results)} of {len(planned)} cells are done; to do: {len(todo)}")
         if todo:
-            queue = Queue(folder, matrix, sources, versions, harness, say, check)
+            queue = Queue(folder, matrix, sources, versions, harness, store, say, check)
             with (make_pool or _serial)(folder / WORK) as pool:
                 results |= queue.do(todo, pool)
         pages = tuple(folder / page for page in PAGES)

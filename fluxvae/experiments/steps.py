@@ -1,7 +1,7 @@
 """What is done for a cell, one function a step: solve, stage, make (convert and judge), measure.
 
 Everything is done with the threads that the job says, so that equal jobs give equal bits. A Mac
-report uses ``compressed_for``, ``bench_settings`` and ``plan`` too.
+report uses ``bench_settings`` and ``plan`` too.
 """
 
 import sys
@@ -20,9 +20,10 @@ from fluxvae.artifact.save import save_artifact
 from fluxvae.compress import compress
 from fluxvae.compress.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.store import Store
 from fluxvae.convert.coremltools import step_timings
 from fluxvae.convert.program import write_model
-from fluxvae.data.calibration import Calibration, calibration_of
+from fluxvae.data.calibration import calibration_of
 from fluxvae.data.latents import to_model
 from fluxvae.device.bench import Settings as BenchSettings
 from fluxvae.device.bench import bench, start_swift
@@ -64,33 +65,20 @@ def check_tools(job: Job) -> None:
         raise ToolError(f"this worker has {', '.join(wrong)}: install the same versions everywhere")
 
 
-def compressed_for(
-    weights: Weights,
-    recipe: Recipe,
-    calibration: Calibration | None,
-    log: Callable[[str], None] = lambda _: None,
-) -> CompressedDecoder:
-    """The compressed decoder of ``recipe``; a calibration that it looked at is in its notes."""
-    assert recipe.compression is not None
-    seen = calibration if recipe.compression.needs_calibration else None
-    found = compress(build_decoder(weights), recipe, seen, log=log)
-    if seen is None:
-        return found
-    source = {"calibration": {"name": seen.name, "digest": seen.digest}}
-    return replace(found, notes={**found.notes, **source})
-
-
 def solve(job: Job, out: Path) -> None:
-    """The compressed weights, as a sealed file; its record says how many seconds it took."""
+    """The compressed weights, as a checksummed file; its record says how many seconds they took.
+
+    Those of the solving, also where another run did that.
+    """
     weights, recipe = load_weights_file(job), Recipe.from_dict(job.recipe)
     assert recipe.compression is not None
     seen = None
     if recipe.compression.needs_calibration:
         seen = calibration_of("photos", list(latents(job, calibration=True).values()))
-    began = time.monotonic()
-    found = compressed_for(weights, recipe, seen, print)
-    took = {"seconds": time.monotonic() - began}
-    save_checkpoint(out / SOLVED, found, weights, recipe.compression, took)
+    store = Store(Path(job.files["store"])) if "store" in job.files else None
+    found = compress(weights, recipe, seen, store=store, log=print)
+    took = {"seconds": found.seconds}
+    save_checkpoint(out / SOLVED, found.compressed, weights, recipe.compression, took)
 
 
 def stage(job: Job, out: Path) -> None:

@@ -13,11 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fluxvae.compress.checkpoint import (
-    load_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from fluxvae.compress import compress
+from fluxvae.compress.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.qat.data import (
     Pictures,
@@ -27,11 +24,10 @@ from fluxvae.compress.qat.data import (
 )
 from fluxvae.compress.qat.state import ProcessGroup, wait
 from fluxvae.compress.qat.train import Progress, Settings, Trained, train
-from fluxvae.compress.w8a8 import quantize_w8a8
+from fluxvae.compress.store import Store
 from fluxvae.data.calibration import Calibration, encode, load_calibration
 from fluxvae.errors import CompressionError, OutputError, UsageError
 from fluxvae.files import disk_trouble, refuse_existing
-from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Compression, Recipe
 
@@ -41,7 +37,7 @@ class Job:
     """What to train: ``start`` is a way to compress after training, or an earlier checkpoint.
 
     ``images`` is ``photos`` or a folder; ``calibration`` too, or None for the images that are
-    trained on; ``out`` is the checkpoint's path.
+    trained on; ``out`` is the checkpoint's path; ``store``: of solved compressions, for the start.
     """
 
     weights: Weights
@@ -53,6 +49,7 @@ class Job:
     out: Path
     overwrite: bool = False
     save_every: float = 60.0
+    store: Store | None = None
 
 
 def run_folder(out: Path) -> Path:
@@ -106,28 +103,6 @@ def load_pictures(images: str, say: Callable[[str], None] = lambda _: None) -> P
     return calibration_pictures() if images == "photos" else folder_pictures(Path(images), say)
 
 
-def post_training(
-    compression: Compression,
-    weights: Weights,
-    calibration: Calibration,
-    precision: str,
-    say: Callable[[str], None] = lambda _: None,
-) -> CompressedDecoder:
-    """The best that is found without gradients. Raises UsageError for a kind without a trainer."""
-    if compression.kind not in ("w8a8", "palette"):
-        raise UsageError(
-            f"{compression.label()} cannot be trained: expected a kind of w8a8 or a palette, "
-            "such as w8a8, w8a8-85 or pal4"
-        )
-    decoder = build_decoder(weights)
-    if compression.kind == "w8a8":
-        return quantize_w8a8(decoder, compression, precision, calibration, say)
-    from fluxvae.compress import compress
-
-    recipe = Recipe(weights.variant, precision=precision, compression=compression)
-    return compress(decoder, recipe, calibration, log=say)
-
-
 def calibrate(job: Job, pictures: Pictures) -> Calibration:
     """What the start looks at: never a held-out photo, nor (by default) one that is judged by."""
     if job.calibration is not None:
@@ -139,6 +114,20 @@ def calibrate(job: Job, pictures: Pictures) -> Calibration:
     return Calibration(f"{pictures.name}, those trained on", pictures.digest, tuple(latents))
 
 
+def _compressed(
+    job: Job, compression: Compression, calibration: Calibration, say: Callable[[str], None]
+) -> CompressedDecoder:
+    """The best that is found without gradients. Raises UsageError for a kind without a trainer."""
+    if compression.kind not in ("w8a8", "palette"):
+        raise UsageError(
+            f"{compression.label()} cannot be trained: expected a kind of w8a8 or a palette, "
+            "such as w8a8, w8a8-85 or pal4"
+        )
+    precision = job.settings.precision
+    recipe = Recipe(job.weights.variant, precision=precision, compression=compression)
+    return compress(job.weights, recipe, calibration, store=job.store, log=say).compressed
+
+
 def _start(
     job: Job, pictures: Pictures, path: Path, processes: ProcessGroup, say: Callable[[str], None]
 ) -> tuple[CompressedDecoder, Compression]:
@@ -146,19 +135,18 @@ def _start(
     if isinstance(job.start, Path):
         found = read_checkpoint(job.start)
         return load_checkpoint(job.start, job.weights), found.compression
-    precision = job.settings.precision
     seen = {
         "calibration": job.calibration,
         "photos": pictures.digest,
         "encoder": job.encoder.digest,
-        "precision": precision,
+        "precision": job.settings.precision,
     }
     if processes.rank == 0 and not path.exists():
         say(f"compressing without gradients, to start from: {job.start.label()}")
         calibration = calibrate(job, pictures)
         for note in calibration.notes:
             say(f"note: {note}")
-        made = post_training(job.start, job.weights, calibration, precision, say)
+        made = _compressed(job, job.start, calibration, say)
         save_checkpoint(path, made, job.weights, job.start, seen)
     wait(processes)
     found = read_checkpoint(path)
