@@ -5,6 +5,7 @@ Run from the root of the checkout: ``python scripts/generate_ops_doc.py``.
 
 from pathlib import Path
 
+from fluxvae.mil import ops as ops  # fills the registry
 from fluxvae.mil.registry import REGISTRY
 
 INTRO = """# Operations of the reference executor
