@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fluxvae.mil import ops as ops
 from fluxvae.mil.executor import Session
 from fluxvae.mil.numerics import storage_dtype, to_tensor
 from fluxvae.mil.package import read_package

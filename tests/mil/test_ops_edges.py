@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
+from fluxvae.mil import ops as ops
 from fluxvae.mil.program import TensorType
 from fluxvae.mil.registry import REGISTRY
 from tests.mil.case import Case

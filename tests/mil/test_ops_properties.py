@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fluxvae.mil import ops as ops
 from fluxvae.mil.registry import REGISTRY
 from tests.mil.cases_weights import packed
 

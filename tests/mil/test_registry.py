@@ -7,6 +7,7 @@ import pytest
 from torch import Tensor
 
 from fluxvae.errors import UnsupportedOpError
+from fluxvae.mil import ops as ops
 from fluxvae.mil.program import TensorType
 from fluxvae.mil.registry import REGISTRY, Ints, Registry
 
