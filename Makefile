@@ -38,10 +38,10 @@ demo: $(READY) ## Convert, validate and look: a demo decoder at 256 px, with no 
 	@echo "Page: coreml_out/demo/roundtrip/index.html  Pictures: coreml_out/demo/  Model: $(MODEL)"
 
 test: lint ## All checks and the whole test suite
-	$(ONE) $(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-full: $(READY) ## What `make test` leaves to this: every form at 768 and 1024 pixels (an hour)
-	$(ONE) $(BIN)/pytest -n 2 --dist worksteal -m full
+	$(BIN)/pytest -n 2 --dist worksteal -m full
 	FLUXVAE_BRIDGE_SIZES=768,1024 $(BIN)/pytest tests/test_swift_bridge.py -k real
 
 fuzz: $(READY) ## 10,000 damaged models, latents and weights against every reader (about 20 minutes)
