@@ -143,11 +143,11 @@ def test_a_file_in_another_encoding_is_named(capsys: Capture, toml: Path) -> Non
     refused(ran, 2, str(toml), "expected text in UTF-8, is UTF-16: save it as UTF-8")
 
 
-def test_a_missing_file_is_told(capsys: Capture, tmp_path: Path) -> None:
+def test_a_missing_file_is_named(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "no.toml"
     refused(run(capsys, "matrix", "run", str(path)), 1, "cannot be read", "matrix init")
     refused(run(capsys, "matrix", "status", str(tmp_path)), 1, "not a folder of `fluxvae matrix")
-    refused(run(capsys, "matrix", "report", str(tmp_path)), 1, "not a folder of `fluxvae matrix")
+    refused(run(capsys, "matrix", "report", str(tmp_path)), 1, "of `fluxvae matrix run`")
 
 
 def test_ten_thousand_cells_are_asked_for_first(
