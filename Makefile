@@ -34,7 +34,7 @@ demo: $(READY) ## Convert, validate and look: a demo decoder at 256 px, with no 
 	$(BIN)/fluxvae convert --variant flux2 --weights demo --size 256 --validate --overwrite --out $(MODEL)
 	$(BIN)/python scripts/make_demo_latents.py coreml_out/demo/latents.safetensors --variant flux2 --size 256
 	$(BIN)/fluxvae decode $(MODEL) coreml_out/demo/latents.safetensors --overwrite --out coreml_out/demo/
-	$(BIN)/fluxvae roundtrip --variant flux2 --weights demo --size 256 --variants fp16,int8-plain,pal4-plain --overwrite --out coreml_out/demo/roundtrip
+	$(BIN)/fluxvae roundtrip --variant flux2 --weights demo --size 256 --variants fp16,int8-plain,pal4-plain --workers 1 --overwrite --out coreml_out/demo/roundtrip
 	@echo "Page: coreml_out/demo/roundtrip/index.html  Pictures: coreml_out/demo/  Model: $(MODEL)"
 
 test: lint ## All checks and the whole test suite
