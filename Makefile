@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p $(FI
 TORCH  ?=
 PIP    := 'pip>=25.1' # the first with --group
 BIN    := .venv/bin
-ONE    := OMP_NUM_THREADS=1 # two processes on two cores: more threads only wait for each other
+ONE    := OMP_NUM_THREADS=1 # more threads take twice the CPU time, as they wait actively
 READY  := .venv/.ready
 MODEL  := coreml_out/flux2_tiny_decoder_nchw_float16_hw256_demo.mlpackage
 
@@ -31,10 +31,10 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## Convert, validate and look: a demo decoder at 256 px, with no network
-	$(BIN)/fluxvae convert --variant flux2 --weights demo --size 256 --validate --overwrite --out $(MODEL)
-	$(BIN)/python scripts/make_demo_latents.py coreml_out/demo/latents.safetensors --variant flux2 --size 256
-	$(BIN)/fluxvae decode $(MODEL) coreml_out/demo/latents.safetensors --overwrite --out coreml_out/demo/
-	$(BIN)/fluxvae roundtrip --variant flux2 --weights demo --size 256 --variants fp16,int8-plain,pal4-plain --overwrite --out coreml_out/demo/roundtrip
+	$(ONE) $(BIN)/fluxvae convert --variant flux2 --weights demo --size 256 --validate --overwrite --out $(MODEL)
+	$(ONE) $(BIN)/python scripts/make_demo_latents.py coreml_out/demo/latents.safetensors --variant flux2 --size 256
+	$(ONE) $(BIN)/fluxvae decode $(MODEL) coreml_out/demo/latents.safetensors --overwrite --out coreml_out/demo/
+	$(ONE) $(BIN)/fluxvae roundtrip --variant flux2 --weights demo --size 256 --variants fp16,int8-plain,pal4-plain --workers 1 --overwrite --out coreml_out/demo/roundtrip
 	@echo "Page: coreml_out/demo/roundtrip/index.html  Pictures: coreml_out/demo/  Model: $(MODEL)"
 
 test: lint ## All checks and the whole test suite

@@ -11,13 +11,13 @@ from pathlib import Path
 from fluxvae.errors import OutputError
 from fluxvae.experiments.cell import STOPPED
 from fluxvae.experiments.job import OUT, Job, result_of, write_cell
+from fluxvae.experiments.workers import THREADS
 from fluxvae.files import disk_trouble, read_text
 from fluxvae.schema import save
 
 LOG = "log.txt"
 FAILED = "failed.txt"  # of a solution or stage: why there is none
 DISK = "no space left"  # how every message of a full disk begins
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def perform(job: Job, folder: Path) -> Path:
@@ -54,7 +54,7 @@ def run_process(job: Job, folder: Path) -> int | None:
 
     It dies with an interrupted caller.
     """
-    threads = [f"{name}={job.settings.threads}" for name in _THREADS]
+    threads = [f"{name}={job.settings.threads}" for name in THREADS]
     with (folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             # `env` sets what must be there before numpy is loaded, and inherits the rest

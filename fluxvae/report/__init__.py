@@ -26,7 +26,7 @@ def write_report(record_path: Path) -> tuple[Path, ...]:
     sheet, plot = draw_sheet(report), plot_svg(report)
     writers = (
         lambda draft: write_page(report, draft, plot),
-        lambda draft: sheet.save(draft, "PNG", optimize=True),
+        lambda draft: sheet.save(draft, "PNG"),
         lambda draft: draft.write_text(plot, "utf-8"),
         lambda draft: draft.write_text(summary_text(report), "utf-8"),
     )
