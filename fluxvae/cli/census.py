@@ -89,8 +89,8 @@ def _measured(recipe: Recipe, weights: Weights, encoder: Weights | None) -> tupl
 def _print(census: Census, every: bool) -> None:
     from fluxvae.convert.census import FP16_LIMIT
 
-    farthest = sorted(census.taps, key=lambda tap: -tap.largest)
-    shown = set(farthest if every else farthest[:_ROWS])
+    largest = sorted(census.taps, key=lambda tap: -tap.largest)
+    shown = set(largest if every else largest[:_ROWS])
     wide = max(len(tap.kind) for tap in shown)
     click.echo(f"{'op':>5}  {'kind':<{wide}}  {'largest':>9}  {'headroom':>9}  {'shape':<18}  name")
     for tap in census.taps:
@@ -101,7 +101,7 @@ def _print(census: Census, every: bool) -> None:
                 f"{shape:<18}  {tap.name}"
             )
     if len(shown) < len(census.taps):
-        click.echo(f"the farthest {len(shown)} of {len(census.taps)} operations; --all shows them")
+        click.echo(f"the largest {len(shown)} of {len(census.taps)} operations; --all shows them")
     beyond = census.beyond()
     click.echo(
         f"{len(beyond)} of {len(census.taps)} operations go beyond float16's {FP16_LIMIT:.0f}"

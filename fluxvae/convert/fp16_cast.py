@@ -18,7 +18,7 @@ class add_fp16_cast(FP16ComputePrecision):  # type: ignore[misc]  # noqa: N801 -
     """``common::add_fp16_cast``, but for how it tells whether a weight fits.
 
     That of coremltools 9.0 makes five index arrays of 64 bits for each weight: 2.3 of the 20
-    seconds of a KL decoder at 1024 px. We found no report of it; remove when it is mended.
+    seconds of a KL decoder at 1024 px. We found no report of it; remove when it is fixed upstream.
     """
 
     @staticmethod

@@ -33,7 +33,7 @@ def decoder_name(cell: Cell) -> str:
 
 
 def recipe_of(cell: Cell) -> Recipe:
-    """The cell's artifact. Raises UsageError, in the recipe's own words, where there is none."""
+    """The cell's artifact. Raises UsageError, with what the recipe says, where it cannot be."""
     return Recipe(
         variant=cell.variant,
         precision=cell.precision,
