@@ -136,7 +136,7 @@ def test_what_looks_into_one_program_refuses_halves(
 
 
 def test_rescaling_reaches_both_halves_and_is_reported(tmp_path: Path) -> None:
-    """A hot channel passes from half to half: plain float16 halves lose it, rescaled ones do not."""
+    """A hot channel passes between halves: plain float16 loses it, rescaled ones do not."""
     made = replace(KL, fp16_safety="rescale", latents="sampler", sizes=(Size(64, 64),))
     noise = torch.from_numpy(normal_latent(16, made.sizes[0]))
     said: list[str] = []

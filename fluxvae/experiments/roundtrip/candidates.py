@@ -64,7 +64,7 @@ def _refuse_same_labels(wanted: Sequence[VariantSpec]) -> None:
 def add_artifact(
     wanted: tuple[VariantSpec, ...], path: Path, recipe: Recipe
 ) -> tuple[VariantSpec, ...]:
-    """``wanted`` with the artifact of ``recipe`` at ``path``: instead of one to be made by the same recipe,
+    """``wanted`` with the artifact of ``recipe`` at ``path``: instead of one of the same recipe,
     if that is among them, else as the last. Raises UsageError when another has its label."""
     added = [
         replace(one, recipe=None, path=path)
