@@ -73,7 +73,7 @@ def _main(folder: Path) -> int:
 
 def _cell(job: dict, out: Path) -> None:
     for role, path in job["files"].items():
-        assert Path(path).exists(), (role, path)
+        assert role == "store" or Path(path).exists(), (role, path)  # the cell makes the store
     package = out / "model.mlpackage" / "Data"
     package.mkdir(parents=True, exist_ok=True)  # it is there for `measure`
     (package / "weights.bin").write_text(job["key"] * 10)

@@ -55,10 +55,11 @@ def test_new_network_is_converted_and_judged(tmp_path: Path) -> None:
 
 
 def test_new_network_describes_itself_to_compression() -> None:
-    decoder = build_decoder(load_weights("flux0", "random:1"))
+    weights = load_weights("flux0", "random:1")
     recipe = Recipe("flux0", sizes=SIZES, compression=parse_label("int4-channel-plain")).resolved()
-    made = compress(decoder, recipe, None)
-    assert [*made.weights, "19"] == [site.name for site in conv_sites(decoder)]  # 19 is too small
+    made = compress(weights, recipe, None).compressed
+    sites = [site.name for site in conv_sites(build_decoder(weights))]
+    assert [*made.weights, "19"] == sites  # 19 is too small
 
 
 def test_latents_of_another_form_are_refused_by_name() -> None:
