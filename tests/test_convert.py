@@ -10,7 +10,7 @@ import pytest
 
 from fluxvae.artifact.backends import make_runner
 from fluxvae.artifact.record import make_record, read_record
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.convert.program import write_model
 from fluxvae.errors import ConvertError, UsageError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import parse_model, read_package
@@ -18,6 +18,7 @@ from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, artifact_name, latent_shape
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.validation.validate import limit_for, validate
 from tests.artifacts import (
     SMALL,

@@ -18,7 +18,6 @@ import torch
 
 from fluxvae.artifact.record import read_record
 from fluxvae.artifact.save import save_artifact
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
 from fluxvae.errors import CompressionError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
@@ -26,6 +25,7 @@ from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import find_decoder
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, parse_sizes
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.validation.inspect import inspect_model
 from fluxvae.validation.metrics import Metrics, compare
 from tests.conversion_cache import write_model, write_packages

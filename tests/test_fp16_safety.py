@@ -18,7 +18,6 @@ from fluxvae.artifact.record import read_record
 from fluxvae.artifact.save import save_artifact
 from fluxvae.convert.census import FP16_LIMIT, Census, take_census
 from fluxvae.convert.fp16_safety import MARGIN, _probe_recipe, mixed_cost
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
 from fluxvae.convert.rewrite.rescale import choose_exponents, peak_magnitudes, rescaled
 from fluxvae.data.latents import Latent
 from fluxvae.errors import ConvertError, LatentError, UsageError
@@ -26,6 +25,7 @@ from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.networks.kl import KLDecoder
 from fluxvae.recipes import Recipe, Size, parse_sizes
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.validation.metrics import Metrics, compare
 from fluxvae.validation.validate import validate
 from tests.artifacts import recipe

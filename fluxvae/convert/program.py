@@ -24,10 +24,8 @@ from fluxvae.convert.functions import ANY, Function, Port, functions_of
 from fluxvae.errors import ConvertError
 from fluxvae.files import scratch
 from fluxvae.recipes import Recipe, Size
-from fluxvae.recipes.functions import INPUT_NAME, MAIN, OUTPUT_NAME, artifact_paths
+from fluxvae.recipes.functions import MAIN, artifact_paths
 from fluxvae.recipes.plan import Plan, plan_of
-
-__all__ = ["INPUT_NAME", "MAIN", "OUTPUT_NAME", "write_model", "write_packages"]
 
 
 def write_model(

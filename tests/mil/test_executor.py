@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
 from fluxvae.mil.blobs import BlobRef
 from fluxvae.mil.executor import Session
@@ -21,6 +20,7 @@ from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Constant, Feature, Op, Program, TensorType
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import load_weights
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from tests.artifacts import VARIANTS, convert, normal_latent, recipe
 from tests.mil.hand import constant, operation, program, tensor
 

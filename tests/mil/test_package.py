@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fluxvae.convert.program import INPUT_NAME, OUTPUT_NAME, write_model
+from fluxvae.convert.program import write_model
 from fluxvae.errors import ArtifactError, FluxVAEError, UnsupportedOpError
 from fluxvae.mil.compiler import compile_program
 from fluxvae.mil.executor import Session
@@ -29,6 +29,7 @@ from fluxvae.mil.files import path_inside
 from fluxvae.mil.package import check_model, parse_model, read_package
 from fluxvae.mil.program import Program
 from fluxvae.networks.tiny import Block, LatentClamp
+from fluxvae.recipes.functions import INPUT_NAME, OUTPUT_NAME
 from fluxvae.validation.metrics import compare
 from tests.artifacts import recipe
 
