@@ -136,12 +136,11 @@ def command(
     )
     with _process_group(device) as processes:
         first = processes.rank == 0
-        decoder, network = sources.load_pair("training needs latents of photos")
+        log = say if first else _quiet
+        decoder, network = sources.load_pair("training needs latents of photos", log)
         job = Job(decoder, network, begin, calibration, images, settings, path, overwrite,
                   save_every, compressions())  # fmt: skip
-        trained = run_job(
-            job, processes=processes, say=say if first else _quiet, watch=_watcher(first)
-        )
+        trained = run_job(job, processes=processes, say=log, watch=_watcher(first))
         if first:
             _report(path, trained, as_json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ _DECODER: dict[str, Any] = {
     "help": "The tiny decoder, or a KL decoder: full, or (FLUX.2) small.",
 }
 
+Log = Callable[[str], None]  # gets a line of progress or a note
+
 weights_option = click.option("--weights", metavar="SOURCE", help=_WEIGHTS)
 decoder_option = click.option("--decoder", **_DECODER)
 offline_option = click.option("--offline", **_OFFLINE)
@@ -66,16 +69,16 @@ class Sources:
         """``demo`` or ``random`` where the weights are that, else the file's name or nothing."""
         return (self.weights or "").partition(":")[0]
 
-    def load(self) -> Weights:
-        """The decoder's weights; says what was taken of a file or folder that holds more."""
+    def load(self, log: Log = say) -> Weights:
+        """The decoder's weights; ``log`` gets what was taken of a file that holds more."""
         from fluxvae.networks.weights import load_weights
 
-        say(f"loading {self.weights or 'pinned'} weights of {self.variant}")
+        log(f"loading {self.weights or 'pinned'} weights of {self.variant}")
         weights = load_weights(self.variant, self.weights, kind=self.kind, offline=self.offline)
-        say_notes(weights.notes)
+        say_notes(weights.notes, log)
         return weights
 
-    def find_encoder(self) -> Weights | None:
+    def find_encoder(self, log: Log = say) -> Weights | None:
         """``--encoder`` when given, else the one that belongs to ``--weights``; None without one.
 
         Raises WeightsError, UsageError or DownloadError when there is one that cannot be used.
@@ -86,16 +89,16 @@ class Sources:
         if self.encoder is None:
             return find_encoder(variant, self.weights, kind=kind, offline=offline)
         chosen = load_weights(variant, self.encoder, kind=kind, part="encoder", offline=offline)
-        say_notes(chosen.notes)
+        say_notes(chosen.notes, log)
         return chosen
 
-    def load_pair(self, purpose: str) -> tuple[Weights, Weights]:
+    def load_pair(self, purpose: str, log: Log = say) -> tuple[Weights, Weights]:
         """Decoder and encoder, for commands that cannot go without one.
 
         ``purpose``: what it is needed for, as in "a round trip begins with one". Raises
         WeightsError when there is none, and as ``load``.
         """
-        weights, encoder = self.load(), self.find_encoder()
+        weights, encoder = self.load(log), self.find_encoder(log)
         if encoder is None:
             raise WeightsError(
                 f"no encoder belongs to these weights, and {purpose}: pass it with --encoder PATH"
@@ -182,7 +185,7 @@ class Runner:
     )
 
 
-def say_notes(notes: tuple[str, ...]) -> None:
+def say_notes(notes: tuple[str, ...], log: Log = say) -> None:
     """On stderr, what was taken and what was passed over."""
     for note in notes:
-        say(f"note: {note}")
+        log(f"note: {note}")
