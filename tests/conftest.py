@@ -35,7 +35,7 @@ def conversions_folder(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[None]:
     """Where tests.conversion_cache keeps its entries: in pytest's cache, for all runs."""
-    cache = pytestconfig.cache  # None: -p no:cacheprovider
+    cache = getattr(pytestconfig, "cache", None)  # not there with -p no:cacheprovider
     folder = cache.mkdir("conversions") if cache else tmp_path_factory.mktemp("conversions")
     os.environ[FOLDER] = str(folder)
     yield
@@ -69,7 +69,7 @@ def pytest_runtest_setup() -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Bound the conversion cache, once all of xdist's workers are done."""
-    cache = session.config.cache
+    cache = getattr(session.config, "cache", None)
     if cache and "PYTEST_XDIST_WORKER" not in os.environ:
         prune(cache.mkdir("conversions"))
 

@@ -26,7 +26,7 @@ _FLAGS = (*QUICK, "-Xswiftc", "-warnings-as-errors")
 # What the Swift tests read besides swift/: schemas, numpy's numbers, who makes and runs models.
 _READ = (
     *("docs/*.schema.json", "tests/vectors/*", "tests/make_swift_models.py"),
-    "fluxvae/mil/serve.py",
+    "fluxvae/mil/**/*.py",
 )
 
 
