@@ -1,6 +1,6 @@
 """A stand-in for the process of a cell: quick, without torch, and it fails where it is told to.
 
-``matrix.process`` starts ``env NAME=VALUE ... python -m fluxvae.experiments.cell FOLDER``; a
+``experiments.process`` starts ``env NAME=VALUE ... python -m fluxvae.experiments.cell FOLDER``; a
 program called ``env`` that comes first on PATH takes its place. ``FAKE_CELL`` names a folder: each
 start leaves a line in ``calls``; ``delay`` holds seconds, ``hang`` and ``fail`` parts of
 ``kind-label``, ``reason`` the words of a failure.

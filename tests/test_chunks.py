@@ -229,7 +229,7 @@ def test_convert_names_both_halves(tmp_path: Path, capsys: Capture) -> None:
     [
         ("--palettize 4", "--chunks has no compressed form"),
         ("--format neuralnetwork", "--chunks needs ML Programs"),
-        ("--nhwc-model", "--chunks hands over NCHW"),
+        ("--nhwc-model", "--chunks passes on NCHW"),
         ("--size 64,72 --shapes enumerated", "--chunks has no enumerated shapes"),
     ],
 )

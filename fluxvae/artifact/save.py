@@ -181,4 +181,4 @@ def _run_dry(program: Program, name: str, expected: tuple[int, ...]) -> None:
         if FEATURES in outputs:
             last = tuple(outputs[FEATURES].shape)
     if last != expected:
-        raise ConvertError(f"the first half hands over {last}; the second one takes {expected}")
+        raise ConvertError(f"the first half passes on {last}; the second one takes {expected}")

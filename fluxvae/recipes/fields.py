@@ -60,7 +60,7 @@ class RecipeFields:
 
     @property
     def io_dtype(self) -> str:
-        """``float16`` or ``float32``: dtype of the tensors an app hands over and receives."""
+        """``float16`` or ``float32``: dtype of the tensors an app gives and gets."""
         return self.precision if self.io_precision == "auto" else self.io_precision
 
     @property

@@ -159,7 +159,7 @@ def _parts(recipe: RecipeFields) -> Iterator[Rule]:
         (tiled and recipe.chunks != 1, "goes without --chunks"),
         (recipe.format == "neuralnetwork", "needs ML Programs: use --format mlprogram"),
         (recipe.compression is not None, "has no compressed form: leave compression out"),
-        (recipe.nhwc_model, "hands over NCHW: use --layout nhwc without --nhwc-model"),
+        (recipe.nhwc_model, "passes on NCHW: use --layout nhwc without --nhwc-model"),
         (
             recipe.fp16_safety == "mixed",
             "has no mixed precision: use --fp16-safety rescale, or --precision float32",
