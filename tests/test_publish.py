@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import jsonschema
 import pytest
 import yaml

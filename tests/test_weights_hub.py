@@ -9,7 +9,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from safetensors.torch import save
 
