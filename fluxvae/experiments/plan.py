@@ -135,31 +135,6 @@ def solve_key(
     )
 
 
-def stage_recipes(recipe: Recipe) -> dict[str, Recipe]:
-    """The programs before the artifact itself, by what each adds: conversion, then precision.
-
-    As ``fluxvae.validation.stages`` has them, at the smallest size; none for what the artifact
-    itself is.
-    """
-    size = min(recipe.sizes)
-    plain, exact = recipe.plain(size), recipe.exact(size)
-    stages = {}
-    if recipe.precision != "float32":
-        stages["conversion"] = exact
-        if recipe.compression is not None:
-            stages["precision"] = plain
-    elif recipe.compression is not None:
-        stages["conversion"] = exact
-    return stages
-
-
-def last_stage(recipe: Recipe) -> str:
-    """What the artifact itself adds to the programs before it."""
-    if recipe.compression is not None:
-        return "compression"
-    return "conversion" if recipe.precision == "float32" else "precision"
-
-
 def stage_key(
     recipe: Recipe, weights_digest: str, inputs_digest: str, versions: dict[str, str]
 ) -> str:

@@ -29,7 +29,6 @@ from fluxvae.experiments.plan import (
     recipe_of,
     solve_key,
     stage_key,
-    stage_recipes,
     time_left,
 )
 from fluxvae.experiments.process import FAILED, LOG, perform
@@ -131,7 +130,9 @@ class Queue:
             inputs = self._tensors(name, CALIBRATION)
             needs += self._share("solved", SOLVED, replace(
                 job, kind="solve", key=solving, inputs=inputs), job)  # fmt: skip
-        for stage, made in stage_recipes(recipe).items():
+        for stage, made in recipe.stages().items():
+            if made is None:
+                continue
             size = f"{made.sizes[0].height}x{made.sizes[0].width}"
             inputs = self._tensors(name, size)
             seen = self.sources.inputs.digest(name, size)

@@ -35,7 +35,7 @@ from fluxvae.device.power import Window, measure_energy
 from fluxvae.errors import ArtifactError, BenchError, PowerError, ToolError
 from fluxvae.experiments.inputs import sha256_of
 from fluxvae.experiments.job import SOLVED, STAGE, Job, host_here, result_of
-from fluxvae.experiments.plan import last_stage, tool_versions
+from fluxvae.experiments.plan import tool_versions
 from fluxvae.experiments.supply import cases, latents, load_weights_file
 from fluxvae.files import files_of, read_text, size_of, write_text
 from fluxvae.mil.package import read_package
@@ -176,7 +176,7 @@ def _budget(job: Job, recipe: Recipe, errors: tuple[ErrorFigures, ...]) -> dict[
         if role.startswith("stage:")
     }
     own = {e.input: e.psnr_db for e in errors}
-    stages[last_stage(recipe)] = {name: own[ends[name]] for name in names}
+    stages[list(recipe.stages())[-1]] = {name: own[ends[name]] for name in names}
     worst = {}
     for label, figures in stages.items():
         known = [v for v in (figures[name] for name in names) if v is not None]
