@@ -25,24 +25,21 @@ from fluxvae.data.photos import EVALUATION_PHOTOS, crop_image, photo_image
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.files import file_sha256, size_of
 from fluxvae.mil.package import read_package
-from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.validation.evidence import Evidence
 from fluxvae.validation.inspect import quantization_evidence
-from fluxvae.validation.metrics import compare, similarity
+from fluxvae.validation.validate import Case, measure
 
 PLAIN = "float16"  # how a table names the recipe without compression
 PLAIN_NAMES = ("fp16", PLAIN)
 
 
-@dataclass(frozen=True)
-class View:
-    """One held-out picture: latent (1, C, h, w) and the float32 torch image (1, 3, H, W)."""
+@dataclass(frozen=True, eq=False)  # arrays have no useful ==
+class View(Case):
+    """A held-out picture's latent, and the float32 torch image (1, 3, H, W) of it."""
 
-    name: str
-    latent: np.ndarray
     reference: np.ndarray
 
 
@@ -215,7 +212,7 @@ def load_views(
     latents = encode(encoder, [image for _, image in found])
     for (name, _), latent in zip(found, latents, strict=True):
         with torch.no_grad():
-            views.append(View(name, latent, decoder(torch.from_numpy(latent)).numpy()))
+            views.append(View(name, "photo", latent, decoder(torch.from_numpy(latent)).numpy()))
     return tuple(views)
 
 
@@ -246,7 +243,7 @@ def compare_variants(
         say(f"{label}: {'already there' if there else 'converting'}")
         if not there:
             save(recipe, path)
-        rows.append(_row(label, recipe, path, there, views, rows[0] if rows else None))
+        rows.append(_row(label, recipe, path, there, weights, views, rows[0] if rows else None))
         say(f"{label}: {rows[-1].psnr_db:.2f} dB, {rows[-1].bytes} bytes")
     return Comparison(weights, recipes[0].sizes[0], tuple(rows))
 
@@ -269,11 +266,17 @@ def _row(
     recipe: Recipe,
     path: Path,
     kept: bool,
+    weights: Weights,
     views: Sequence[View],
     plain: Row | None,
 ) -> Row:
-    program = read_package(path)
-    results = tuple(_measure(program, recipe, views))
+    program, contract = read_package(path), weights.contract
+    run = make_runner(program, None, recipe.layout, "reference")
+    measured = measure(run, views, lambda view: view.reference, peak=contract.peak)
+    results = tuple(
+        ViewResult(one.case.name, one.metrics.psnr_db, one.metrics.max_abs, one.ssim(contract))
+        for one in measured
+    )
     size = weight_bytes(path)
     return Row(
         label=label,
@@ -288,15 +291,6 @@ def _row(
         evidence=quantization_evidence(program),
         views=results,
     )
-
-
-def _measure(program: Program, recipe: Recipe, views: Sequence[View]) -> Iterable[ViewResult]:
-    runner = make_runner(program, None, recipe.layout, "reference")
-    for view in views:
-        image = runner(view.latent)
-        metrics = compare(image, view.reference)
-        alike = math.nan if metrics.nan or metrics.inf else similarity(image, view.reference)
-        yield ViewResult(view.name, metrics.psnr_db, metrics.max_abs, alike)
 
 
 def is_up_to_date(
