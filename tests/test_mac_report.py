@@ -12,8 +12,9 @@ import pytest
 from fluxvae.device.bundle import Request
 from fluxvae.device.harness import Harness
 from fluxvae.errors import ArtifactError, OutputError
-from fluxvae.experiments.mac import Progress, default_recipes, run_report, tasks_of
+from fluxvae.experiments.mac import default_recipes, run_report, tasks_of
 from fluxvae.experiments.mac_steps import STEPS, Settings, StepContext
+from fluxvae.experiments.plan import Pace
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.recipes.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
@@ -295,11 +296,15 @@ def test_failure_is_recorded_tried_again_and_does_not_stop_the_rest(
 
 
 def test_time_left_is_of_the_kinds_seen_so_far() -> None:
-    convert, bench = Task("a", "convert"), Task("a", "bench", "64", "all")
-    progress = Progress().after(convert, 2.0).after(convert, 4.0)
-    assert progress.left([convert, convert]) == 6.0
-    assert progress.left([convert, bench]) is None
-    assert progress.after(bench, 10.0).left([convert, bench, bench]) == 23.0
+    pace = Pace()
+    assert pace.left([]) == "time left not known yet"
+    pace.add(2.0, "convert")
+    pace.add(4.0, "convert")
+    assert pace.left(["convert", "convert"]) == "about 6 s left"
+    assert pace.left(["convert", "bench"]) == "time left not known yet"
+    pace.add(10.0, "bench")
+    assert pace.left(["convert", "bench", "bench"]) == "about 23 s left"
+    assert pace.left(["bench"] * 12) == "about 2 min left"
 
 
 def test_record_survives_its_file_and_fits_its_schema(

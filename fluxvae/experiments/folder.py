@@ -19,7 +19,7 @@ from fluxvae.experiments.plan import folder_name
 from fluxvae.files import disk_trouble, read_text, write_text
 from fluxvae.records.experiment import RESULT, Cell, Result, read_results
 from fluxvae.records.summary import summarize, summary_json
-from fluxvae.schema import load
+from fluxvae.schema import load, load_kept
 
 DIGEST = "result.sha256"
 WORK = ".work"  # everything unfinished
@@ -69,13 +69,13 @@ def kept(folder: Path, key: str, cell: Cell) -> Result | None:
         old.rename(cell_path)
     if not cell_path.exists():
         return None
-    try:
-        result = load(Result, cell_path / RESULT)
-        whole = result.key == key and recorded_digest(cell_path) == sha256_of(cell_path / RESULT)
-    except MatrixError:
-        whole = False
-    if whole and all((cell_path / file).is_file() for file in result.artifact_sha256):
-        return result
+    found = load_kept(Result, cell_path / RESULT, key)
+    if (
+        found is not None
+        and recorded_digest(cell_path) == sha256_of(cell_path / RESULT)
+        and all((cell_path / file).is_file() for file in found.artifact_sha256)
+    ):
+        return found
     archive(folder, [cell_path])
     return None
 

@@ -75,6 +75,10 @@ class StepContext:
         """Of export-io. A photo first where an encoder makes its latent: noise flatters fp16."""
         return (NORMAL,) if self.encoder is None else (PHOTO, NORMAL)
 
+    def made(self, task: Task) -> list[Path]:
+        """What a step leaves for later ones: it is done only while that is there."""
+        return {"convert": [self.package], "compile": [self.compiled]}.get(task.kind, [])
+
     def function(self, size: Size) -> str | None:
         return size.function if self.recipe.shapes == "multifunction" else None
 
