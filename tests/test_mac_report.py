@@ -18,12 +18,11 @@ from fluxvae.experiments.plan import Pace
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.recipes.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
-from fluxvae.records.experiment import Host
+from fluxvae.records.experiment import Host, cell_path
 from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import (
     MacRecord,
     Task,
-    cell_path,
 )
 from fluxvae.report.matrix.mac import NO_RECORD, report_page, table
 from fluxvae.schema import load, save
@@ -244,7 +243,7 @@ def test_nothing_stale_is_taken_up(places: list[StepContext], change: str) -> No
     elif change == "machine":
         machine, expected = MAC, expected | {"convert", "compile", "executor"}
     elif change == "damaged cell":
-        path = cell_path(place.folder, Task(place.package.stem, "executor"))
+        path = cell_path(place.folder, place.package.stem, "executor")
         path.write_text(path.read_text()[:-40])
         expected = {"executor"}
     elif change == "model gone":

@@ -20,6 +20,7 @@ from fluxvae.experiments.maker import PLAIN_NAMES, Maker, label_of, weight_bytes
 from fluxvae.files import size_of
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
+from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.validation.evidence import Evidence
@@ -127,21 +128,21 @@ def compare_variants(
         maker.log(f"{label}: {'already there' if there else 'converting'}")
         if not there:
             maker.save(recipe, path)
-        rows.append(_row(label, recipe, path, there, weights, views, rows[0] if rows else None))
+        plain = rows[0] if rows else None
+        rows.append(_row(recipe, path, there, weights.contract, views, plain))
         maker.log(f"{label}: {rows[-1].psnr_db:.2f} dB, {rows[-1].bytes} bytes")
     return Comparison(weights, recipes[0].sizes[0], tuple(rows))
 
 
 def _row(
-    label: str,
     recipe: Recipe,
     path: Path,
     kept: bool,
-    weights: Weights,
+    contract: LatentContract,
     views: Sequence[View],
     plain: Row | None,
 ) -> Row:
-    program, contract = read_package(path), weights.contract
+    program = read_package(path)
     run = make_runner(program, None, recipe.layout, "reference")
     measured = measure(run, views, lambda view: view.reference, peak=contract.peak)
     results = tuple(
@@ -150,7 +151,7 @@ def _row(
     )
     size = weight_bytes(path)
     return Row(
-        label=label,
+        label=label_of(recipe),
         recipe=recipe,
         path=path,
         kept=kept,

@@ -19,7 +19,7 @@ from fluxvae.experiments.mac_steps import STEPS, Step, StepContext
 from fluxvae.experiments.plan import Pace, tool_versions
 from fluxvae.files import data_sha256
 from fluxvae.recipes import Recipe, Size, parse_label
-from fluxvae.records.experiment import Host
+from fluxvae.records.experiment import Host, cell_path
 from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import (
     EACH,
@@ -30,7 +30,6 @@ from fluxvae.records.mac import (
     MacRecord,
     Status,
     Task,
-    cell_path,
 )
 from fluxvae.schema import load_kept, save
 
@@ -114,7 +113,7 @@ def run_report(
             continue
         key = _key(context, task, host, rehearsal)
         title = f"{number}/{len(tasks)} {task.artifact} {task.name}"
-        path = cell_path(context.folder, task)
+        path = cell_path(context.folder, task.artifact, task.name)
         kept = load_kept(KeptCell, path, key, context.made(task))
         if kept is not None and not kept.cell.failed:
             cell = kept.cell
