@@ -51,18 +51,18 @@ class Simple(Maker):
 
     latent: np.ndarray | None = None
 
-    def save(self, made: Recipe, path: Path) -> Path:
-        if made.compression is None:
-            return super().save(made, path)
+    def save(self, recipe: Recipe) -> Path:
+        if recipe.compression is None:
+            return super().save(recipe)
         assert self.latent is not None
-        return save_simple(self.weights, made, path, self.latent)
+        return save_simple(self.weights, recipe, self.path(recipe), self.latent)
 
 
 class Never(Maker):
     """Has everything, or fails."""
 
-    def save(self, made: Recipe, path: Path) -> Path:
-        raise AssertionError(f"made again: {path}")
+    def save(self, recipe: Recipe) -> Path:
+        raise AssertionError(f"made again: {recipe}")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compared(weights: Weights, views: tuple[View, ...], folder: Path) -> Comparison:
     recipes = parse_recipes("int8-plain,w8a8-plain", BASE)
-    return compare_variants(Simple(weights, latent=views[0].latent), recipes, views, folder)
+    return compare_variants(Simple(weights, folder, latent=views[0].latent), recipes, views)
 
 
 def test_views_are_what_torch_decodes(views: tuple[View, ...]) -> None:
@@ -143,7 +143,7 @@ def test_similarity_is_ssim_by_its_formula(views: tuple[View, ...]) -> None:
 def test_artifacts_that_are_there_are_measured_and_not_made_again(
     compared: Comparison, weights: Weights, views: tuple[View, ...], folder: Path
 ) -> None:
-    again = compare_variants(Never(weights), [row.recipe for row in compared.rows], views, folder)
+    again = compare_variants(Never(weights, folder), [row.recipe for row in compared.rows], views)
     assert all(row.kept for row in again.rows)
     assert not any(row.kept for row in compared.rows)
     assert [row.psnr_db for row in again.rows] == [row.psnr_db for row in compared.rows]
@@ -155,10 +155,10 @@ def test_artifacts_of_other_weights_are_not_taken_for_ours(
     recipes = [row.recipe for row in compared.rows]
     other = replace(weights, digest="0" * 64)
     with pytest.raises(OutputError, match="--overwrite, or another folder with --out"):
-        compare_variants(Never(other), recipes, views, folder)
+        compare_variants(Never(other, folder), recipes, views)
     seen = calibration_of("other photos", [views[1].latent])
     with pytest.raises(OutputError, match="calibration"):
-        compare_variants(Never(weights, seen), recipes, views, folder)
+        compare_variants(Never(weights, folder, seen), recipes, views)
 
 
 def test_views_of_a_folder_are_the_middles_of_its_images(

@@ -61,7 +61,7 @@ def meter() -> Meter:
 @pytest.fixture(scope="module")
 def candidates(decoder: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, ...]:
     folder = tmp_path_factory.mktemp("artifacts")
-    paths = make_recipes((BASE, INT8), folder, Maker(decoder), workers=1, threads=1)
+    paths = make_recipes((BASE, INT8), Maker(decoder, folder), workers=1, threads=1)
     return tuple(
         open_candidate(label, paths[recipe], decoder, SIZE)
         for label, recipe in (("fp16", BASE), ("int8-plain", INT8))
@@ -262,8 +262,8 @@ def test_measuring_elsewhere_gives_the_same_bytes(
 def test_several_made_at_once_are_what_one_makes(
     decoder: Weights, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
-    maker = Maker(decoder, log=print)
-    paths = make_recipes((BASE, INT8), tmp_path, maker, workers=2, threads=1)
+    maker = Maker(decoder, tmp_path, log=print)
+    paths = make_recipes((BASE, INT8), maker, workers=2, threads=1)
     made = [open_candidate("", paths[recipe], decoder, SIZE).digest for recipe in (BASE, INT8)]
     assert made == [candidate.digest for candidate in candidates]
 

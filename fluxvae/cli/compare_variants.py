@@ -124,8 +124,9 @@ def command(
     views = load_views(images, weights, encoder, chosen, say)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     seen = calibration_for(wanted, calibration, weights, encoder, say)
-    maker = Maker(weights, seen, checkpoint, overwrite, verbose, ctrl_c.check, say, compressions())
-    compared = compare_variants(maker, wanted, views, out)
+    maker = Maker(weights, out, seen, checkpoint, overwrite, verbose, ctrl_c.check, say,
+                  compressions())  # fmt: skip
+    compared = compare_variants(maker, wanted, views)
     if as_json:
         print_json(comparison_json(compared, calibration))
     elif markdown:

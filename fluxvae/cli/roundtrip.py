@@ -193,7 +193,8 @@ def _run(
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     recipes = [one.recipe for one in wanted if one.recipe is not None]
     seen = calibration_for(recipes, calibration, weights, network, say)
-    maker = Maker(weights, seen, None, overwrite, verbose, ctrl_c.check, say, compressions())
+    maker = Maker(weights, out / ARTIFACTS, seen, None, overwrite, verbose, ctrl_c.check, say,
+                  compressions())  # fmt: skip
     job = _job(base, wanted, weights, network, maker, meter, ablate, out, workers)
     with ExitStack() as stack:
         progress = _progress(stack)
@@ -264,7 +265,7 @@ def _job(
     extra = [recipe for recipe in parts if recipe not in own]
     paths = make_recipes(
         [*(one.recipe for one in wanted if one.recipe is not None), *extra],
-        out / ARTIFACTS, maker, workers=workers, threads=max(1, _cores() // workers),
+        maker, workers=workers, threads=max(1, _cores() // workers),
     )  # fmt: skip
     candidates = tuple(
         found.get(label) or open_candidate(label, paths[recipe], weights, size)

@@ -20,9 +20,8 @@ from fluxvae.experiments.maker import PLAIN_NAMES, Maker, label_of, weight_bytes
 from fluxvae.files import size_of
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.weights import Weights
-from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
+from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.validation.evidence import Evidence
 from fluxvae.validation.inspect import quantization_evidence
 from fluxvae.validation.validate import Case, measure
@@ -110,38 +109,28 @@ def load_views(
     return tuple(views)
 
 
-def compare_variants(
-    maker: Maker, recipes: Sequence[Recipe], views: Sequence[View], folder: Path
-) -> Comparison:
-    """Make (or find) each recipe's artifact in ``folder``, run it on ``views``, and tabulate.
+def compare_variants(maker: Maker, recipes: Sequence[Recipe], views: Sequence[View]) -> Comparison:
+    """Make (or find) each recipe's artifact, run it on ``views``, and tabulate.
 
     ``recipes`` start with the uncompressed one and have one size. An artifact that is there already
     is measured again and not made again. Raises OutputError, before anything is made, when another
     artifact has the path, and what ``maker.save`` raises.
     """
-    weights = maker.weights
-    paths = [folder / artifact_name(recipe, weights.source.kind) for recipe in recipes]
-    kept = [maker.is_there(recipe, path) for recipe, path in zip(recipes, paths, strict=True)]
+    kept = [maker.is_there(recipe) for recipe in recipes]
     rows: list[Row] = []
-    for recipe, path, there in zip(recipes, paths, kept, strict=True):
+    for recipe, there in zip(recipes, kept, strict=True):
         label = label_of(recipe)
         maker.log(f"{label}: {'already there' if there else 'converting'}")
         if not there:
-            maker.save(recipe, path)
+            maker.save(recipe)
         plain = rows[0] if rows else None
-        rows.append(_row(recipe, path, there, weights.contract, views, plain))
+        rows.append(_row(maker, recipe, there, views, plain))
         maker.log(f"{label}: {rows[-1].psnr_db:.2f} dB, {rows[-1].bytes} bytes")
-    return Comparison(weights, recipes[0].sizes[0], tuple(rows))
+    return Comparison(maker.weights, recipes[0].sizes[0], tuple(rows))
 
 
-def _row(
-    recipe: Recipe,
-    path: Path,
-    kept: bool,
-    contract: LatentContract,
-    views: Sequence[View],
-    plain: Row | None,
-) -> Row:
+def _row(maker: Maker, recipe: Recipe, kept: bool, views: Sequence[View], plain: Row | None) -> Row:
+    path, contract = maker.path(recipe), maker.weights.contract
     program = read_package(path)
     run = make_runner(program, None, recipe.layout, "reference")
     measured = measure(run, views, lambda view: view.reference, peak=contract.peak)

@@ -20,7 +20,7 @@ from fluxvae.experiments.maker import Maker
 from fluxvae.experiments.steps import bench_settings, plan
 from fluxvae.files import size_of
 from fluxvae.networks.weights import Weights
-from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
+from fluxvae.recipes import Recipe, Size, parse_sizes
 from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import EACH, Task
 from fluxvae.schema import finite, plain
@@ -53,8 +53,12 @@ class StepContext:
     store: Store | None = None
 
     @property
+    def maker(self) -> Maker:
+        return Maker(self.weights, self.folder / "models", overwrite=True, store=self.store)
+
+    @property
     def package(self) -> Path:
-        return self.folder / "models" / artifact_name(self.recipe, self.weights.source.kind)
+        return self.maker.path(self.recipe)
 
     @property
     def compiled(self) -> Path:
@@ -92,8 +96,7 @@ def convert_step(context: StepContext, task: Task) -> dict[str, Any]:
 
     A compression is one that looks at no latents (``plain``).
     """
-    maker = Maker(context.weights, overwrite=True, store=context.store)
-    return {"bytes": size_of(maker.save(context.recipe, context.package))}
+    return {"bytes": size_of(context.maker.save(context.recipe))}
 
 
 def compile_step(context: StepContext, task: Task) -> dict[str, Any]:

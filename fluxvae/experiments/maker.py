@@ -16,7 +16,7 @@ from fluxvae.errors import OutputError
 from fluxvae.files import file_sha256
 from fluxvae.mil.package import read_package
 from fluxvae.networks.weights import Weights
-from fluxvae.recipes import Recipe
+from fluxvae.recipes import Recipe, artifact_name
 
 PLAIN = "float16"  # how a table names the recipe without compression
 PLAIN_NAMES = ("fp16", PLAIN)
@@ -28,7 +28,7 @@ def ignore(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Maker:
-    """Compresses, converts and saves one recipe after the other.
+    """Compresses, converts and saves one recipe after the other in ``folder``.
 
     ``checkpoint`` serves the recipes whose method is ``trained``, ``calibration`` those that look
     at latents; ``store`` has what was compressed before, for recipes with the same weights inside.
@@ -36,6 +36,7 @@ class Maker:
     """
 
     weights: Weights
+    folder: Path
     calibration: Calibration | None = None
     checkpoint: Path | None = None
     overwrite: bool = False
@@ -44,13 +45,17 @@ class Maker:
     log: Callable[[str], None] = ignore
     store: Store | None = None
 
-    def save(self, recipe: Recipe, path: Path) -> Path:
-        """The artifact of ``recipe`` at ``path``. Raises as compression and saving do."""
+    def path(self, recipe: Recipe) -> Path:
+        """Where the artifact of ``recipe`` is, or will be."""
+        return self.folder / artifact_name(recipe, self.weights.source.kind)
+
+    def save(self, recipe: Recipe) -> Path:
+        """The artifact of ``recipe``, made. Raises as compression and saving do."""
         compressed = None if recipe.compression is None else self._compress(recipe)
         (saved,) = save_artifact(
             self.weights,
             recipe,
-            path,
+            self.path(recipe),
             compressed=compressed,
             overwrite=self.overwrite,
             check=lambda _: self.check(),
@@ -58,12 +63,13 @@ class Maker:
         )
         return saved
 
-    def is_there(self, recipe: Recipe, path: Path) -> bool:
-        """Whether ``path`` holds what would be made there; never with ``overwrite``.
+    def is_there(self, recipe: Recipe) -> bool:
+        """Whether its path holds what would be made there; never with ``overwrite``.
 
         That is an artifact by this version, from the same weights and latents or checkpoint.
         Raises OutputError for anything else.
         """
+        path = self.path(recipe)
         if self.overwrite or not path.exists():
             return False
         record, source = read_record(read_package(path)), self._source(recipe)

@@ -17,7 +17,7 @@ from fluxvae.experiments.maker import PLAIN_NAMES, Maker, ignore, label_of, weig
 from fluxvae.experiments.workers import worker_processes
 from fluxvae.files import files_of
 from fluxvae.networks.weights import Weights
-from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
+from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.records.roundtrip import Variant
 from fluxvae.validation.inspect import quantization_evidence
 
@@ -95,14 +95,9 @@ def _wanted(name: str, base: Recipe) -> VariantSpec:
 
 
 def make_recipes(
-    recipes: Sequence[Recipe],
-    folder: Path,
-    maker: Maker,
-    *,
-    workers: int,
-    threads: int,
+    recipes: Sequence[Recipe], maker: Maker, *, workers: int, threads: int
 ) -> dict[Recipe, Path]:
-    """The artifacts of recipes in ``folder``, made now or by an earlier run.
+    """The artifacts of recipes, made now or by an earlier run.
 
     Up to ``workers`` are made at once, in processes of ``threads`` threads.
 
@@ -110,41 +105,36 @@ def make_recipes(
     OutputError when a path is taken by another, ToolError when a process is killed, and as making
     does.
     """
-    paths = {recipe: _place(recipe, folder, maker) for recipe in recipes}
+    paths = {recipe: maker.path(recipe) for recipe in recipes}
     missing: dict[object, list[Recipe]] = {}  # those that share a solution stay together
     for recipe, path in paths.items():
-        if maker.is_there(recipe, path):
+        if maker.is_there(recipe):
             maker.log(f"{path.name}: already there")
         else:
             solution = (recipe.compression, recipe.granularity, recipe.precision)
             missing.setdefault(solution, []).append(recipe)
     if workers < 2 or len(missing) < 2:
         for group in missing.values():
-            _make_group(maker, group, folder)
+            _make_group(maker, group)
         return paths
     sent = replace(maker, check=ignore)  # a worker is interrupted by the process that started it
     with worker_processes(min(workers, len(missing)), threads) as pool:
-        begun = [pool.submit(_make_group, sent, group, folder) for group in missing.values()]
+        begun = [pool.submit(_make_group, sent, group) for group in missing.values()]
         for one in as_completed(begun):
             one.result()
             maker.check()
     return paths
 
 
-def _make_group(maker: Maker, recipes: Sequence[Recipe], folder: Path) -> None:
+def _make_group(maker: Maker, recipes: Sequence[Recipe]) -> None:
     for recipe in recipes:
-        path = _place(recipe, folder, maker)
-        maker.log(f"{path.name}: converting")
-        replace(maker, log=partial(_named, maker.log, label_of(recipe))).save(recipe, path)
+        maker.log(f"{maker.path(recipe).name}: converting")
+        replace(maker, log=partial(_named, maker.log, label_of(recipe))).save(recipe)
 
 
 def _named(log: Callable[[str], None], label: str, text: str) -> None:
     """Several at once could not be distinguished."""
     log(f"{label}: {text}")
-
-
-def _place(recipe: Recipe, folder: Path, maker: Maker) -> Path:
-    return folder / artifact_name(recipe, maker.weights.source.kind)
 
 
 def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Candidate:
