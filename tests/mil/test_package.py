@@ -546,7 +546,7 @@ def test_strings_in_place_of_numbers_are_refused(package: Path) -> None:
         pads.immediateValue.tensor.strings.values.append("valid")
 
     rewrite(package, retype)
-    with pytest.raises(ArtifactError, match="holds strings; it is damaged"):
+    with pytest.raises(ArtifactError, match="holds strings; the model is damaged"):
         read_package(package)
 
 
