@@ -40,8 +40,8 @@ def read_package(path: Path, *, listing: bool = False) -> Program:
 def _read(path: Path) -> Program:
     if not path.exists():
         raise ArtifactError(
-            f"{path} does not exist; expected an .mlpackage, .mlmodelc or .mlmodel: check the path, "
-            "or make one with `fluxvae convert`"
+            f"{path} does not exist; expected an .mlpackage, .mlmodelc or .mlmodel: check the "
+            "path, or make one with `fluxvae convert`"
         )
     if path.is_dir() and path.suffix == ".mlmodelc":
         return read_bundle(path)
