@@ -131,14 +131,10 @@ def _op(op: TextOp, weights: WeightFiles) -> Op:
 
 def _list(kind: ListType, body: Any) -> Constant:
     """A list of single strings or numbers."""
-    plain: list[str | int] = []
-    if not isinstance(kind.item, TensorType) or isinstance(body, Blob):
+    plain = isinstance(kind.item, TensorType) and not isinstance(body, Blob)
+    if not plain or any(len(item) != 1 or not isinstance(item[0], str | int) for item in body):
         raise ArtifactError("a list holds more than single strings and integers")
-    for item in body:
-        if len(item) != 1 or not isinstance(item[0], str | int):
-            raise ArtifactError("a list holds more than single strings and integers")
-        plain.append(item[0])
-    return labels_constant(tuple(plain))
+    return labels_constant(tuple(single for (single,) in body))
 
 
 def _immediate(declared: TensorType, body: tuple[Any, ...]) -> Constant:

@@ -80,16 +80,20 @@ class Registry:
         since: str = "iOS15",
         exact: bool = False,
         in_place: Run | None = None,
+        summary: str | None = None,
     ) -> Callable[[Run], Run]:
-        """Decorator: enter a function into the table and return it unchanged."""
+        """Decorator: enter a function into the table and return it unchanged.
+
+        ``summary``: what it computes; without, the first line of the function's docstring.
+        """
         if since not in TARGETS:
             raise ValueError(f"{name}: since={since!r} is none of {TARGETS}")
 
         def enter(run: Run) -> Run:
             if name in self._specs:
                 raise ValueError(f"operation {name!r} is defined twice")
-            summary = (inspect.getdoc(run) or "").partition("\n")[0]
-            self._specs[name] = OpSpec(name, since, run, exact, in_place, _parameters(run), summary)
+            text = summary or (inspect.getdoc(run) or "").partition("\n")[0]
+            self._specs[name] = OpSpec(name, since, run, exact, in_place, _parameters(run), text)
             return run
 
         return enter
