@@ -100,15 +100,15 @@ class Ref:
     name: str
 
 
-Argument = Ref | Constant
-
-
 @dataclass(frozen=True)
 class Variable:
     """A named, typed value: a function's input or an operation's output."""
 
     name: str
     type: TensorType
+
+
+Argument = Ref | Constant
 
 
 @dataclass(frozen=True)

@@ -52,15 +52,15 @@ class StateType:
     wrapped: "Type"
 
 
-Type = TensorType | ListType | DictType | TupleType | StateType
-
-
 @dataclass(frozen=True)
 class Blob:
     """A value in a weight file: ``BLOBFILE(path = .., offset = ..)``."""
 
     path: str
     offset: int
+
+
+Type = TensorType | ListType | DictType | TupleType | StateType
 
 
 @dataclass(frozen=True)
