@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -63,13 +64,17 @@ def load(kind: type[R], path: Path) -> R:
         ) from error
 
 
-def load_kept(kind: type[R], path: Path, key: str) -> R | None:
-    """The record in a file if its ``key`` is this one; None when absent, damaged or another."""
+def load_kept(kind: type[R], path: Path, key: str, files: Iterable[Path] = ()) -> R | None:
+    """The record in a file if its ``key`` is this one, and ``files`` are there as well.
+
+    None when it is absent, damaged or another: so a stopped run finds what is still to be done.
+    """
     try:
         record = load(kind, path)
     except kind.header.error:
         return None
-    return record if vars(record)["key"] == key else None
+    whole = vars(record)["key"] == key and all(file.exists() for file in files)
+    return record if whole else None
 
 
 def save(record: Record, path: Path, *, overwrite: bool = True) -> Path:

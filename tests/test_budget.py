@@ -12,7 +12,7 @@ from fluxvae.artifact.record import Record, make_record
 from fluxvae.mil.package import read_package
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Compression, Recipe
-from fluxvae.validation.stages import Budget, error_budget, stages_of
+from fluxvae.validation.stages import Budget, error_budget
 from fluxvae.validation.validate import validate
 from tests.artifacts import SMALL, TWO, normal_latent, recipe
 from tests.compress.simple import save_simple
@@ -45,7 +45,7 @@ def budget(compressed: Path, record: Record, weights: Weights) -> Budget:
 
 def test_stages_add_one_thing_at_a_time() -> None:
     def named(**fields: object) -> list[str]:
-        return [name for name, _ in stages_of(recipe("flux2", "64", **fields))]
+        return list(recipe("flux2", "64", **fields).stages())
 
     assert named() == ["conversion", "precision"]
     assert named(precision="float32") == ["conversion"]
@@ -66,13 +66,13 @@ def test_stages_add_one_thing_at_a_time() -> None:
 def test_programs_before_the_artifact_are_not_compressed(fields: dict[str, object]) -> None:
     compression = None if "format" in fields else INT8
     made: Recipe = recipe("flux1", "64", compression=compression, **fields)
-    *before, (_, last) = stages_of(made)
+    *before, last = made.stages().values()
     assert last is None  # the artifact itself
-    (_, first), *rest = before
+    first, *rest = before
     assert first is not None
     assert (first.precision, first.compression, first.output) == ("float32", None, "tensor")
     assert (first.layout, first.nhwc_model) == (made.layout, made.nhwc_model)
-    for _, stage in rest:
+    for stage in rest:
         assert stage == replace(made, compression=None, output="tensor")
 
 

@@ -1,7 +1,6 @@
 """The table's figures against numpy's, artifacts kept and refused, recipes as they are named."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from fluxvae.artifact.save import save_artifact
+from fluxvae.data.calibration import calibration_of
 from fluxvae.errors import CompressionError, OutputError, UsageError
 from fluxvae.experiments.compare import (
     Comparison,
@@ -18,6 +17,7 @@ from fluxvae.experiments.compare import (
     load_views,
     parse_recipes,
 )
+from fluxvae.experiments.maker import Maker
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.networks.weights import Weights, load_weights
@@ -45,14 +45,24 @@ def views(weights: Weights, encoder: Weights) -> tuple[View, ...]:
     return load_views("photos", weights, encoder, SIZE)
 
 
-@pytest.fixture(scope="module")
-def saver(weights: Weights, views: tuple[View, ...]) -> Callable[[Recipe, Path], object]:
-    def save(made: Recipe, path: Path) -> object:
-        if made.compression is None:
-            return save_artifact(weights, made, path)[0]
-        return save_simple(weights, made, path, views[0].latent)
+@dataclass(frozen=True)
+class Simple(Maker):
+    """Rounds simply, by the ranges of one latent."""
 
-    return save
+    latent: np.ndarray | None = None
+
+    def save(self, made: Recipe, path: Path) -> Path:
+        if made.compression is None:
+            return super().save(made, path)
+        assert self.latent is not None
+        return save_simple(self.weights, made, path, self.latent)
+
+
+class Never(Maker):
+    """Has everything, or fails."""
+
+    def save(self, made: Recipe, path: Path) -> Path:
+        raise AssertionError(f"made again: {path}")
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +71,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def compared(
-    weights: Weights,
-    views: tuple[View, ...],
-    saver: Callable[[Recipe, Path], object],
-    folder: Path,
-) -> Comparison:
+def compared(weights: Weights, views: tuple[View, ...], folder: Path) -> Comparison:
     recipes = parse_recipes("int8-plain,w8a8-plain", BASE)
-    return compare_variants(weights, recipes, views, folder, save=saver)
+    return compare_variants(Simple(weights, latent=views[0].latent), recipes, views, folder)
 
 
 def test_views_are_what_torch_decodes(views: tuple[View, ...]) -> None:
@@ -135,16 +140,10 @@ def test_similarity_is_ssim_by_its_formula(views: tuple[View, ...]) -> None:
     assert similarity(other, views[0].reference) == pytest.approx(ssim.mean(), abs=1e-9)
 
 
-def _never(made: Recipe, path: Path) -> None:
-    raise AssertionError(f"made again: {path}")
-
-
 def test_artifacts_that_are_there_are_measured_and_not_made_again(
     compared: Comparison, weights: Weights, views: tuple[View, ...], folder: Path
 ) -> None:
-    again = compare_variants(
-        weights, [row.recipe for row in compared.rows], views, folder, save=_never
-    )
+    again = compare_variants(Never(weights), [row.recipe for row in compared.rows], views, folder)
     assert all(row.kept for row in again.rows)
     assert not any(row.kept for row in compared.rows)
     assert [row.psnr_db for row in again.rows] == [row.psnr_db for row in compared.rows]
@@ -156,9 +155,10 @@ def test_artifacts_of_other_weights_are_not_taken_for_ours(
     recipes = [row.recipe for row in compared.rows]
     other = replace(weights, digest="0" * 64)
     with pytest.raises(OutputError, match="--overwrite, or another folder with --out"):
-        compare_variants(other, recipes, views, folder, save=_never)
+        compare_variants(Never(other), recipes, views, folder)
+    seen = calibration_of("other photos", [views[1].latent])
     with pytest.raises(OutputError, match="calibration"):
-        compare_variants(weights, recipes, views, folder, save=_never, reusable=lambda _: False)
+        compare_variants(Never(weights, seen), recipes, views, folder)
 
 
 def test_views_of_a_folder_are_the_middles_of_its_images(

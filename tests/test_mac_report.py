@@ -12,17 +12,17 @@ import pytest
 from fluxvae.device.bundle import Request
 from fluxvae.device.harness import Harness
 from fluxvae.errors import ArtifactError, OutputError
-from fluxvae.experiments.mac import Progress, default_recipes, run_report, tasks_of
+from fluxvae.experiments.mac import default_recipes, run_report, tasks_of
 from fluxvae.experiments.mac_steps import STEPS, Settings, StepContext
+from fluxvae.experiments.plan import Pace
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.recipes.known_trouble import INT4, INTEGER_BLOCKS, PALETTES_4_BIT, SCALED_PALETTES
-from fluxvae.records.experiment import Host
+from fluxvae.records.experiment import Host, cell_path
 from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import (
     MacRecord,
     Task,
-    cell_path,
 )
 from fluxvae.report.matrix.mac import NO_RECORD, report_page, table
 from fluxvae.schema import load, save
@@ -243,7 +243,7 @@ def test_nothing_stale_is_taken_up(places: list[StepContext], change: str) -> No
     elif change == "machine":
         machine, expected = MAC, expected | {"convert", "compile", "executor"}
     elif change == "damaged cell":
-        path = cell_path(place.folder, Task(place.package.stem, "executor"))
+        path = cell_path(place.folder, place.package.stem, "executor")
         path.write_text(path.read_text()[:-40])
         expected = {"executor"}
     elif change == "model gone":
@@ -295,11 +295,15 @@ def test_failure_is_recorded_tried_again_and_does_not_stop_the_rest(
 
 
 def test_time_left_is_of_the_kinds_seen_so_far() -> None:
-    convert, bench = Task("a", "convert"), Task("a", "bench", "64", "all")
-    progress = Progress().after(convert, 2.0).after(convert, 4.0)
-    assert progress.left([convert, convert]) == 6.0
-    assert progress.left([convert, bench]) is None
-    assert progress.after(bench, 10.0).left([convert, bench, bench]) == 23.0
+    pace = Pace()
+    assert pace.left([]) == "time left not known yet"
+    pace.add(2.0, "convert")
+    pace.add(4.0, "convert")
+    assert pace.left(["convert", "convert"]) == "about 6 s left"
+    assert pace.left(["convert", "bench"]) == "time left not known yet"
+    pace.add(10.0, "bench")
+    assert pace.left(["convert", "bench", "bench"]) == "about 23 s left"
+    assert pace.left(["bench"] * 12) == "about 2 min left"
 
 
 def test_record_survives_its_file_and_fits_its_schema(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fluxvae.data.photos import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, as_planes
 from fluxvae.errors import ReportError, UsageError
-from fluxvae.experiments.compare import Maker
+from fluxvae.experiments.maker import Maker
 from fluxvae.experiments.roundtrip.candidates import (
     Candidate,
     make_recipes,
@@ -61,8 +61,7 @@ def meter() -> Meter:
 @pytest.fixture(scope="module")
 def candidates(decoder: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, ...]:
     folder = tmp_path_factory.mktemp("artifacts")
-    maker = Maker(decoder, None, None, False, False, lambda: None, lambda _: None)
-    paths = make_recipes((BASE, INT8), folder, maker, workers=1, threads=1, progress=print)
+    paths = make_recipes((BASE, INT8), folder, Maker(decoder), workers=1, threads=1)
     return tuple(
         open_candidate(label, paths[recipe], decoder, SIZE)
         for label, recipe in (("fp16", BASE), ("int8-plain", INT8))
@@ -263,14 +262,10 @@ def test_measuring_elsewhere_gives_the_same_bytes(
 def test_several_made_at_once_are_what_one_makes(
     decoder: Weights, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
-    maker = Maker(decoder, None, None, False, False, _pass, print)
-    paths = make_recipes((BASE, INT8), tmp_path, maker, workers=2, threads=1, progress=print)
+    maker = Maker(decoder, log=print)
+    paths = make_recipes((BASE, INT8), tmp_path, maker, workers=2, threads=1)
     made = [open_candidate("", paths[recipe], decoder, SIZE).digest for recipe in (BASE, INT8)]
     assert made == [candidate.digest for candidate in candidates]
-
-
-def _pass() -> None:
-    pass
 
 
 def test_what_is_missing_or_damaged_is_made_again(

@@ -110,6 +110,7 @@ def test_only_a_whole_record_with_this_very_key_is_taken_up(tmp_path: Path) -> N
     assert list(json.loads(path.read_text("utf-8"))) == ["key", "value"]  # no format, no version
     assert load_kept(Kept, path, "k") == Kept("k", 3)
     assert load_kept(Kept, path, "other") is None
+    assert load_kept(Kept, path, "k", [path, tmp_path / "gone"]) is None
     path.write_text(path.read_text()[:-4])
     assert load_kept(Kept, path, "k") is None
 

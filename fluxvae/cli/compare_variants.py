@@ -113,7 +113,8 @@ def command(
             f"--images and --calibration are both {images}: figures on pictures that compression "
             "looked at say little; give another folder, or use photos for one of them"
         )
-    from fluxvae.experiments.compare import Maker, compare_variants, load_views, parse_recipes
+    from fluxvae.experiments.compare import compare_variants, load_views, parse_recipes
+    from fluxvae.experiments.maker import Maker, calibration_for
 
     (chosen,) = one_size(size, "a comparison")
     wanted = parse_recipes(recipes, Recipe(sources.variant, sizes=(chosen,), target=target))
@@ -122,13 +123,9 @@ def command(
     say(f"decoding the held-out pictures at {chosen} with the float32 PyTorch decoder")
     views = load_views(images, weights, encoder, chosen, say)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
-    maker = Maker.load(wanted, calibration, weights, encoder, checkpoint, overwrite=overwrite,
-                       verbose=verbose, check=ctrl_c.check, log=say,
-                       store=compressions())  # fmt: skip
-    compared = compare_variants(
-        weights, wanted, views, out, save=maker.save, reusable=maker.is_reusable,
-        overwrite=overwrite, say=say,
-    )  # fmt: skip
+    seen = calibration_for(wanted, calibration, weights, encoder, say)
+    maker = Maker(weights, seen, checkpoint, overwrite, verbose, ctrl_c.check, say, compressions())
+    compared = compare_variants(maker, wanted, views, out)
     if as_json:
         print_json(comparison_json(compared, calibration))
     elif markdown:

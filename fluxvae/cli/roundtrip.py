@@ -28,7 +28,7 @@ from fluxvae.recipes import Recipe, Size, parse_sizes
 from fluxvae.schema import plain
 
 if TYPE_CHECKING:
-    from fluxvae.experiments.compare import Maker
+    from fluxvae.experiments.maker import Maker
     from fluxvae.experiments.roundtrip.candidates import VariantSpec
     from fluxvae.experiments.roundtrip.measure import Run
     from fluxvae.experiments.roundtrip.run import Job
@@ -179,7 +179,7 @@ def _run(
     overwrite: bool,
     verbose: bool,
 ) -> tuple[Roundtrip, tuple[Path, ...]]:
-    from fluxvae.experiments.compare import Maker
+    from fluxvae.experiments.maker import Maker, calibration_for
     from fluxvae.experiments.roundtrip.run import run_roundtrip
     from fluxvae.experiments.roundtrip.sources import open_source
     from fluxvae.report import write_report
@@ -192,9 +192,8 @@ def _run(
     _refuse_foreign(out, weights, base.sizes[0], overwrite)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     recipes = [one.recipe for one in wanted if one.recipe is not None]
-    maker = Maker.load(recipes, calibration, weights, network, overwrite=overwrite,
-                       verbose=verbose, check=ctrl_c.check, log=say,
-                       store=compressions())  # fmt: skip
+    seen = calibration_for(recipes, calibration, weights, network, say)
+    maker = Maker(weights, seen, None, overwrite, verbose, ctrl_c.check, say, compressions())
     job = _job(base, wanted, weights, network, maker, meter, ablate, out, workers)
     with ExitStack() as stack:
         progress = _progress(stack)
@@ -265,7 +264,7 @@ def _job(
     extra = [recipe for recipe in parts if recipe not in own]
     paths = make_recipes(
         [*(one.recipe for one in wanted if one.recipe is not None), *extra],
-        out / ARTIFACTS, maker, workers=workers, threads=max(1, _cores() // workers), progress=say,
+        out / ARTIFACTS, maker, workers=workers, threads=max(1, _cores() // workers),
     )  # fmt: skip
     candidates = tuple(
         found.get(label) or open_candidate(label, paths[recipe], weights, size)

@@ -5,44 +5,33 @@ with the float32 torch decoder. Compression did not look at any of the photos.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fluxvae import __version__
 from fluxvae.artifact.backends import make_runner
-from fluxvae.artifact.record import Record, read_record
-from fluxvae.artifact.save import save_artifact
-from fluxvae.compress import compress
-from fluxvae.compress.checkpoint import load_checkpoint
-from fluxvae.compress.forms import CompressedDecoder
-from fluxvae.compress.store import Store
-from fluxvae.data.calibration import Calibration, encode, load_calibration, read_folder
+from fluxvae.data.calibration import encode, read_folder
 from fluxvae.data.photos import EVALUATION_PHOTOS, crop_image, photo_image
-from fluxvae.errors import OutputError, UsageError
-from fluxvae.files import file_sha256, size_of
+from fluxvae.errors import UsageError
+from fluxvae.experiments.maker import PLAIN_NAMES, Maker, label_of, weight_bytes
+from fluxvae.files import size_of
 from fluxvae.mil.package import read_package
-from fluxvae.mil.program import Program
 from fluxvae.networks.build import build_decoder
+from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_label
 from fluxvae.validation.evidence import Evidence
 from fluxvae.validation.inspect import quantization_evidence
-from fluxvae.validation.metrics import compare, similarity
-
-PLAIN = "float16"  # how a table names the recipe without compression
-PLAIN_NAMES = ("fp16", PLAIN)
+from fluxvae.validation.validate import Case, measure
 
 
-@dataclass(frozen=True)
-class View:
-    """One held-out picture: latent (1, C, h, w) and the float32 torch image (1, 3, H, W)."""
+@dataclass(frozen=True, eq=False)  # arrays have no useful ==
+class View(Case):
+    """A held-out picture's latent, and the float32 torch image (1, 3, H, W) of it."""
 
-    name: str
-    latent: np.ndarray
     reference: np.ndarray
 
 
@@ -82,104 +71,6 @@ class Comparison:
     rows: tuple[Row, ...]
 
 
-@dataclass(frozen=True)
-class Maker:
-    """Compresses, converts and saves one recipe after the other.
-
-    ``checkpoint`` serves the recipes whose method is ``trained``, ``calibration`` those that look
-    at latents. ``check`` runs before an artifact gets its name, ``log`` is called with notes of
-    progress. What was compressed once is kept in ``solved``, for other recipes with the same
-    weights inside, and in ``store`` for other runs.
-    """
-
-    weights: Weights
-    calibration: Calibration | None
-    checkpoint: Path | None
-    overwrite: bool
-    verbose: bool
-    check: Callable[[], None]
-    log: Callable[[str], None]
-    store: Store | None = None
-    solved: dict[tuple[object, ...], CompressedDecoder] = field(default_factory=dict)
-
-    @classmethod
-    def load(
-        cls,
-        recipes: Iterable[Recipe],
-        calibration: str,
-        weights: Weights,
-        encoder: Weights,
-        checkpoint: Path | None = None,
-        *,
-        overwrite: bool,
-        verbose: bool,
-        check: Callable[[], None],
-        log: Callable[[str], None],
-        store: Store,
-    ) -> "Maker":
-        """With the latents of ``calibration`` if one of ``recipes`` needs some. Raises as
-        ``load_calibration``."""
-        seen = None
-        if any(r.compression is not None and r.compression.needs_calibration for r in recipes):
-            seen = load_calibration(
-                calibration, weights.variant, encoder, contract=weights.contract
-            )
-            for note in seen.notes:
-                log(f"note: {note}")
-        return cls(weights, seen, checkpoint, overwrite, verbose, check, log, store)
-
-    def save(self, recipe: Recipe, path: Path) -> Path:
-        """The artifact of ``recipe`` at ``path``. Raises as compression and saving do."""
-        compressed = None if recipe.compression is None else self._compress(recipe)
-        (saved,) = save_artifact(
-            self.weights,
-            recipe,
-            path,
-            compressed=compressed,
-            overwrite=self.overwrite,
-            check=lambda _: self.check(),
-            verbose=self.verbose,
-        )
-        return saved
-
-    def is_reusable(self, record: Record) -> bool:
-        """Whether an artifact was made by this version, from the same latents or checkpoint."""
-        wanted = self._source(record.recipe)
-        found = {key: record.compression.get(key) for key in wanted}
-        return record.versions.get("fluxvae") == __version__ and found == wanted
-
-    def solution_of(self, recipe: Recipe) -> tuple[object, ...]:
-        """Equal for recipes whose compressed weights are the same."""
-        return (recipe.compression, recipe.granularity, recipe.precision)
-
-    def _compress(self, recipe: Recipe) -> CompressedDecoder:
-        compression = recipe.compression
-        assert compression is not None
-        key = self.solution_of(recipe)
-        if key not in self.solved:
-            if compression.method == "trained":
-                assert self.checkpoint is not None
-                found = load_checkpoint(self.checkpoint, self.weights, compression)
-            else:
-                found = compress(
-                    self.weights, recipe, self.calibration, store=self.store, log=self.log
-                ).compressed
-            self.solved[key] = replace(found, notes={**found.notes, **self._source(recipe)})
-        return self.solved[key]
-
-    def _source(self, recipe: Recipe) -> dict[str, object]:
-        """Notes that say what a recipe is found from; empty where nothing is looked at."""
-        compression = recipe.compression
-        if compression is None:
-            return {}
-        if compression.method == "trained" and self.checkpoint is not None:
-            return {"checkpoint": file_sha256(self.checkpoint)}
-        if compression.needs_calibration and self.calibration is not None:
-            source = {"name": self.calibration.name, "digest": self.calibration.digest}
-            return {"calibration": source}
-        return {}
-
-
 def parse_recipes(text: str, base: Recipe) -> tuple[Recipe, ...]:
     """``fp16,int8,pal4-plain`` to recipes like ``base``; ``fp16`` comes first, asked for or not.
 
@@ -215,68 +106,52 @@ def load_views(
     latents = encode(encoder, [image for _, image in found])
     for (name, _), latent in zip(found, latents, strict=True):
         with torch.no_grad():
-            views.append(View(name, latent, decoder(torch.from_numpy(latent)).numpy()))
+            views.append(View(name, "photo", latent, decoder(torch.from_numpy(latent)).numpy()))
     return tuple(views)
 
 
 def compare_variants(
-    weights: Weights,
-    recipes: Sequence[Recipe],
-    views: Sequence[View],
-    folder: Path,
-    *,
-    save: Callable[[Recipe, Path], object],
-    reusable: Callable[[Record], bool] = lambda _: True,
-    overwrite: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    maker: Maker, recipes: Sequence[Recipe], views: Sequence[View], folder: Path
 ) -> Comparison:
     """Make (or find) each recipe's artifact in ``folder``, run it on ``views``, and tabulate.
 
-    ``recipes`` start with the uncompressed one and have one size. ``save`` makes an artifact at a
-    path; an artifact that is there already, of the same recipe and weights and ``reusable``, is
-    measured again and not made again, unless ``overwrite``.
-    Raises OutputError when another artifact has the path, and what ``save`` raises.
+    ``recipes`` start with the uncompressed one and have one size. An artifact that is there already
+    is measured again and not made again. Raises OutputError, before anything is made, when another
+    artifact has the path, and what ``maker.save`` raises.
     """
+    weights = maker.weights
     paths = [folder / artifact_name(recipe, weights.source.kind) for recipe in recipes]
-    kept = [not overwrite and is_up_to_date(p, r, weights, reusable)
-            for p, r in zip(paths, recipes, strict=True)]  # fmt: skip
+    kept = [maker.is_there(recipe, path) for recipe, path in zip(recipes, paths, strict=True)]
     rows: list[Row] = []
     for recipe, path, there in zip(recipes, paths, kept, strict=True):
         label = label_of(recipe)
-        say(f"{label}: {'already there' if there else 'converting'}")
+        maker.log(f"{label}: {'already there' if there else 'converting'}")
         if not there:
-            save(recipe, path)
-        rows.append(_row(label, recipe, path, there, views, rows[0] if rows else None))
-        say(f"{label}: {rows[-1].psnr_db:.2f} dB, {rows[-1].bytes} bytes")
+            maker.save(recipe, path)
+        plain = rows[0] if rows else None
+        rows.append(_row(recipe, path, there, weights.contract, views, plain))
+        maker.log(f"{label}: {rows[-1].psnr_db:.2f} dB, {rows[-1].bytes} bytes")
     return Comparison(weights, recipes[0].sizes[0], tuple(rows))
 
 
-def label_of(recipe: Recipe) -> str:
-    """``float16``, or the compression's label."""
-    return recipe.compression.label() if recipe.compression else PLAIN
-
-
-def weight_bytes(path: Path) -> int:
-    """Bytes of an artifact's weight files, with their headers and padding; of the whole file for an
-    ``.mlmodel``."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(f.stat().st_size for f in path.rglob("weights/*") if f.is_file())
-
-
 def _row(
-    label: str,
     recipe: Recipe,
     path: Path,
     kept: bool,
+    contract: LatentContract,
     views: Sequence[View],
     plain: Row | None,
 ) -> Row:
     program = read_package(path)
-    results = tuple(_measure(program, recipe, views))
+    run = make_runner(program, None, recipe.layout, "reference")
+    measured = measure(run, views, lambda view: view.reference, peak=contract.peak)
+    results = tuple(
+        ViewResult(one.case.name, one.metrics.psnr_db, one.metrics.max_abs, one.ssim(contract))
+        for one in measured
+    )
     size = weight_bytes(path)
     return Row(
-        label=label,
+        label=label_of(recipe),
         recipe=recipe,
         path=path,
         kept=kept,
@@ -288,31 +163,6 @@ def _row(
         evidence=quantization_evidence(program),
         views=results,
     )
-
-
-def _measure(program: Program, recipe: Recipe, views: Sequence[View]) -> Iterable[ViewResult]:
-    runner = make_runner(program, None, recipe.layout, "reference")
-    for view in views:
-        image = runner(view.latent)
-        metrics = compare(image, view.reference)
-        alike = math.nan if metrics.nan or metrics.inf else similarity(image, view.reference)
-        yield ViewResult(view.name, metrics.psnr_db, metrics.max_abs, alike)
-
-
-def is_up_to_date(
-    path: Path, recipe: Recipe, weights: Weights, reusable: Callable[[Record], bool]
-) -> bool:
-    """Whether ``path`` holds what would be made there. Raises OutputError for anything else."""
-    if not path.exists():
-        return False
-    record = read_record(read_package(path))
-    same = record is not None and (record.recipe, record.weights_digest) == (recipe, weights.digest)
-    if not same or record is None or not reusable(record):
-        raise OutputError(
-            f"{path} was made otherwise (other weights, calibration or version): pass "
-            "--overwrite, or another folder with --out"
-        )
-    return True
 
 
 def _middle(pixels: np.ndarray, size: Size) -> np.ndarray:

@@ -17,9 +17,9 @@ from fluxvae.experiments.inputs import sha256_of
 from fluxvae.experiments.job import Job
 from fluxvae.experiments.plan import folder_name
 from fluxvae.files import disk_trouble, read_text, write_text
-from fluxvae.records.experiment import RESULT, Cell, Result, read_results
+from fluxvae.records.experiment import CELLS, RESULT, Cell, Result, read_results
 from fluxvae.records.summary import summarize, summary_json
-from fluxvae.schema import load
+from fluxvae.schema import load, load_kept
 
 DIGEST = "result.sha256"
 WORK = ".work"  # everything unfinished
@@ -37,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder} is a file; expected a folder for the matrix")
     lock = FileLock(folder / ".lock")
     try:
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        (folder / CELLS).mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise MatrixError(
@@ -63,19 +63,19 @@ def kept(folder: Path, key: str, cell: Cell) -> Result | None:
     One that lies in ``old`` is taken back. A result that was changed afterwards counts as none;
     its folder is set aside and not removed.
     """
-    cell_path = folder / "cells" / folder_name(key, cell)
+    cell_path = folder / CELLS / folder_name(key, cell)
     old = folder / "old" / cell_path.name
     if not cell_path.exists() and old.exists():
         old.rename(cell_path)
     if not cell_path.exists():
         return None
-    try:
-        result = load(Result, cell_path / RESULT)
-        whole = result.key == key and recorded_digest(cell_path) == sha256_of(cell_path / RESULT)
-    except MatrixError:
-        whole = False
-    if whole and all((cell_path / file).is_file() for file in result.artifact_sha256):
-        return result
+    found = load_kept(Result, cell_path / RESULT, key)
+    if (
+        found is not None
+        and recorded_digest(cell_path) == sha256_of(cell_path / RESULT)
+        and all((cell_path / file).is_file() for file in found.artifact_sha256)
+    ):
+        return found
     archive(folder, [cell_path])
     return None
 
@@ -112,7 +112,7 @@ def commit_cell(folder: Path, job: Job, out: Path) -> Result:
     """
     result = verify_delivery(job, out)
     write_digest(out)
-    cell_path, aside = folder / "cells" / job.name, out.parent / "before"
+    cell_path, aside = folder / CELLS / job.name, out.parent / "before"
     try:
         if cell_path.exists():  # a failed one; a folder cannot be replaced in one step
             cell_path.rename(aside)
@@ -140,7 +140,7 @@ def archive(folder: Path, paths: Iterable[Path]) -> int:
 def orphans(folder: Path, names: Iterable[str]) -> list[Path]:
     """Folders of cells that are not among ``names``."""
     known = set(names)
-    return [p for p in sorted((folder / "cells").glob("[!.]*")) if p.name not in known]
+    return [p for p in sorted((folder / CELLS).glob("[!.]*")) if p.name not in known]
 
 
 def is_reported(folder: Path) -> bool:

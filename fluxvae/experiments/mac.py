@@ -10,16 +10,16 @@ Not run on a Mac yet.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from fluxvae import __version__
 from fluxvae.errors import FluxVAEError
 from fluxvae.experiments.mac_steps import STEPS, Step, StepContext
-from fluxvae.experiments.plan import time_left, tool_versions
+from fluxvae.experiments.plan import Pace, tool_versions
 from fluxvae.files import data_sha256
 from fluxvae.recipes import Recipe, Size, parse_label
-from fluxvae.records.experiment import Host
+from fluxvae.records.experiment import Host, cell_path
 from fluxvae.records.harness import UNITS
 from fluxvae.records.mac import (
     EACH,
@@ -30,7 +30,6 @@ from fluxvae.records.mac import (
     MacRecord,
     Status,
     Task,
-    cell_path,
 )
 from fluxvae.schema import load_kept, save
 
@@ -44,26 +43,6 @@ COMPRESSED = (
     *("int4-channel-plain", "int8-plain"),
 )
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Seconds that finished steps took, for an estimate of the rest."""
-
-    spent: tuple[tuple[Task, float], ...] = ()
-
-    def after(self, task: Task, seconds: float) -> "Progress":
-        return replace(self, spent=(*self.spent, (task, seconds)))
-
-    def left(self, tasks: Sequence[Task]) -> float | None:
-        """Seconds for ``tasks``: as long as their kinds took so far; None while one is unknown."""
-        known = {
-            kind: [s for t, s in self.spent if t.kind == kind]
-            for kind in {t.kind for t, _ in self.spent}
-        }
-        if any(t.kind not in known for t in tasks):
-            return None
-        return sum(sum(known[t.kind]) / len(known[t.kind]) for t in tasks)
 
 
 def default_recipes(variants: Sequence[str], sizes: Sequence[Size]) -> tuple[Recipe, ...]:
@@ -127,23 +106,24 @@ def run_report(
     tasks = [(t, c) for c in contexts for t in tasks_of(c.name, c.recipe, rehearsal=rehearsal)]
     left_out = {t for t, _ in tasks if rehearsal and needs_a_mac(t)}
     cells: list[Cell] = []
-    progress = Progress()
+    pace = Pace()
     for number, (task, context) in enumerate(tasks, start=1):
         if task in left_out:
             cells.append(Cell(task, "not run", NEEDS_A_MAC, 0.0, {}))
             continue
         key = _key(context, task, host, rehearsal)
         title = f"{number}/{len(tasks)} {task.artifact} {task.name}"
-        kept = load_kept(KeptCell, cell_path(context.folder, task), key)
-        if kept is not None and not kept.cell.failed and _files_are_there(context, task):
+        path = cell_path(context.folder, task.artifact, task.name)
+        kept = load_kept(KeptCell, path, key, context.made(task))
+        if kept is not None and not kept.cell.failed:
             cell = kept.cell
             say(f"{title}: done before")
         else:
-            rest = [t for t, _ in tasks[number - 1 :] if t not in left_out]
-            say(f"{title} ({time_left(progress.left(rest))})")
+            rest = [t.kind for t, _ in tasks[number - 1 :] if t not in left_out]
+            say(f"{title} ({pace.left(rest)})")
             cell = _do(steps[task.kind], context, task, rehearsal, clock)
-            save(KeptCell(key, cell), cell_path(context.folder, task))
-        progress = progress.after(task, cell.seconds)
+            save(KeptCell(key, cell), path)
+        pace.add(cell.seconds, task.kind)
         cells.append(cell)
     artifacts = tuple(
         Artifact(c.name, c.recipe.to_dict(), c.weights.digest, c.encoder_digest, c.cases)
@@ -162,12 +142,6 @@ def _do(step: Step, context: StepContext, task: Task, rehearsal: bool, clock: Cl
     through_core_ml = task.units is not None
     status: Status = "rehearsed" if rehearsal and through_core_ml else "done"
     return Cell(task, status, None, clock() - start, result)
-
-
-def _files_are_there(context: StepContext, task: Task) -> bool:
-    """A conversion or compilation is done only while what it made is there."""
-    made = {"convert": context.package, "compile": context.compiled}.get(task.kind)
-    return made is None or made.exists()
 
 
 def _key(context: StepContext, task: Task, host: Host, rehearsal: bool) -> str:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from fluxvae.artifact.save import save_artifact
-from fluxvae.compress import compress
 from fluxvae.compress.store import Store
 from fluxvae.device.bench import bench, start_swift
 from fluxvae.device.bundle import NORMAL, Request, export_bundle
@@ -18,6 +16,7 @@ from fluxvae.device.compile import NOT_SHOWN, compile_model, compiled_path
 from fluxvae.device.harness import Harness, run_harness
 from fluxvae.device.validate import Job, run_job
 from fluxvae.errors import ArtifactError
+from fluxvae.experiments.maker import Maker
 from fluxvae.experiments.steps import bench_settings, plan
 from fluxvae.files import size_of
 from fluxvae.networks.weights import Weights
@@ -75,6 +74,10 @@ class StepContext:
         """Of export-io. A photo first where an encoder makes its latent: noise flatters fp16."""
         return (NORMAL,) if self.encoder is None else (PHOTO, NORMAL)
 
+    def made(self, task: Task) -> list[Path]:
+        """What a step leaves for later ones: it is done only while that is there."""
+        return {"convert": [self.package], "compile": [self.compiled]}.get(task.kind, [])
+
     def function(self, size: Size) -> str | None:
         return size.function if self.recipe.shapes == "multifunction" else None
 
@@ -89,11 +92,8 @@ def convert_step(context: StepContext, task: Task) -> dict[str, Any]:
 
     A compression is one that looks at no latents (``plain``).
     """
-    weights, recipe, compressed = context.weights, context.recipe, None
-    if recipe.compression is not None:
-        compressed = compress(weights, recipe, None, store=context.store).compressed
-    (path,) = save_artifact(weights, recipe, context.package, compressed=compressed, overwrite=True)
-    return {"bytes": size_of(path)}
+    maker = Maker(context.weights, overwrite=True, store=context.store)
+    return {"bytes": size_of(maker.save(context.recipe, context.package))}
 
 
 def compile_step(context: StepContext, task: Task) -> dict[str, Any]:

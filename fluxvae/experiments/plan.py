@@ -3,10 +3,12 @@
 A key is a sha256 over all that decides a cell's figures, so that a finished cell is known again.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from platform import python_version
+from statistics import fmean
 from typing import Any
 
 from fluxvae import __version__
@@ -135,31 +137,6 @@ def solve_key(
     )
 
 
-def stage_recipes(recipe: Recipe) -> dict[str, Recipe]:
-    """The programs before the artifact itself, by what each adds: conversion, then precision.
-
-    As ``fluxvae.validation.stages`` has them, at the smallest size; none for what the artifact
-    itself is.
-    """
-    size = min(recipe.sizes)
-    plain, exact = recipe.plain(size), recipe.exact(size)
-    stages = {}
-    if recipe.precision != "float32":
-        stages["conversion"] = exact
-        if recipe.compression is not None:
-            stages["precision"] = plain
-    elif recipe.compression is not None:
-        stages["conversion"] = exact
-    return stages
-
-
-def last_stage(recipe: Recipe) -> str:
-    """What the artifact itself adds to the programs before it."""
-    if recipe.compression is not None:
-        return "compression"
-    return "conversion" if recipe.precision == "float32" else "precision"
-
-
 def stage_key(
     recipe: Recipe, weights_digest: str, inputs_digest: str, versions: dict[str, str]
 ) -> str:
@@ -202,8 +179,22 @@ def estimate(cells: Sequence[Cell], settings: Settings) -> tuple[float, float]:
     return seconds, size
 
 
-def time_left(seconds: float | None) -> str:
-    """An estimate in words; None: there is none yet."""
-    if seconds is None:
-        return "time left not known yet"
-    return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
+@dataclass
+class Pace:
+    """Seconds that ended work took, by its kind, for an estimate of the rest."""
+
+    spent: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, seconds: float, kind: str = "") -> None:
+        """Some work has ended."""
+        self.spent.setdefault(kind, []).append(seconds)
+
+    def left(self, kinds: Iterable[str]) -> str:
+        """In words how long work of ``kinds`` will take: as long as their kinds did so far."""
+        todo = Counter(kinds)
+        if not self.spent or not self.spent.keys() >= todo.keys():
+            return "time left not known yet"
+        seconds = sum(count * fmean(self.spent[kind]) for kind, count in todo.items())
+        if seconds > 90:
+            return f"about {seconds / 60:.0f} min left"
+        return f"about {seconds:.0f} s left"

@@ -24,13 +24,12 @@ from fluxvae.experiments.job import (
     write_cell,
 )
 from fluxvae.experiments.plan import (
+    Pace,
     decoder_name,
     folder_name,
     recipe_of,
     solve_key,
     stage_key,
-    stage_recipes,
-    time_left,
 )
 from fluxvae.experiments.process import FAILED, LOG, perform
 from fluxvae.experiments.sources import Sources
@@ -97,9 +96,9 @@ class Queue:
     jobs: dict[str, Job] = field(default_factory=dict)
     started: set[str] = field(default_factory=set)
     results: dict[str, Result] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
     total: int = 0  # cells
-    ended: int = 0  # jobs, of cells or shared by some
+    last: float = field(default_factory=time.monotonic)  # when a job ended, of cells or shared
+    pace: Pace = field(default_factory=Pace)
 
     def do(self, todo: Sequence[Planned], pool: Pool) -> dict[str, Result]:
         """Results by key. Raises OutputError when the disk is full, and what the pool raises."""
@@ -131,7 +130,9 @@ class Queue:
             inputs = self._tensors(name, CALIBRATION)
             needs += self._share("solved", SOLVED, replace(
                 job, kind="solve", key=solving, inputs=inputs), job)  # fmt: skip
-        for stage, made in stage_recipes(recipe).items():
+        for stage, made in recipe.stages().items():
+            if made is None:
+                continue
             size = f"{made.sizes[0].height}x{made.sizes[0].width}"
             inputs = self._tensors(name, size)
             seen = self.sources.inputs.digest(name, size)
@@ -188,7 +189,9 @@ class Queue:
 
     def _finished(self, job: Job, out: Path) -> None:
         del self.waiting[job.name]
-        self.ended += 1
+        now = time.monotonic()
+        self.pace.add(now - self.last)
+        self.last = now
         if job.kind in ("solve", "stage"):
             self._store(job, out)
         elif job.kind == "cell" and not job.measured and verify_delivery(job, out).status == "done":
@@ -239,10 +242,7 @@ class Queue:
         self.say(f"{label}: {result.status} ({outcome}; {self._left()})")
 
     def _left(self) -> str:
-        """As long for each job as those that ended took."""
-        if not self.ended:
-            return time_left(None)
-        return time_left((time.monotonic() - self.began) / self.ended * len(self.waiting))
+        return self.pace.left("" for _ in self.waiting)
 
 
 def _title(job: Job) -> str:

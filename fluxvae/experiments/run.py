@@ -25,7 +25,7 @@ from fluxvae.experiments.plan import Abilities, cell_key, decoder_name, reason_n
 from fluxvae.experiments.queue import Planned, Pool, Queue, Say, Serial
 from fluxvae.experiments.sources import Sources, find_sources
 from fluxvae.files import write_text
-from fluxvae.records.experiment import RESULT, Cell, Result
+from fluxvae.records.experiment import CELLS, RESULT, Cell, Result
 from fluxvae.records.summary import flags_of
 from fluxvae.schema import save
 
@@ -159,7 +159,7 @@ def _flagged(folder: Path, result: Result, item: Planned, matrix: Matrix) -> Res
     if flags == result.flags or result.status != "done":
         return result
     changed = replace(result, flags=flags)
-    cell_path = folder / "cells" / item.name
+    cell_path = folder / CELLS / item.name
     save(changed, cell_path / RESULT)
     write_digest(cell_path)
     return changed

@@ -8,7 +8,7 @@ from typing import Any
 from fluxvae.errors import MatrixError
 from fluxvae.experiments.file import read_matrix
 from fluxvae.experiments.folder import MATRIX
-from fluxvae.records.experiment import RESULT, Result, Row
+from fluxvae.records.experiment import CELLS, RESULT, Result, Row
 from fluxvae.records.summary import summarize
 from fluxvae.schema import load
 
@@ -49,7 +49,7 @@ def read_status(folder: Path) -> Status:
     require_folder(folder)
     matrix = read_matrix(folder / MATRIX, folder.name)
     results: dict[str, Result | None] = {}
-    for cell_path in sorted((folder / "cells").glob("[!.]*")):
+    for cell_path in sorted((folder / CELLS).glob("[!.]*")):
         label = cell_path.name[17:]  # after the key
         try:
             results[label] = load(Result, cell_path / RESULT)

@@ -35,20 +35,18 @@ from fluxvae.device.power import Window, measure_energy
 from fluxvae.errors import ArtifactError, BenchError, PowerError, ToolError
 from fluxvae.experiments.inputs import sha256_of
 from fluxvae.experiments.job import SOLVED, STAGE, Job, host_here, result_of
-from fluxvae.experiments.plan import last_stage, tool_versions
+from fluxvae.experiments.plan import tool_versions
 from fluxvae.experiments.supply import cases, latents, load_weights_file
 from fluxvae.files import files_of, read_text, size_of, write_text
 from fluxvae.mil.package import read_package
 from fluxvae.networks.build import build_decoder
-from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, artifact_name, parse_sizes
 from fluxvae.records.experiment import Energy, ErrorFigures, Latency, Result
 from fluxvae.records.harness import Plan
 from fluxvae.records.summary import flags_of, verdict_of
 from fluxvae.schema import finite, json_text, parse_json
-from fluxvae.validation.metrics import similarity
-from fluxvae.validation.validate import Measured, judge, torch_reference
+from fluxvae.validation.validate import judge, torch_reference
 from fluxvae.validation.validate import measure as measure_cases
 
 PATIENCE_S = 300.0  # for the load of the conversion before to fade
@@ -139,7 +137,7 @@ def _digests(path: Path, out: Path) -> dict[str, str]:
 
 def _errors(job: Job, artifact: Artifact, weights: Weights) -> Iterator[ErrorFigures]:
     """Every input on every function and size, as ``fluxvae.validation.validate`` judges them."""
-    several = len(artifact.record.recipe.sizes) > 1
+    several, contract = len(artifact.record.recipe.sizes) > 1, artifact.record.contract
     backend, units = choose_backend("auto"), job.cell.compute_unit
     given = partial(cases, job)
     for result, measured in judge(artifact, weights, given, backend=backend, compute_units=units):
@@ -148,17 +146,10 @@ def _errors(job: Job, artifact: Artifact, weights: Weights) -> Iterator[ErrorFig
             kind=result.kind,
             psnr_db=finite(result.metrics.psnr_db),
             max_abs=finite(result.metrics.max_abs),
-            ssim=_ssim(measured, artifact.record.contract),
+            ssim=finite(measured.ssim(contract)) if result.kind == "photo" else None,
             limit=str(result.limit),
             passed=result.passed and not (result.metrics.nan or result.metrics.inf),
         )
-
-
-def _ssim(measured: Measured, contract: LatentContract) -> float | None:
-    if measured.case.kind != "photo" or measured.metrics.nan or measured.metrics.inf:
-        return None
-    a, b = ((x - contract.low) / contract.peak for x in (measured.image, measured.reference))
-    return similarity(a, b)
 
 
 def _budget(job: Job, recipe: Recipe, errors: tuple[ErrorFigures, ...]) -> dict[str, float]:
@@ -176,7 +167,7 @@ def _budget(job: Job, recipe: Recipe, errors: tuple[ErrorFigures, ...]) -> dict[
         if role.startswith("stage:")
     }
     own = {e.input: e.psnr_db for e in errors}
-    stages[last_stage(recipe)] = {name: own[ends[name]] for name in names}
+    stages[list(recipe.stages())[-1]] = {name: own[ends[name]] for name in names}
     worst = {}
     for label, figures in stages.items():
         known = [v for v in (figures[name] for name in names) if v is not None]

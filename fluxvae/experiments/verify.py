@@ -16,7 +16,7 @@ from fluxvae.experiments.job import cell_toml
 from fluxvae.experiments.plan import cell_key, decoder_name, folder_name
 from fluxvae.experiments.status import require_folder
 from fluxvae.files import files_of, read_text
-from fluxvae.records.experiment import RESULT, Cell, Result
+from fluxvae.records.experiment import CELLS, RESULT, Cell, Result
 from fluxvae.records.summary import flags_of, summarize, summary_json, verdict_of
 from fluxvae.schema import load
 
@@ -47,7 +47,7 @@ def verify(folder: Path) -> list[str]:
     except FluxVAEError as error:
         return [str(error)]
     results: dict[Path, Result] = {}
-    for where in sorted((folder / "cells").glob("[!.]*")):
+    for where in sorted((folder / CELLS).glob("[!.]*")):
         try:
             results[where] = load(Result, where / RESULT)
         except MatrixError as error:

@@ -17,7 +17,7 @@ from fluxvae.experiments.inputs import sha256_of
 from fluxvae.experiments.plan import folder_name
 from fluxvae.files import files_of
 from fluxvae.mil.package import read_package
-from fluxvae.records.experiment import RESULT, Result
+from fluxvae.records.experiment import CELLS, RESULT, Result
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _unfit(result: Result) -> str | None:
 
 def _model(folder: Path, result: Result) -> Model:
     label, name = result.cell.label(), result.artifact or ""
-    cell = folder / "cells" / folder_name(result.key, result.cell)
+    cell = folder / CELLS / folder_name(result.key, result.cell)
     if not (cell / RESULT).is_file() or recorded_digest(cell) != sha256_of(cell / RESULT):
         raise PublishError(
             f"{label}: {cell / RESULT} is not what the run left there (its sha256 is not the one "

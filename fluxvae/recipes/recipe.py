@@ -47,6 +47,21 @@ class Recipe(RecipeFields):
         plain = self.plain(size)
         return replace(plain, precision="float32", io_precision="auto", fp16_safety="report")
 
+    def stages(self) -> "dict[str, Recipe | None]":
+        """What each stage of an error budget adds, in order, with the recipe of its program.
+
+        None for the artifact itself, which is the last; the others are at its smallest size. Stages
+        that add nothing are left out: a float32 artifact has no precision to lose.
+        """
+        size = min(self.sizes)
+        programs = {"conversion": replace(self.exact(size), output="tensor")}
+        if self.precision != "float32":
+            programs["precision"] = replace(self.plain(size), output="tensor")
+        last = "compression" if self.compression else ""
+        if self.output == "image":
+            last = f"{last} and 8 bits" if last else "8-bit output"
+        return {**programs, last or list(programs)[-1]: None}
+
     @property
     def tile_input(self) -> int:
         """Side in latent pixels of what a tile is made from: the tile and a halo on one side.

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from fluxvae.errors import MatrixError
 from fluxvae.schema import Header, Record, load
 
+CELLS = "cells"  # below the folder of a run, whichever command's
 RESULT = "result.json"
 Status = Literal["done", "failed", "n/a"]
 NONE = "none"  # compression of a cell that has none
@@ -250,9 +251,14 @@ class Summary:
     provenance: Provenance
 
 
+def cell_path(folder: Path, group: str, name: str) -> Path:
+    """Where one of several cells of a group is kept as one file; both names are fit for files."""
+    return folder / CELLS / group / f"{name}.json"
+
+
 def read_results(folder: Path) -> tuple[Result, ...]:
     """Every result of a run folder, by label. Raises MatrixError when one is damaged."""
-    paths = sorted((folder / "cells").glob(f"[!.]*/{RESULT}"))
+    paths = sorted((folder / CELLS).glob(f"[!.]*/{RESULT}"))
     results = (load(Result, path) for path in paths)
     return tuple(sorted(results, key=lambda r: (r.cell.label(), r.key)))
 

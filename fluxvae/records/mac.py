@@ -6,7 +6,6 @@ docs/mac-report.schema.json describes the whole record.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fluxvae.errors import OutputError
@@ -103,8 +102,3 @@ class MacRecord(Record):
         if any(cell.status != "failed" for cell in self.failures):
             return "fail"
         return "incomplete" if self.failures else "pass"
-
-
-def cell_path(out: Path, task: Task) -> Path:
-    """Where a cell is kept below the report's folder."""
-    return out / "cells" / task.artifact / f"{task.name}.json"

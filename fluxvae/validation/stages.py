@@ -15,7 +15,7 @@ effect shows in the convolution after it.
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
@@ -74,25 +74,6 @@ class Budget:
     cases: tuple[BudgetCase, ...]
 
 
-def stages_of(recipe: Recipe) -> tuple[tuple[str, Recipe | None], ...]:
-    """What each stage adds, and the recipe of its program; None for the artifact itself.
-
-    Each is at the artifact's smallest size. Stages that add nothing are left out: a float32
-    artifact has no precision to lose.
-    """
-    size = min(recipe.sizes)
-    exact, plain = (replace(r, output="tensor") for r in (recipe.exact(size), recipe.plain(size)))
-    stages: list[tuple[str, Recipe | None]] = [("conversion", exact)]
-    if recipe.precision != "float32":
-        stages.append(("precision", plain))
-    last = "compression" if recipe.compression else ""
-    if recipe.output == "image":
-        last = f"{last} and 8 bits" if last else "8-bit output"
-    if last:
-        return (*stages, (last, None))
-    return (*stages[:-1], (stages[-1][0], None))
-
-
 def error_budget(
     path: Path,
     record: Record,
@@ -114,7 +95,8 @@ def error_budget(
     decode = torch_reference(record.recipe, weights)
     images = {id(case): decode(case) for case in cases}
     chosen, columns = choose_backend(backend), []
-    for _, recipe in stages_of(record.recipe):
+    stages = record.recipe.stages()
+    for recipe in stages.values():
         as_image = recipe is None and record.recipe.output == "image"
         span = contract.span if as_image else (-math.inf, math.inf)
         with scratch(Path(tempfile.gettempdir())) as folder:
@@ -131,7 +113,7 @@ def error_budget(
     rows = zip(cases, zip(*columns, strict=True), strict=True)
     return Budget(
         size,
-        tuple(name for name, _ in stages_of(record.recipe)),
+        tuple(stages),
         tuple(BudgetCase(case.name, case.kind, metrics) for case, metrics in rows),
     )
 

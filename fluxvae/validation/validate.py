@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,11 +24,12 @@ from fluxvae.data.spaces import LatentTransform, latent_transform
 from fluxvae.errors import LatentError, WeightsError
 from fluxvae.mil.program import Op
 from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.axes import latent_input
 from fluxvae.validation.limits import Limit, limit_for
-from fluxvae.validation.metrics import Metrics, compare
+from fluxvae.validation.metrics import Metrics, compare, similarity
 
 SATURATED = 8.0  # far beyond the decoder's own soft clamp at 3
 
@@ -39,6 +41,9 @@ class Case:
     name: str
     kind: str
     latent: np.ndarray
+
+
+AnyCase = TypeVar("AnyCase", bound=Case)
 
 
 @dataclass(frozen=True)
@@ -144,11 +149,18 @@ class Measured:
     reference: np.ndarray
     metrics: Metrics
 
+    def ssim(self, contract: LatentContract) -> float:
+        """Of both images clamped to the contract's range; NaN of one that is not finite."""
+        if self.metrics.nan or self.metrics.inf:
+            return math.nan
+        images = (self.image, self.reference)
+        return similarity(*((x - contract.low) / contract.peak for x in images))
+
 
 def measure(
     run: Runner,
-    cases: Iterable[Case],
-    reference: Callable[[Case], np.ndarray],
+    cases: Iterable[AnyCase],
+    reference: Callable[[AnyCase], np.ndarray],
     *,
     peak: float = 1.0,
 ) -> Iterator[Measured]:

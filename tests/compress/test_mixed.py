@@ -29,7 +29,7 @@ from fluxvae.compress.sensitivity import (
 )
 from fluxvae.compress.write import write_compressed
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.experiments.compare import weight_bytes
+from fluxvae.experiments.maker import weight_bytes
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import load_weights

@@ -13,7 +13,7 @@ from fluxvae.artifact.backends import Runner
 from fluxvae.artifact.open import TILED, Artifact, open_artifact
 from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import UsageError
-from fluxvae.experiments.compare import PLAIN_NAMES, Maker, is_up_to_date, label_of, weight_bytes
+from fluxvae.experiments.maker import PLAIN_NAMES, Maker, ignore, label_of, weight_bytes
 from fluxvae.experiments.workers import worker_processes
 from fluxvae.files import files_of
 from fluxvae.networks.weights import Weights
@@ -101,7 +101,6 @@ def make_recipes(
     *,
     workers: int,
     threads: int,
-    progress: Callable[[str], None],
 ) -> dict[Recipe, Path]:
     """The artifacts of recipes in ``folder``, made now or by an earlier run.
 
@@ -114,45 +113,38 @@ def make_recipes(
     paths = {recipe: _place(recipe, folder, maker) for recipe in recipes}
     missing: dict[object, list[Recipe]] = {}  # those that share a solution stay together
     for recipe, path in paths.items():
-        if not maker.overwrite and is_up_to_date(path, recipe, maker.weights, maker.is_reusable):
-            progress(f"{path.name}: already there")
+        if maker.is_there(recipe, path):
+            maker.log(f"{path.name}: already there")
         else:
-            missing.setdefault(maker.solution_of(recipe), []).append(recipe)
+            solution = (recipe.compression, recipe.granularity, recipe.precision)
+            missing.setdefault(solution, []).append(recipe)
     if workers < 2 or len(missing) < 2:
         for group in missing.values():
-            _make_group(maker, group, folder, progress)
+            _make_group(maker, group, folder)
         return paths
-    sent = replace(maker, check=_nothing, solved={})
+    sent = replace(maker, check=ignore)  # a worker is interrupted by the process that started it
     with worker_processes(min(workers, len(missing)), threads) as pool:
-        begun = [
-            pool.submit(_make_group, sent, group, folder, progress) for group in missing.values()
-        ]
+        begun = [pool.submit(_make_group, sent, group, folder) for group in missing.values()]
         for one in as_completed(begun):
             one.result()
             maker.check()
     return paths
 
 
-def _make_group(
-    maker: Maker, recipes: Sequence[Recipe], folder: Path, progress: Callable[[str], None]
-) -> None:
+def _make_group(maker: Maker, recipes: Sequence[Recipe], folder: Path) -> None:
     for recipe in recipes:
         path = _place(recipe, folder, maker)
-        progress(f"{path.name}: converting")
-        replace(maker, log=partial(_named, progress, label_of(recipe))).save(recipe, path)
+        maker.log(f"{path.name}: converting")
+        replace(maker, log=partial(_named, maker.log, label_of(recipe))).save(recipe, path)
 
 
-def _named(progress: Callable[[str], None], label: str, text: str) -> None:
+def _named(log: Callable[[str], None], label: str, text: str) -> None:
     """Several at once could not be distinguished."""
-    progress(f"{label}: {text}")
+    log(f"{label}: {text}")
 
 
 def _place(recipe: Recipe, folder: Path, maker: Maker) -> Path:
     return folder / artifact_name(recipe, maker.weights.source.kind)
-
-
-def _nothing() -> None:
-    """A worker is interrupted by the process that started it."""
 
 
 def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Candidate:
