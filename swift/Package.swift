@@ -8,8 +8,7 @@ import PackageDescription
   let coreML: [Target.Dependency] = ["CoreML"]
   let linuxOnly: [Target] = [
     .target(name: "CoreML", exclude: ["README.md"]),
-    .testTarget(
-      name: "CoreMLTests", dependencies: ["CoreML", "EnginePython"], exclude: ["make_models.py"]),
+    .testTarget(name: "CoreMLTests", dependencies: ["CoreML", "TestSupport"]),
   ]
 #else
   let coreML: [Target.Dependency] = []
@@ -25,14 +24,17 @@ let package = Package(
     .executable(name: "fluxvae-harness", targets: ["fluxvae-harness"]),
   ],
   targets: [
-    .target(name: "HarnessCore", dependencies: coreML),
+    .target(name: "FluxVAESupport"),
+    .target(name: "HarnessCore", dependencies: ["FluxVAESupport"] + coreML),
     .executableTarget(name: "fluxvae-harness", dependencies: ["HarnessCore"] + coreML),
-    .target(name: "FluxVAE", dependencies: coreML),
+    .target(name: "FluxVAE", dependencies: ["FluxVAESupport"] + coreML),
     .testTarget(
-      name: "HarnessCoreTests", dependencies: ["HarnessCore"] + coreML, exclude: ["make_model.py"]),
+      name: "HarnessCoreTests",
+      dependencies: ["HarnessCore", "FluxVAESupport", "TestSupport"] + coreML),
     .testTarget(name: "HarnessTests", dependencies: ["fluxvae-harness", "HarnessCore"] + coreML),
-    .target(name: "EnginePython", path: "Tests/EnginePython"),
-    .testTarget(name: "FluxVAETests", dependencies: ["FluxVAE", "EnginePython"] + coreML),
+    .target(name: "TestSupport", path: "Tests/TestSupport", exclude: ["make_models.py"]),
+    .testTarget(
+      name: "FluxVAETests", dependencies: ["FluxVAE", "FluxVAESupport", "TestSupport"] + coreML),
   ] + linuxOnly,
   swiftLanguageModes: [.v6]
 )

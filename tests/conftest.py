@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,11 +24,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_finish() -> None:
-    """gc.freeze() the collected tests: coremltools 9.0 runs gc.collect() after each conversion,
-    which with thousands of tests in memory was 15 % of the time of converting.
+    """gc.freeze() the collected tests, and keep coremltools 9.0 from running gc.collect() after
+    each conversion: among thousands of tests that took longer than to convert one operation.
     """
     gc.collect()
     gc.freeze()
+    if converters := sys.modules.get("coremltools.converters._converters_entry"):
+        converters.gc = SimpleNamespace(collect=lambda: None)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session", autouse=True)

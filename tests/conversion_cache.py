@@ -4,6 +4,9 @@
 it itself, or ``write_model``, has the converter's own. What is done to a model afterwards
 (metadata, reading it again, checks, compression) is done each time.
 
+What has to be converted shares the exported program of its network with other conversions of the
+same process: half of the time, and the same whatever precision, target or output is asked for.
+
 The key is everything that a conversion depends on: the plan, the network's modules with their
 source files, every weight, the source of what ``fluxvae.convert.program`` imports, and the versions
 of the packages. While a test replaces a function of these, nothing is read or kept.
@@ -15,21 +18,23 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import filelock
 import numpy as np
 import torch
 from torch import nn
 
-from fluxvae.convert.program import write_packages as write_packages_now
+from fluxvae.convert import program
+from fluxvae.convert.functions import Port
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.functions import artifact_paths
 from fluxvae.recipes.plan import Plan, plan_of
@@ -57,7 +62,8 @@ def behind_cache(write: Write) -> Write:
                 with tempfile.TemporaryDirectory(dir=entry.parent) as folder:
                     draft = Path(folder, "entry", f"made{path.suffix}")
                     draft.parent.mkdir()
-                    write(decoder, plan, draft, **options)
+                    with patch.object(program, "_export", partial(_export, program._export)):
+                        write(decoder, plan, draft, **options)
                     draft.parent.rename(entry)
             os.utime(entry)
             for made, target in zip(kept, artifact_paths(path, len(kept)), strict=True):
@@ -67,7 +73,7 @@ def behind_cache(write: Write) -> Write:
     return write_or_copy
 
 
-write_packages = behind_cache(write_packages_now)
+write_packages = behind_cache(program.write_packages)
 BEHIND = {"write_packages": write_packages}
 
 
@@ -97,9 +103,31 @@ def _key(decoder: nn.Module, plan: Plan, keep: Mapping[Any, frozenset[str]] | No
     passes = recipe.compression is not None and recipe.output == "image"
     own = replace(plan.own, space="", wants="")  # words for people
     kept = {size: sorted(names) for size, names in (keep or {}).items()}
-    digest = hashlib.sha256(_code().encode())
-    digest.update(f"{plain!r} {passes} {own} {kept}\n{decoder!r}".encode())
-    for part in _description(decoder):
+    return _digest_of(decoder, f"{_code()}{plain!r} {passes} {own} {kept}")
+
+
+_EXPORTED: dict[str, Any] = {}
+
+
+def _export(export: Callable[..., Any], network: nn.Module, inputs: Sequence[Port]) -> Any:
+    """The network as an exported program: that of an earlier call, unless an axis is open.
+
+    coremltools leaves it as it was (tests/test_conversion_cache.py).
+    """
+    key = _digest_of(network, f"{[port.shapes[0] for port in inputs]}")
+    if key is None or any(port.dynamic for port in inputs):
+        return export(network, inputs)
+    if key not in _EXPORTED:
+        if len(_EXPORTED) == 16:  # of a few megabytes each
+            del _EXPORTED[next(iter(_EXPORTED))]
+        _EXPORTED[key] = export(network, inputs)
+    return _EXPORTED[key]
+
+
+def _digest_of(network: nn.Module, more: str) -> str | None:
+    """Of the network as it is described, and more; None where it cannot be described."""
+    digest = hashlib.sha256(f"{more}\n{network!r}".encode())
+    for part in _description(network):
         if part is None:
             return None
         digest.update(part)

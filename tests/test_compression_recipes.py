@@ -7,7 +7,7 @@ import pytest
 
 from fluxvae.artifact.save import save_artifact
 from fluxvae.compress.forms import Scheme
-from fluxvae.compress.plain import plain_decoder
+from fluxvae.compress.plain import by_schemes
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.structure import conv_sites
@@ -182,7 +182,8 @@ def test_artifact_is_not_saved_under_the_name_of_another_granularity(
     asked = Compression("palette", bits=1, granularity=said, method="plain")
     decoder = build_decoder(weights)
     scheme = Scheme("palette", 1, made)
-    other = plain_decoder(decoder, {s.name: scheme for s in conv_sites(decoder)}, "float16")
+    schemes = {s.name: scheme for s in conv_sites(decoder)}
+    other = by_schemes(decoder, schemes, "plain", "float16")
     named = Recipe("flux2", sizes=(Size(64, 64),), compression=asked)
     with pytest.raises(CompressionError, match=f"stored with .* tables.*; the recipe says {said}"):
         save_artifact(weights, named, tmp_path / "x.mlpackage", compressed=other)

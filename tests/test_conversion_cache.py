@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from fluxvae.convert import program
 from fluxvae.convert.coremltools import pass_pipeline
 from fluxvae.convert.fp16_cast import add_fp16_cast
 from fluxvae.convert.rewrite.attention import with_attention
@@ -20,6 +21,7 @@ from tests import conversion_cache, conversion_folder
 from tests.artifacts import recipe
 from tests.conversion_cache import behind_cache
 from tests.conversion_folder import FOLDER, prune
+from tests.packages import tree
 
 Ask = Callable[..., str]
 
@@ -124,6 +126,23 @@ def test_the_key_has_the_source_of_all_that_converts() -> None:
     for thing in (*converter, pass_pipeline, add_fp16_cast, Recipe, KLDecoder, with_attention):
         assert thing.__module__ in conversion_cache._imported()
     assert conversion_cache._source(Plain.__module__)  # a test's own network counts too
+
+
+def test_conversions_that_share_an_exported_program_give_the_converter_s_own_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setattr(conversion_cache, "_EXPORTED", exported := {})
+    network = nn.Sequential(nn.Conv2d(4, 3, 1), nn.Upsample(scale_factor=8))
+    forms = ({}, {"precision": "float32"}, {"target": "iOS18"}, {"io_precision": "float32"})
+    for number, fields in enumerate(forms):
+        plan = plan_of(recipe("flux2", **fields), channels=4)
+        made = [tmp_path / f"{name}{number}.mlpackage" for name in ("own", "shared")]
+        program.write_packages(network, plan, made[0])
+        conversion_cache.write_packages(network, plan, made[1])
+        own, shared = (tree(path / "Data") for path in made)
+        assert own == shared
+        assert len(exported) == 1
 
 
 def test_fluxvae_converts_by_way_of_the_cache() -> None:

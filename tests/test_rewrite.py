@@ -1,6 +1,7 @@
 """Forms for Core ML equal the plain decoder, in float64."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from fluxvae.convert.rewrite.layouts import (
     ChannelsLast,
     NHWCInterface,
-    NHWCLatentInterface,
     PixelOutput,
     PlanarOutput,
     nhwc_inside,
@@ -45,7 +45,7 @@ def to_nchw(x: Tensor) -> Tensor:
 FORMS: dict[str, tuple[Callable[[nn.Module], nn.Module], Callable[[Tensor], Tensor]]] = {
     "nhwc-inside": (nhwc_inside, to_nchw),
     "nhwc-interface": (NHWCInterface, to_nchw),
-    "nhwc-latent": (NHWCLatentInterface, lambda x: x),
+    "nhwc-latent": (partial(NHWCInterface, planar=True), lambda x: x),
     "nhwc-inside-planar": (lambda plain: PlanarOutput(nhwc_inside(plain)), lambda x: x),
 }
 

@@ -83,19 +83,13 @@ def function_runner(
 
 
 def make_runner(
-    program: Program,
-    function: str | None,
-    layout: str,
-    backend: str,
-    units: str = "all",
-    *,
-    on_op: OnOp | None = None,
+    program: Program, function: str | None, layout: str, backend: str, units: str = "all"
 ) -> Runner:
     """``on_planes`` of a model of one program without a record, whose image is in [0, 1] or a
     tensor.
     """
     latent, _ = single_input(program.signatures[function or program.default_function])
-    run = raw_runner(program, function, backend, units, on_op)
+    run = raw_runner(program, function, backend, units)
     return on_planes(run, layout, (0.0, 1.0), tokens=len(latent.shape) == 3)
 
 

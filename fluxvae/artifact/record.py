@@ -86,11 +86,9 @@ class Record:
         return data_sha256([recipe, self.weights_digest, contract, self.versions, self.safety])
 
 
-def make_record(
-    recipe: Recipe, weights: Weights, compressed: CompressedDecoder | None = None
-) -> Record:
-    """``planned_record`` of a recipe."""
-    return planned_record(plan_of(recipe, weights.contract), weights, compressed)
+def make_record(recipe: Recipe, weights: Weights) -> Record:
+    """``planned_record`` of a recipe without compressed weights."""
+    return planned_record(plan_of(recipe, weights.contract), weights)
 
 
 def planned_record(
@@ -195,21 +193,22 @@ def _output_sentence(record: Record) -> str:
 
 
 def _user_metadata(record: Record) -> dict[str, str]:
-    def plain(value: object) -> str:
-        return json.dumps(value, sort_keys=True)
-
-    return {
-        f"{PREFIX}format": RECORD_FORMAT,
-        f"{PREFIX}recipe": plain(record.recipe.to_dict()),
-        f"{PREFIX}weights": plain(asdict(record.source)),
-        f"{PREFIX}weights_digest": record.weights_digest,
-        f"{PREFIX}latent_contract": plain(record.contract.to_dict()),
-        f"{PREFIX}versions": plain(record.versions),
-        **({f"{PREFIX}compression": plain(record.compression)} if record.compression else {}),
-        **({f"{PREFIX}fp16_safety": plain(record.safety)} if record.safety else {}),
-        **({f"{PREFIX}part": plain(asdict(record.part))} if record.part else {}),
-        **({f"{PREFIX}tiles": plain(asdict(record.tiles))} if record.tiles else {}),
+    entries: dict[str, object] = {
+        "recipe": record.recipe.to_dict(),
+        "weights": asdict(record.source),
+        "latent_contract": record.contract.to_dict(),
+        "versions": record.versions,
     }
+    optional: dict[str, object] = {
+        "compression": record.compression,
+        "fp16_safety": record.safety,
+        "part": record.part and asdict(record.part),
+        "tiles": record.tiles and asdict(record.tiles),
+    }
+    entries |= {key: value for key, value in optional.items() if value}
+    texts = {key: json.dumps(value, sort_keys=True) for key, value in entries.items()}
+    texts |= {"format": RECORD_FORMAT, "weights_digest": record.weights_digest}
+    return {f"{PREFIX}{key}": text for key, text in texts.items()}
 
 
 def read_record(program: Program) -> Record | None:
@@ -217,29 +216,34 @@ def read_record(program: Program) -> Record | None:
 
     Raises ArtifactError when the record is there but damaged or of a newer fluxvae.
     """
-    user = program.metadata.user
-    if f"{PREFIX}format" not in user:
+    texts = {
+        key.removeprefix(PREFIX): text
+        for key, text in program.metadata.user.items()
+        if key.startswith(PREFIX)
+    }
+    if "format" not in texts:
         return None
-    if user[f"{PREFIX}format"] != RECORD_FORMAT:
+    if texts["format"] != RECORD_FORMAT:
         raise ArtifactError(
             f"{program.path.name} was made by another version of fluxvae "
-            f"(record format {user[f'{PREFIX}format']}, this one reads {RECORD_FORMAT})"
+            f"(record format {texts['format']}, this one reads {RECORD_FORMAT})"
         )
+
+    def entry(key: str, otherwise: str | None = None) -> Any:
+        return parse_json(texts[key] if otherwise is None else texts.get(key, otherwise))
+
     try:
-
-        def entry(key: str) -> Any:
-            return parse_json(user[PREFIX + key])
-
+        part, tiles = entry("part", "null"), entry("tiles", "null")
         return Record(
             recipe=Recipe.from_dict(entry("recipe")),
             source=build(WeightSource, entry("weights")),
-            weights_digest=user[f"{PREFIX}weights_digest"],
+            weights_digest=texts["weights_digest"],
             contract=LatentContract(**entry("latent_contract")),
             versions=entry("versions"),
-            compression=entry("compression") if f"{PREFIX}compression" in user else {},
-            safety=entry("fp16_safety") if f"{PREFIX}fp16_safety" in user else {},
-            part=build(Part, entry("part")) if f"{PREFIX}part" in user else None,
-            tiles=build(Tiles, entry("tiles")) if f"{PREFIX}tiles" in user else None,
+            compression=entry("compression", "{}"),
+            safety=entry("fp16_safety", "{}"),
+            part=part and build(Part, part),
+            tiles=tiles and build(Tiles, tiles),
         )
     except (KeyError, ValueError, TypeError, FluxVAEError) as error:
         raise ArtifactError(f"{program.path.name} has a damaged fluxvae record: {error}") from error

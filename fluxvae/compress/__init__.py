@@ -4,10 +4,10 @@ import time
 
 from torch import nn
 
-from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.forms import CompressedDecoder, Solved
 from fluxvae.compress.mixed import Allocation, allocate, compress_allocation
 from fluxvae.compress.plain import Log, compress_weights, required
-from fluxvae.compress.store import Solved, Store, key_of
+from fluxvae.compress.store import Store, key_of
 from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError

@@ -29,16 +29,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import nn
 
-from fluxvae.compress.forms import (
-    Activation,
-    CompressedDecoder,
-    CompressedWeight,
-    Palettized,
-    Quantized,
-    dense,
-)
+from fluxvae.compress.forms import Activation, CompressedDecoder, Palettized, Quantized, dense
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.files import write_file
 from fluxvae.networks.build import build_decoder
@@ -204,14 +196,12 @@ def to_arrays(compressed: CompressedDecoder) -> tuple[dict[str, np.ndarray], dic
     }
     forms: dict[str, dict[str, Any]] = {}
     for name, form in compressed.weights.items():
-        if isinstance(form, Quantized):
-            parts = {"data": form.data, "scale": form.scale}
-            forms[name] = {"form": "quantized", "dtype": form.dtype}
-        else:
-            parts = {"indices": form.indices, "lut": form.lut}
-            parts |= {} if form.scale is None else {"scale": form.scale}
-            forms[name] = {"form": "palettized", "bits": form.bits}
-        arrays |= {f"form.{name}.{part}": array for part, array in parts.items()}
+        forms[name] = {"form": "quantized" if isinstance(form, Quantized) else "palettized"}
+        for part, value in vars(form).items():
+            if isinstance(value, np.ndarray):
+                arrays[f"form.{name}.{part}"] = value
+            elif value is not None:
+                forms[name][part] = value
     data = {
         "forms": forms,
         "activations": {n: dataclasses.asdict(a) for n, a in compressed.activations.items()},
@@ -236,33 +226,27 @@ def from_arrays(arrays: Arrays, data: Mapping[str, Any], weights: Weights) -> Co
         forms = {name: _form(name, entry, arrays) for name, entry in data["forms"].items()}
         activations = {name: Activation(**entry) for name, entry in data["activations"].items()}
         notes = dict(data["notes"])
-        _fill(decoder, arrays, forms)
+        # a compressed weight is what its form expands to in float32
+        state = _below("decoder.", arrays) | {
+            f"{name}.weight": dense(form, "float32") for name, form in forms.items()
+        }
+        state = {name: torch.from_numpy(array.copy()) for name, array in state.items()}
+        decoder.load_state_dict(state, strict=True)
     except (KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         text = " ".join(str(error).split())
         raise CompressionError(f"the compressed decoder's parts do not fit ({text})") from error
     return CompressedDecoder(decoder, forms, activations, notes)
 
 
-def _form(name: str, entry: Mapping[str, Any], arrays: Arrays) -> CompressedWeight:
-    if entry["form"] == "quantized":
-        return Quantized(entry["dtype"], arrays[f"form.{name}.data"], arrays[f"form.{name}.scale"])
-    return Palettized(
-        entry["bits"],
-        arrays[f"form.{name}.indices"],
-        arrays[f"form.{name}.lut"],
-        arrays.get(f"form.{name}.scale"),
-    )
+def _form(name: str, entry: Mapping[str, Any], arrays: Arrays) -> Quantized | Palettized:
+    kind = Quantized if entry["form"] == "quantized" else Palettized
+    plain = {part: value for part, value in entry.items() if part != "form"}
+    return kind(**plain, **_below(f"form.{name}.", arrays))
 
 
-def _fill(decoder: nn.Module, arrays: Arrays, forms: Mapping[str, CompressedWeight]) -> None:
-    """All of the state dict; a compressed weight is what its form expands to in float32."""
-    state = {
-        name.removeprefix("decoder."): torch.from_numpy(array.copy())
-        for name, array in arrays.items()
-        if name.startswith("decoder.")
-    }
-    state |= {f"{n}.weight": torch.from_numpy(dense(f, "float32")) for n, f in forms.items()}
-    decoder.load_state_dict(state, strict=True)
+def _below(prefix: str, arrays: Arrays) -> dict[str, Any]:
+    """The arrays whose names begin with ``prefix``, without it."""
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
 def _canonical(data: object) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxvae.compress.noise import SiteNoise
-from fluxvae.networks.structure import Stream, convolution, streams
+from fluxvae.networks.structure import Stream, convolution, divided, streams
 
 # Values are compared with the last level as if they were this much larger: photos that were not
 # seen reach further than those that were (measured: 0.6 dB on held-out photos).
@@ -40,25 +40,9 @@ def apply_scales(decoder: nn.Module, scales: Mapping[str, Tensor]) -> nn.Module:
     Groups not named keep theirs. Computed in float64 and rounded to the decoder's own dtype.
     """
     equal = copy.deepcopy(decoder)
-    with torch.no_grad():
-        for group in channel_groups(decoder):
-            if group.name not in scales:
-                continue
-            scale = scales[group.name].double()
-            for name in group.writers:
-                module = equal.get_submodule(name)
-                _scale_(module.weight, 1 / scale, axis=0)
-                _scale_(module.bias, 1 / scale, axis=0)
-            for name in group.readers:
-                _scale_(equal.get_submodule(name).weight, scale, axis=1)
+    for name, layer in divided(decoder, channel_groups(decoder), scales).items():
+        equal.set_submodule(name, layer)
     return equal
-
-
-def _scale_(parameter: object, scale: Tensor, axis: int) -> None:
-    if isinstance(parameter, Tensor):
-        shape = [1] * parameter.dim()
-        shape[axis] = -1
-        parameter.copy_((parameter.double() * scale.reshape(shape)).to(parameter.dtype))
 
 
 def scaled_noise(

@@ -17,9 +17,12 @@ from fluxvae.compress.forms import (
     Activation,
     CompressedDecoder,
     Quantized,
+    as_stored,
     dense,
 )
 from fluxvae.errors import CompressionError
+
+_FLOAT16 = torch.finfo(torch.float16)
 
 
 def simulate(compressed: CompressedDecoder, precision: str) -> nn.Module:
@@ -35,26 +38,23 @@ def simulate(compressed: CompressedDecoder, precision: str) -> nn.Module:
         if not isinstance(conv, nn.Conv2d):
             continue
         form = compressed.weights.get(name)
-        weight = as_stored(conv.weight, precision) if form is None else _dense(form, precision)
+        weight = _stored(conv.weight, precision)
+        if form is not None:
+            weight = torch.from_numpy(dense(form, precision))
         if weight.shape != conv.weight.shape:
             raise CompressionError(
                 f"the form of {name} has the shape {tuple(weight.shape)}, "
                 f"its convolution {tuple(conv.weight.shape)}"
             )
-        bias = None if conv.bias is None else as_stored(conv.bias, precision)
+        bias = None if conv.bias is None else _stored(conv.bias, precision)
         decoder.set_submodule(
             name, RoundedConv2d(conv, weight, bias, compressed.activations.get(name))
         )
     return decoder.eval().requires_grad_(False)
 
 
-def as_stored(values: Tensor, precision: str) -> Tensor:
-    """float32 values as a program of ``precision`` stores them."""
-    return values.detach().half().float() if precision == "float16" else values.detach().clone()
-
-
-def _dense(form: object, precision: str) -> Tensor:
-    return torch.from_numpy(dense(form, precision))  # type: ignore[arg-type]
+def _stored(values: Tensor, precision: str) -> Tensor:
+    return torch.from_numpy(as_stored(values.detach().numpy(), precision))
 
 
 def integers(x: Tensor, activation: Activation) -> Tensor:
@@ -155,11 +155,15 @@ class FakeQuantConv2d(ConvLike):
 
     def weight_scale(self) -> Tensor:
         """(O, 1, 1, 1), held exactly by float16; differentiable."""
-        return _float16_exact(self.log_weight_scale.exp()).reshape(-1, 1, 1, 1)
+        return self._scale(self.log_weight_scale).reshape(-1, 1, 1, 1)
 
     def activation_scale(self) -> Tensor:
         """(), held exactly by float16; differentiable."""
-        return _float16_exact(self.log_activation_scale.exp())
+        return self._scale(self.log_activation_scale)
+
+    @staticmethod
+    def _scale(logarithm: Tensor) -> Tensor:
+        return float16_exact(logarithm.exp(), least=_FLOAT16.tiny)
 
     def forward(self, x: Tensor) -> Tensor:
         low, high = INTEGER_RANGES[self.dtype_name]
@@ -169,25 +173,14 @@ class FakeQuantConv2d(ConvLike):
         return self._conv_forward(x, weight, self.bias)
 
 
-def forms_of(decoder: nn.Module) -> tuple[dict[str, Quantized], dict[str, Activation]]:
-    """The forms of every FakeQuantConv2d of a decoder, by module name."""
-    found = {
-        name: module.forms()
-        for name, module in decoder.named_modules()
-        if isinstance(module, FakeQuantConv2d)
-    }
-    return {n: w for n, (w, _) in found.items()}, {n: a for n, (_, a) in found.items()}
-
-
 def _to_int8(steps: Tensor) -> Tensor:
     return steps.round().clamp(*INTEGER_RANGES["int8"])
 
 
-def _float16_exact(scale: Tensor) -> Tensor:
-    """The nearest float16 value, at least the least normal one, with the gradient of ``scale``."""
-    least = float(torch.finfo(torch.float16).tiny)
-    exact = scale.detach().half().float().clamp(min=least)
-    return exact + (scale - scale.detach())
+def float16_exact(values: Tensor, *, least: float = -_FLOAT16.max) -> Tensor:
+    """The nearest finite float16 values, ``least`` or more, with the gradient of ``values``."""
+    exact = values.detach().half().float().clamp(least, _FLOAT16.max)
+    return exact + (values - values.detach())
 
 
 class _StraightThrough(torch.autograd.Function):

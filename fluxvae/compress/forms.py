@@ -13,7 +13,6 @@ import numpy as np
 from torch import nn
 
 from fluxvae.errors import CompressionError
-from fluxvae.networks.structure import Site
 
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 INTEGER_BITS = {"int8": 8, "int4": 4}
@@ -137,18 +136,6 @@ class Scheme:
         fine = (channels, self.blocks(inputs), 1, 1)
         return form.scale.shape == ((1, 1, 1, 1) if self.granularity == "tensor" else fine)
 
-    def stored_bytes(self, site: Site, precision: str) -> int:
-        """What ``forms.stored_bytes`` of such a form will be."""
-        channels, inputs, height, width = site.shape
-        size = channels * inputs * height * width
-        if self.kind == "palette":
-            floats = self.tables(channels) * 2**self.bits + (channels if self.scaled else 0)
-        elif self.granularity == "tensor":
-            floats = 1
-        else:
-            floats = channels * self.blocks(inputs)
-        return (size * self.bits + 7) // 8 + floats * (2 if precision == "float16" else 4)
-
 
 @dataclass(frozen=True)
 class CompressedDecoder:
@@ -164,6 +151,14 @@ class CompressedDecoder:
     weights: Mapping[str, CompressedWeight]
     activations: Mapping[str, Activation] = field(default_factory=dict)
     notes: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A compressed decoder, and the seconds that solving it took, in whichever run that was."""
+
+    compressed: CompressedDecoder
+    seconds: float
 
 
 def require_granularity(compressed: CompressedDecoder, granularity: str) -> None:
@@ -198,17 +193,6 @@ def dense(form: CompressedWeight, precision: str) -> np.ndarray:
     for axis, (have, want) in enumerate(zip(scale.shape, form.data.shape, strict=True)):
         scale = np.repeat(scale, want // have, axis)
     return as_stored(form.data.astype(np.float32) * scale, precision)
-
-
-def stored_bytes(form: CompressedWeight, precision: str) -> int:
-    """Bytes the form takes in a weight file, its tables and scales included, padding not."""
-    float_bytes = 2 if precision == "float16" else 4
-    if isinstance(form, Palettized):
-        scales = 0 if form.scale is None else form.scale.size
-        packed = (form.indices.size * form.bits + 7) // 8
-        return packed + float_bytes * (form.lut.size + scales)
-    packed = form.data.size if form.dtype == "int8" else (form.data.size + 1) // 2
-    return packed + float_bytes * form.scale.size
 
 
 def to_float16(values: np.ndarray) -> np.ndarray:

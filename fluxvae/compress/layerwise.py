@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluxvae.compress.forms import CompressedWeight
+from fluxvae.compress.forms import CompressedDecoder, CompressedWeight
 from fluxvae.errors import CompressionError
 from fluxvae.networks.structure import Residual, Site, Step, conv_sites, steps
 
@@ -52,30 +52,13 @@ class Problem:
         rows = weight.reshape(weight.shape[0], -1).double()
         return (self.target_mean - rows @ self.inputs_mean).float()
 
-    def error(self, weight: Tensor) -> float:
-        """Mean squared error at one output that rounding to ``weight`` adds (best bias)."""
-        rows = (weight - self.weight).reshape(weight.shape[0], -1).double()
-        return float(((rows @ self.gram) * rows).sum() / rows.shape[0])
-
 
 @dataclass(frozen=True)
 class Solution:
-    """``weight`` float32 (O, I, kh, kw) as the form expands; ``form`` None: stays float.
-
-    ``bias`` None: the best one for ``weight``.
-    """
+    """``weight`` float32 (O, I, kh, kw) as the form expands; ``form`` None: stays float."""
 
     weight: Tensor
     form: CompressedWeight | None
-    bias: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """``decoder`` with each solution's weight and bias; ``weights``: forms by module name."""
-
-    decoder: nn.Module
-    weights: Mapping[str, CompressedWeight] = field(default_factory=dict)
 
 
 Pair = tuple[Tensor, Tensor]  # a map (1, C, h, w) of the reference and of the compressed run
@@ -91,8 +74,8 @@ def compress_layerwise(
     positions: int = 40_000,
     window: int = 128,
     damping: float = DAMPING,
-) -> Fitted:
-    """Solve every convolution of a decoder in execution order.
+) -> CompressedDecoder:
+    """A copy of the decoder, every convolution solved in execution order, with their forms.
 
     ``latents``: float32 (1, C, h, w), sizes may differ. ``quantize_input`` rounds each
     convolution's input in the compressed run. About ``positions`` output positions of all latents
@@ -116,7 +99,7 @@ def compress_layerwise(
         damping,
     )
     run.row(steps(made), pairs)
-    return Fitted(made, run.forms)
+    return CompressedDecoder(made, run.forms)
 
 
 @dataclass
@@ -169,9 +152,8 @@ class _LayerwisePass:
         problem = _problem(site, conv, moments, self.damping)
         solution = self.solve(problem)
         conv.weight.copy_(solution.weight)
-        if conv.bias is not None:
-            bias = solution.bias if solution.bias is not None else problem.bias_for(conv.weight)
-            assert bias is not None
+        bias = problem.bias_for(conv.weight)
+        if conv.bias is not None and bias is not None:
             conv.bias.copy_(bias)
         if solution.form is not None:
             self.forms[name] = solution.form

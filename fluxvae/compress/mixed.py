@@ -8,14 +8,14 @@ of the latents and is measured on the other, and the other way round.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from fluxvae.compress.forms import CompressedDecoder, Scheme
-from fluxvae.compress.plain import compensated_decoder, plain_decoder
+from fluxvae.compress.plain import Log, by_schemes
 from fluxvae.compress.sensitivity import (
     Option,
     best_within,
@@ -28,8 +28,6 @@ from fluxvae.errors import CompressionError
 from fluxvae.networks.structure import conv_sites
 from fluxvae.recipes.compression import Compression, parse_budget
 from fluxvae.records.statistics import decibels
-
-Log = Callable[[str], None]
 
 CHOICES = {"channel-scale": (2, 3, 4, 6, 8), "tensor": (2, 4, 6, 8)}  # 3 bits came with iOS18
 TRIALS = 4
@@ -105,20 +103,14 @@ def compress_allocation(
     ``notes["allocation"]`` is the allocation's dictionary. Raises CompressionError where the
     decoder has other convolutions, and without latents.
     """
-    made = _compressed(
-        decoder,
-        allocation.schemes(decoder),
-        allocation.compression.method,
-        precision,
-        calibration.latents,
-        log,
-    )
+    method, schemes = allocation.compression.method, allocation.schemes(decoder)
+    made = by_schemes(decoder, schemes, method, precision, calibration.latents, log)
     notes = {
-        "method": allocation.compression.method,
+        "method": method,
         "calibration": {"name": calibration.name, "digest": calibration.digest},
         "allocation": allocation.to_dict(),
     }
-    return CompressedDecoder(made.decoder, made.weights, notes=notes)
+    return replace(made, notes=notes)
 
 
 def allocate(
@@ -252,7 +244,7 @@ class _Trials:
             if not held:
                 continue
             latents = [self._latents[i] for i in fitted or held]
-            made = _compressed(
+            made = by_schemes(
                 self._decoder, schemes, self._method, self._precision, latents, self._log
             )
             errors += [self._error(made.decoder, i) for i in held]
@@ -262,16 +254,3 @@ class _Trials:
     def _error(self, decoder: nn.Module, index: int) -> float:
         picture = decoder(torch.from_numpy(self._latents[index]))
         return float((picture - self._pictures[index]).double().square().mean())
-
-
-def _compressed(
-    decoder: nn.Module,
-    schemes: Mapping[str, Scheme],
-    method: str,
-    precision: str,
-    latents: Sequence[np.ndarray],
-    log: Log,
-) -> CompressedDecoder:
-    if method == "plain":
-        return plain_decoder(decoder, schemes, precision)
-    return compensated_decoder(decoder, schemes, precision, latents, log)

@@ -5,6 +5,7 @@ Plain means each weight for itself, as coremltools does it.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from fluxvae.errors import CompressionError
 from fluxvae.networks.structure import conv_sites, convolution
 from fluxvae.recipes.compression import Compression
 
-Log = Callable[[str], None]
+Log = Callable[[str], object]
 
 
 def compress_weights(
@@ -46,14 +47,11 @@ def compress_weights(
     scheme = Scheme(compression.kind, bits, granularity)
     schemes = {site.name: scheme for site in conv_sites(decoder)}
     if compression.method == "plain":
-        return plain_decoder(decoder, schemes, precision)
+        return by_schemes(decoder, schemes, "plain", precision)
     seen = required(compression, calibration)
-    made = compensated_decoder(decoder, schemes, precision, seen.latents, log)
-    notes = {
-        "method": "compensated",
-        "calibration": {"name": seen.name, "digest": seen.digest},
-    }
-    return CompressedDecoder(made.decoder, made.weights, notes=notes)
+    made = by_schemes(decoder, schemes, "compensated", precision, seen.latents, log)
+    notes = {**made.notes, "calibration": {"name": seen.name, "digest": seen.digest}}
+    return replace(made, notes=notes)
 
 
 def required(compression: Compression, calibration: Calibration | None) -> Calibration:
@@ -66,10 +64,34 @@ def required(compression: Compression, calibration: Calibration | None) -> Calib
     return calibration
 
 
-def plain_decoder(
-    decoder: nn.Module, schemes: Mapping[str, Scheme], precision: str
+def by_schemes(
+    decoder: nn.Module,
+    schemes: Mapping[str, Scheme],
+    method: str,
+    precision: str,
+    latents: Sequence[np.ndarray] = (),
+    log: Log = lambda _line: None,
 ) -> CompressedDecoder:
-    """Each convolution by its scheme (by module name); few weights stay float, as coremltools'."""
+    """Each convolution by its scheme (by module name), found by a recipe's ``method``.
+
+    ``plain`` looks at no latents, and few weights stay float, as coremltools'; the other method
+    solves one convolution after another (see ``layerwise``).
+    """
+    if method == "plain":
+        return _plain(decoder, schemes, precision)
+    order = [site.name for site in conv_sites(decoder)]
+
+    def solve(problem: Problem) -> Solution:
+        number = order.index(problem.site.name) + 1
+        if number % 10 == 0 or number == len(order):
+            log(f"fitting weights: convolution {number} of {len(order)}")
+        return compensated(problem, schemes[problem.site.name], precision)
+
+    fitted = compress_layerwise(decoder, latents, solve)
+    return replace(fitted, notes={"method": method})
+
+
+def _plain(decoder: nn.Module, schemes: Mapping[str, Scheme], precision: str) -> CompressedDecoder:
     made = copy.deepcopy(decoder)
     forms = {}
     for site in conv_sites(made):
@@ -81,23 +103,3 @@ def plain_decoder(
         with torch.no_grad():
             weight.copy_(torch.from_numpy(dense(form, precision)))
     return CompressedDecoder(made, forms, notes={"method": "plain"})
-
-
-def compensated_decoder(
-    decoder: nn.Module,
-    schemes: Mapping[str, Scheme],
-    precision: str,
-    latents: Sequence[np.ndarray],
-    log: Log = lambda _line: None,
-) -> CompressedDecoder:
-    """Each convolution by its scheme (by module name), one after another; see ``layerwise``."""
-    order = [site.name for site in conv_sites(decoder)]
-
-    def solve(problem: Problem) -> Solution:
-        number = order.index(problem.site.name) + 1
-        if number % 10 == 0 or number == len(order):
-            log(f"fitting weights: convolution {number} of {len(order)}")
-        return compensated(problem, schemes[problem.site.name], precision)
-
-    fitted = compress_layerwise(decoder, latents, solve)
-    return CompressedDecoder(fitted.decoder, fitted.weights)

@@ -10,7 +10,6 @@ use one folder: each writes a whole file and then renames it.
 import os
 import platform
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +19,9 @@ import torch
 
 from fluxvae import __version__
 from fluxvae.compress.checkpoint import from_arrays, read_checksummed, to_arrays, write_checksummed
-from fluxvae.compress.forms import CompressedDecoder
+from fluxvae.compress.forms import Solved
 from fluxvae.compress.mixed import Allocation
+from fluxvae.compress.plain import Log
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError, OutputError
 from fluxvae.files import data_sha256, file_sha256
@@ -33,16 +33,6 @@ LIMIT = 2_000_000_000  # bytes; entries of the demo decoders took 1.4 to 1.7 MB
 SUFFIX = ".safetensors"
 # Rooms whose source decides what is solved: the solvers, the networks' structure, the options.
 ROOMS = ("compress", "networks", "recipes")
-
-Log = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class Solved:
-    """A compressed decoder, and the seconds that solving it took, in whichever run that was."""
-
-    compressed: CompressedDecoder
-    seconds: float
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ coremltools' torch quantizer writes after a ReLU). ``minmax`` is coremltools' ar
 ``least_error`` gives up rare extremes for finer steps where that shows less in the picture.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,13 +33,12 @@ from fluxvae.compress.gptq import compensated
 from fluxvae.compress.layerwise import Problem, Solution, compress_layerwise
 from fluxvae.compress.nearest import plain_form
 from fluxvae.compress.noise import SiteNoise, measure_noise
+from fluxvae.compress.plain import Log
 from fluxvae.compress.sensitivity import WINDOW, middle
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
-from fluxvae.networks.structure import Site, conv_sites, convolution, run_hooked
+from fluxvae.networks.structure import Site, conv_sites, convolution, watch
 from fluxvae.recipes.compression import Compression
-
-Log = Callable[[str], object]
 
 INT8 = Scheme("int8", 8, "channel")
 LEAST_STEP = float(np.finfo(np.float16).tiny)
@@ -89,7 +89,7 @@ def quantize_w8a8(
         "float": [site.name for site in sites if site.name not in made.weights],
         "calibration": {"name": calibration.name, "digest": calibration.digest},
     }
-    return CompressedDecoder(made.decoder, made.weights, made.activations, notes)
+    return replace(made, notes=notes)
 
 
 def int8_share(sites: Sequence[Site], quantized: Mapping[str, object]) -> float:
@@ -189,7 +189,7 @@ def _fitted(
     fitted = compress_layerwise(
         decoder, latents, solve, quantize_input=quantize_input, positions=effort.positions
     )
-    return CompressedDecoder(fitted.decoder, fitted.weights, activations)
+    return replace(fitted, activations=activations)
 
 
 def input_extremes(
@@ -202,19 +202,13 @@ def input_extremes(
     """
     found: dict[str, tuple[float, float]] = {}
 
-    def watch(name: str):  # type: ignore[no-untyped-def]
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            low, high = found.get(name, (float("inf"), float("-inf")))
-            least, largest = torch.aminmax(args[0])
-            found[name] = (min(low, float(least)), max(high, float(largest)))
+    def note(name: str, values: Tensor) -> None:
+        low, high = found.get(name, (float("inf"), float("-inf")))
+        least, largest = torch.aminmax(values)
+        found[name] = (min(low, float(least)), max(high, float(largest)))
 
-        return hook
-
-    hooks = [
-        decoder.get_submodule(site.name).register_forward_pre_hook(watch(site.name))
-        for site in conv_sites(decoder)
-    ]
-    run_hooked(decoder, map(torch.from_numpy, latents), hooks)
+    inputs = [(site.name, partial(note, site.name)) for site in conv_sites(decoder)]
+    watch(decoder, map(torch.from_numpy, latents), inputs=inputs)
     return found
 
 

@@ -62,28 +62,19 @@ def coremltools(verbose: bool) -> Iterator[Any]:
     On import it logs missing macOS frameworks and untested torch versions; while converting it
     draws four progress bars and warns of renamed outputs.
     """
-    if verbose:
-        with _without_unused():
+    logger = logging.getLogger("coremltools")
+    with contextlib.ExitStack() as quiet:
+        if not verbose:
+            quiet.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+            quiet.enter_context(warnings.catch_warnings())
+            quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            warnings.simplefilter("ignore")
+        with no_garbage_collection(), _without_unused():
             import coremltools as ct
 
         yield ct
-        return
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stderr(io.StringIO()),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            with no_garbage_collection(), _without_unused():
-                import coremltools as ct
-
-            yield ct
-        finally:
-            logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -64,16 +64,13 @@ def make_safe(
     count = PHOTOS if mode == "rescale" else 1
     latents = probe_latents(weights, encoder, Size(SIDE, SIDE), recipe, count=count)
     tensors = [torch.from_numpy(latent.values) for latent in latents]
+    notes: dict[str, Any] = {}
     if mode == "rescale":
         exponents = choose_exponents(decoder, tensors)
         decoder = rescaled(decoder, exponents)
-        notes: dict[str, Any] = {
-            "mode": mode,
-            "latents": [latent.name for latent in latents],
-            "exponents": exponents,
-        }
-        return Safety(decoder, {}, _plain(notes), _warnings(decoder, tensors, mode))
-    return Safety(decoder, warnings=_warnings(decoder, tensors, mode))
+        names = [latent.name for latent in latents]
+        notes = {"mode": mode, "latents": names, "exponents": exponents}
+    return Safety(decoder, {}, _plain(notes), _warnings(decoder, tensors, mode))
 
 
 def as_recorded(decoder: nn.Module, notes: Mapping[str, Any]) -> nn.Module:

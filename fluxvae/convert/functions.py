@@ -16,7 +16,6 @@ from fluxvae.convert.rewrite.attention import with_attention
 from fluxvae.convert.rewrite.latents import with_latents
 from fluxvae.convert.rewrite.layouts import (
     NHWCInterface,
-    NHWCLatentInterface,
     NHWCOutput,
     PixelOutput,
     PlanarOutput,
@@ -145,7 +144,7 @@ class _Builder:
             network = nhwc_inside(network)
             network = PlanarOutput(network) if image else network
         elif takes_nhwc:
-            network = (NHWCInterface if gives_nhwc else NHWCLatentInterface)(network)
+            network = NHWCInterface(network, planar=not gives_nhwc)
         elif gives_nhwc:
             network = NHWCOutput(network)
         return PixelOutput(network, self.plan.own.low, self.plan.own.high) if image else network

@@ -169,14 +169,9 @@ def unpack(raw: np.ndarray, bits: int, elements: int, *, signed: bool = False) -
     elif bits in (1, 2, 4):
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
         values = ((raw[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:elements]
-    else:  # 3 and 6 bits straddle bytes: work on groups of 24 bits
-        padded = np.zeros(-(-len(raw) // 3) * 3, np.uint8)
-        padded[: len(raw)] = raw
-        a, b, c = padded.reshape(-1, 3).astype(np.uint32).T
-        word = a | b << 8 | c << 16
-        shifts32 = np.arange(0, 24, bits, dtype=np.uint32)
-        wide = (word[:, None] >> shifts32) & ((1 << bits) - 1)
-        values = wide.astype(np.uint8).reshape(-1)[:elements]
+    else:  # 3 and 6 bits straddle bytes
+        single = np.unpackbits(raw, count=elements * bits, bitorder="little")
+        values = np.packbits(single.reshape(-1, bits), axis=1, bitorder="little").reshape(-1)
     if signed:
         half = 1 << (bits - 1)
         return ((values.astype(np.int16) ^ half) - half).astype(np.int8)

@@ -26,13 +26,10 @@ from fluxvae.mil.classifier import labels_constant
 from fluxvae.mil.features import ml_program
 from fluxvae.mil.files import read_file
 from fluxvae.mil.program import FLOATS, Constant, Function, Op, Program, Ref, TensorType, Variable
-from fluxvae.mil.program import Argument as ProgramArgument
 from fluxvae.mil.protobuf import message_module
 from fluxvae.mil.text.document import (
     OPSET_OF,
-    Argument,
     Blob,
-    Document,
     ListType,
     TextFunction,
     TextOp,
@@ -67,15 +64,29 @@ def read_bundle(path: Path) -> Program:
             f"{path.name}: model.mil is damaged: expected text in UTF-8, byte {error.start} is not"
         ) from error
     document = parse_text(text, f"{path.name}/model.mil")
-    functions = document_functions(document, WeightFiles(path))
+    functions = executable(document.functions, WeightFiles(path))
     return ml_program(description, data.specification, functions, path)
 
 
-def document_functions(document: Document, weights: WeightFiles) -> dict[str, Function]:
-    """The functions of a text, by name, sorted. Raises ArtifactError for what cannot be run."""
-    reader = _Reader(weights)
-    ordered = sorted(document.functions, key=lambda f: f.name)
-    return {f.name: reader.function(f) for f in ordered}
+def executable(functions: Iterable[TextFunction], weights: WeightFiles) -> dict[str, Function]:
+    """Functions of a text as the executor takes them, by name, sorted.
+
+    Raises ArtifactError for what cannot be run.
+    """
+    ordered = sorted(functions, key=lambda f: f.name)
+    return {f.name: _function(f, weights) for f in ordered}
+
+
+def constant(value: Value, weights: WeightFiles) -> Constant:
+    """A literal, or a blob of ``weights``, as a constant. Raises ArtifactError."""
+    declared = _tensor(value.type)
+    if isinstance(value.type, ListType):
+        return _list(value.type, value.body)
+    if not isinstance(value.type, TensorType):
+        raise ArtifactError(f"a constant is of kind {declared.dtype}; expected a tensor")
+    if isinstance(value.body, Blob):
+        return Constant(declared, blob=BlobRef(weights[value.body.path], value.body.offset))
+    return _immediate(declared, value.body)
 
 
 def _bytes(path: Path, name: str) -> bytes:
@@ -94,59 +105,36 @@ def _description(content: bytes, what: str) -> Any:
     return description
 
 
-class _Reader:
-    """Text to what the executor takes."""
+def _function(function: TextFunction, weights: WeightFiles) -> Function:
+    if function.opset not in OPSET_OF:
+        raise ArtifactError(
+            f"function {function.name!r} is written for opset {function.opset!r}; "
+            f"known: {', '.join(OPSET_OF)}"
+        )
+    inputs = tuple(_variable(p) for p in function.parameters)
+    ops = tuple(_op(op, weights) for op in function.ops)
+    return Function(function.name, OPSET_OF[function.opset], inputs, ops, function.outputs)
 
-    def __init__(self, weights: WeightFiles) -> None:
-        self._weights = weights
 
-    def function(self, function: TextFunction) -> Function:
-        if function.opset not in OPSET_OF:
-            raise ArtifactError(
-                f"function {function.name!r} is written for opset {function.opset!r}; "
-                f"known: {', '.join(OPSET_OF)}"
-            )
-        inputs = tuple(_variable(p) for p in function.parameters)
-        ops = tuple(self._op(op) for op in function.ops)
-        return Function(function.name, OPSET_OF[function.opset], inputs, ops, function.outputs)
-
-    def _op(self, op: TextOp) -> Op:
-        attributes = {k: self._constant(v) for k, v in op.attributes.items()}
-        label = attributes.pop("name", None)
-        outputs = tuple(_variable(o) for o in op.outputs)
-        name = str(label.value()) if label else outputs[0].name
-        inputs = {k: self._arguments(a) for k, a in op.arguments.items()}
-        return Op(op.kind, name, inputs, outputs, attributes)
-
-    def _arguments(self, argument: Argument) -> tuple[ProgramArgument, ...]:
+def _op(op: TextOp, weights: WeightFiles) -> Op:
+    attributes = {k: constant(v, weights) for k, v in op.attributes.items()}
+    label = attributes.pop("name", None)
+    outputs = tuple(_variable(o) for o in op.outputs)
+    name = str(label.value()) if label else outputs[0].name if outputs else op.kind
+    inputs = {}
+    for key, argument in op.arguments.items():
         bindings = argument if isinstance(argument, tuple) else (argument,)
-        return tuple(b if isinstance(b, Ref) else self._constant(b) for b in bindings)
-
-    def _constant(self, value: Value) -> Constant:
-        declared = _tensor(value.type)
-        if isinstance(value.type, ListType):
-            item = value.type.item
-            if not isinstance(item, TensorType) or isinstance(value.body, Blob):
-                raise ArtifactError("a list holds more than single strings and integers")
-            return list_constant(_immediate(item, body) for body in value.body)
-        if not isinstance(value.type, TensorType):
-            raise ArtifactError(f"a constant is of kind {declared.dtype}; expected a tensor")
-        if isinstance(value.body, Blob):
-            reference = BlobRef(self._weights[value.body.path], value.body.offset)
-            return Constant(declared, blob=reference)
-        return _immediate(declared, value.body)
+        inputs[key] = tuple(b if isinstance(b, Ref) else constant(b, weights) for b in bindings)
+    blocks = tuple(tuple(_op(inner, weights) for inner in block) for block in op.blocks)
+    return Op(op.kind, name, inputs, outputs, attributes, blocks)
 
 
-def list_constant(items: Iterable[Constant]) -> Constant:
+def _list(kind: ListType, body: Any) -> Constant:
     """A list of single strings or numbers."""
-    plain: list[str | int] = []
-    for item in items:
-        value = item.value()
-        single = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
-        if not isinstance(single, str | int):
-            raise ArtifactError("a list holds more than single strings and integers")
-        plain.append(single)
-    return labels_constant(tuple(plain))
+    plain = isinstance(kind.item, TensorType) and not isinstance(body, Blob)
+    if not plain or any(len(item) != 1 or not isinstance(item[0], str | int) for item in body):
+        raise ArtifactError("a list holds more than single strings and integers")
+    return labels_constant(tuple(single for (single,) in body))
 
 
 def _immediate(declared: TensorType, body: tuple[Any, ...]) -> Constant:
@@ -154,8 +142,13 @@ def _immediate(declared: TensorType, body: tuple[Any, ...]) -> Constant:
         if len(body) != 1:
             raise ArtifactError("a string constant does not hold exactly one string")
         return Constant(declared, body[0])
-    with np.errstate(over="ignore"):  # distinguished below
-        values = np.array(body, _storage(declared.dtype))
+    try:
+        with np.errstate(over="ignore"):  # distinguished below
+            values = np.array(body, _storage(declared.dtype))
+    except (OverflowError, ValueError) as error:
+        raise ArtifactError(
+            f"a constant of type {declared} holds what it cannot: {error}"
+        ) from error
     if declared.dtype in FLOATS and not np.array_equal(
         np.isfinite(values), np.isfinite(np.array(body, np.float64))
     ):

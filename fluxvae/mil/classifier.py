@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from fluxvae.mil.program import (
+    Argument,
     Constant,
     Function,
     Op,
@@ -24,6 +25,16 @@ CLASSIFY = "classify"
 def labels_constant(labels: tuple[str | int, ...]) -> Constant:
     """Labels as the list that ``classify`` takes."""
     return Constant(TensorType("list", (len(labels),)), labels)
+
+
+def classify(scores: str, labels: tuple[str | int, ...], results: tuple[str, str]) -> Op:
+    """MIL's operation for the value ``scores``; ``results`` names the best label and all scores."""
+    inputs: dict[str, tuple[Argument, ...]] = {
+        "probabilities": (Ref(scores),),
+        "classes": (labels_constant(labels),),
+    }
+    variables = tuple(Variable(name, TensorType("string", ())) for name in results)
+    return Op(CLASSIFY, CLASSIFY, inputs, variables)
 
 
 def computed(function: Function, signature: Signature) -> tuple[Function, Signature]:

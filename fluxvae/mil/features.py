@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from fluxvae.errors import ArtifactError, LatentError, UnsupportedOpError
+from fluxvae.mil.blobs import NUMPY
 from fluxvae.mil.classifier import computed
 from fluxvae.mil.interface import check_types, check_wiring
 from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
 # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
-_ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
-_NUMPY_OUT = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64,
-              "int32": np.int32, "int8": np.int8}  # fmt: skip
+ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
 MAX_RANK, MAX_ARRAY = 32, 2**60  # what numpy can describe; Core ML's highest rank is 5
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 
@@ -122,7 +121,7 @@ def accept(feature: Feature, array: np.ndarray) -> np.ndarray:
         check_shape(feature, array.shape)
         return array
     check_shape(feature, array.shape[:2])
-    if array.shape[2:] != ((3,) if feature.color in ("RGB", "BGR") else ()):
+    if array.shape[2:] != ((3,) if feature.channels == 3 else ()):
         raise LatentError(
             f"input {feature.name!r} is a {feature.color} image of {list(array.shape[:2])} pixels; "
             f"got an array of the shape {list(array.shape)}"
@@ -143,7 +142,7 @@ def give(feature: Feature, array: np.ndarray) -> np.ndarray:
         return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
     with np.errstate(invalid="ignore", over="ignore"):  # of NaN there is no right level
         if feature.kind == "tensor":
-            return array.astype(_NUMPY_OUT[feature.dtype])
+            return array.astype(NUMPY[feature.dtype])
         # Device rounding of image outputs is not documented; nearest is at most one level off.
         planes = np.clip(np.rint(array[0]), 0, 255).astype(np.uint8)
     if feature.color == "BGR":
@@ -153,20 +152,10 @@ def give(feature: Feature, array: np.ndarray) -> np.ndarray:
 
 def check_shape(feature: Feature, shape: tuple[int, ...]) -> None:
     """Raise LatentError when ``shape`` is not one the feature declares."""
-    if feature.shapes:
-        fits = shape in feature.shapes
-        wanted = " or ".join(str(list(s)) for s in feature.shapes)
-    elif feature.ranges:
-        fits = len(shape) == len(feature.ranges) and all(
-            low <= d and (high < 0 or d <= high)
-            for d, (low, high) in zip(shape, feature.ranges, strict=True)
+    if not feature.takes(shape):
+        raise LatentError(
+            f"input {feature.name!r} wants the shape {feature.allowed}, got {list(shape)}"
         )
-        wanted = f"within {list(feature.ranges)}"
-    else:
-        fits = shape == feature.shape
-        wanted = str(list(feature.shape))
-    if not fits:
-        raise LatentError(f"input {feature.name!r} wants the shape {wanted}, got {list(shape)}")
 
 
 def _feature(feature: Any) -> Feature:
@@ -187,12 +176,12 @@ def _feature(feature: Any) -> Feature:
 
 def _array(feature: Any) -> Feature:
     array = feature.type.multiArrayType
-    if array.dataType not in _ARRAY_DTYPES:
+    if array.dataType not in ARRAY_DTYPES:
         raise ArtifactError(f"feature {feature.name!r} has the unknown data type {array.dataType}")
     return Feature(
         name=feature.name,
         kind="tensor",
-        dtype=_ARRAY_DTYPES[array.dataType],
+        dtype=ARRAY_DTYPES[array.dataType],
         shape=tuple(array.shape),
         shapes=tuple(tuple(s.shape) for s in array.enumeratedShapes.shapes),
         ranges=_bounds(array.shapeRange.sizeRanges),

@@ -78,19 +78,20 @@ def _resized(a: Arguments) -> int:
 
 
 def _conv(a: Arguments) -> int:
-    x, pads = a["x"].shape, a.get("pad") or ()
-    steps = a.get("strides") or (1,) * (len(x) - 2)
-    padded = [d + sum(pads[2 * i : 2 * i + 2]) for i, d in enumerate(x[2:])]
+    x, padded = a["x"].shape, _padded(a)
+    steps = a.get("strides") or (1,) * len(padded)
     results = [-(-size // step) for size, step in zip(padded, steps, strict=True)]
     # the padded argument is a value too
     return max(x[0] * a["weight"].shape[0] * math.prod(results), _pool(a))
 
 
 def _pool(a: Arguments) -> int:
-    x, pads = a["x"].shape, a.get("pad") or (0,) * 2 * (a["x"].dim() - 2)
-    return math.prod(x[:2]) * math.prod(
-        d + sum(pads[2 * i : 2 * i + 2]) for i, d in enumerate(x[2:])
-    )
+    return math.prod(a["x"].shape[:2]) * math.prod(_padded(a))
+
+
+def _padded(a: Arguments) -> list[int]:
+    pads = a.get("pad") or ()
+    return [d + sum(pads[2 * i : 2 * i + 2]) for i, d in enumerate(a["x"].shape[2:])]
 
 
 def _conv_transpose(a: Arguments) -> int:

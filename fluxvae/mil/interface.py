@@ -3,7 +3,7 @@
 from collections import Counter
 
 from fluxvae.errors import ArtifactError
-from fluxvae.mil.program import FLOATS, Feature, Function, Signature, TensorType
+from fluxvae.mil.program import FLOATS, Feature, Function, Signature, TensorType, within
 
 
 def check_wiring(function: Function, signature: Signature) -> None:
@@ -53,28 +53,18 @@ def check_types(function: Function, signature: Signature) -> None:
 
 def _fits(declared: TensorType, feature: Feature) -> bool:
     if feature.kind == "image":
-        channels = 3 if feature.color in ("RGB", "BGR") else 1
         same_type = declared.dtype in FLOATS
-        head: tuple[tuple[int, int], ...] = ((1, 1), (channels, channels))
+        head: tuple[tuple[int, int], ...] = ((1, 1), (feature.channels,) * 2)
     else:
         both_float = declared.dtype in FLOATS and feature.dtype in FLOATS
         same_type, head = both_float or declared.dtype == feature.dtype, ()
     shapes = feature.shapes or ((feature.shape,) if feature.shape else ())
     spans = [feature.ranges] if feature.ranges else [[(d, d) for d in shape] for shape in shapes]
     return same_type and (
-        not spans or any(_within(declared.shape, (*head, *span)) for span in spans)
-    )
-
-
-def _within(shape: tuple[int | None, ...], spans: tuple[tuple[int, int], ...]) -> bool:
-    return len(shape) == len(spans) and all(
-        d is None or (low <= d and (high < 0 or d <= high))
-        for d, (low, high) in zip(shape, spans, strict=True)
+        not spans or any(within(declared.shape, (*head, *span)) for span in spans)
     )
 
 
 def _described(feature: Feature) -> str:
     what = f"{feature.color} image" if feature.kind == "image" else feature.dtype
-    if feature.ranges:
-        return f"{what} within {list(feature.ranges)}"
-    return f"{what} of {' or '.join(str(list(s)) for s in feature.shapes or (feature.shape,))}"
+    return f"{what} {'' if feature.ranges else 'of '}{feature.allowed}"

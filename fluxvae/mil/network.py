@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fluxvae.errors import ArtifactError, UnsupportedOpError
-from fluxvae.mil.classifier import CLASSIFY, computed, labels_constant
+from fluxvae.mil.classifier import classify, computed
 from fluxvae.mil.features import read_signature, single_program
 from fluxvae.mil.layers import TRANSLATORS, Graph, Layer
 from fluxvae.mil.layers.graph import Shape, product
@@ -21,10 +21,8 @@ from fluxvae.mil.layers.rank5 import AXES, rank_5
 from fluxvae.mil.layers.weights import sized
 from fluxvae.mil.listing import layer_kind, listed_network
 from fluxvae.mil.program import (
-    Argument,
     Feature,
     Function,
-    Op,
     Program,
     Ref,
     TensorType,
@@ -96,12 +94,7 @@ def _classify(graph: Graph, description: Any, network: Any, aliases: Mapping[str
             f"{len(labels)} labels"
         )
     results = (description.predictedFeatureName, description.predictedProbabilitiesName)
-    inputs: dict[str, tuple[Argument, ...]] = {
-        "probabilities": (Ref(scores),),
-        "classes": (labels_constant(labels),),
-    }
-    variables = tuple(Variable(r, TensorType("string", ())) for r in results)
-    graph.ops.append(Op(CLASSIFY, "classify", inputs, variables))
+    graph.ops.append(classify(scores, labels, results))
 
 
 def _translate(layer: Layer) -> None:
@@ -135,8 +128,7 @@ def _refuse_unknown_layers(layers: Sequence[Any]) -> None:
 def _input(feature: Feature, path: Path) -> Variable:
     """The value an input feature arrives in; dimensions that may vary are unknown."""
     if feature.kind == "image":
-        channels = 3 if feature.color in ("RGB", "BGR") else 1
-        shape: Shape = (1, channels, *_varying(feature))
+        shape: Shape = (1, feature.channels, *_varying(feature))
     else:
         shape = _varying(feature)
     if not shape:

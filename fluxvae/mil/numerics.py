@@ -12,22 +12,19 @@ import torch
 from torch import Tensor
 
 from fluxvae.errors import UnsupportedOpError
-
-_INTEGERS = {
-    "bool": torch.bool,
-    "int4": torch.int32, "int8": torch.int32, "int16": torch.int32, "int32": torch.int32,
-    "uint1": torch.int32, "uint2": torch.int32, "uint3": torch.int32, "uint4": torch.int32,
-    "uint6": torch.int32, "uint8": torch.int32, "uint16": torch.int32,
-    "uint32": torch.int64, "int64": torch.int64,
-}  # fmt: skip
+from fluxvae.mil.program import BITS, FLOATS
 
 
 def storage_dtype(dtype: str) -> torch.dtype:
     """torch dtype that holds values of a MIL element type."""
     if dtype in ("fp16", "fp32"):
         return torch.float32
-    if dtype in _INTEGERS:
-        return _INTEGERS[dtype]
+    if dtype == "bool":
+        return torch.bool
+    if dtype in ("uint32", "int64"):
+        return torch.int64
+    if dtype in BITS and dtype not in FLOATS and dtype != "uint64":
+        return torch.int32
     raise UnsupportedOpError(f"values of type {dtype} are not supported by the executor")
 
 

@@ -10,34 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fluxvae.errors import ArtifactError
-from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, WeightFiles, unpack_bits
-from fluxvae.mil.bundle import list_constant, read_bundle
+from fluxvae.mil.blobs import WeightFiles
+from fluxvae.mil.bundle import constant, executable, read_bundle
 from fluxvae.mil.features import ml_program, refuse_unsupported
 from fluxvae.mil.files import path_inside, read_file
 from fluxvae.mil.listing import listed_model
 from fluxvae.mil.network import NETWORKS, network_program
-from fluxvae.mil.program import (
-    OPSET_TARGETS,
-    Constant,
-    Function,
-    Op,
-    Program,
-    Ref,
-    TensorType,
-    Variable,
-)
+from fluxvae.mil.program import Program
 from fluxvae.mil.protobuf import message_module
-
-# MILSpec.DataType of MIL.proto
-MIL_DTYPES = {
-    1: "bool", 2: "string", 10: "fp16", 11: "fp32", 12: "fp64", 13: "bf16",
-    21: "int8", 22: "int16", 23: "int32", 24: "int64", 25: "int4",
-    31: "uint8", 32: "uint16", 33: "uint32", 34: "uint64",
-    35: "uint4", 36: "uint2", 37: "uint1", 38: "uint6", 39: "uint3",
-}  # fmt: skip
+from fluxvae.mil.text.messages import text_functions, text_value
 
 
 def read_package(path: Path, *, listing: bool = False) -> Program:
@@ -57,14 +39,18 @@ def read_package(path: Path, *, listing: bool = False) -> Program:
 
 def _read(path: Path) -> Program:
     if not path.exists():
-        raise ArtifactError(f"{path} does not exist")
+        raise ArtifactError(
+            f"{path} does not exist; expected an .mlpackage, .mlmodelc or .mlmodel: check the "
+            "path, or make one with `fluxvae convert`"
+        )
     if path.is_dir() and path.suffix == ".mlmodelc":
         return read_bundle(path)
     spec_file = model_file(path)
     model = parse_model(spec_file)
     kind = model.WhichOneof("Type")
     if kind == "mlProgram":
-        return _ml_program(model, path, spec_file.parent)
+        functions = executable(text_functions(model.mlProgram), WeightFiles(spec_file.parent))
+        return ml_program(model.description, model.specificationVersion, functions, path)
     return network_program(model, path) if kind in NETWORKS else listed_model(model, path)
 
 
@@ -115,11 +101,11 @@ def check_weights(model: Any, folder: Path) -> None:
     file. Raises ArtifactError when a weight file is missing, damaged, truncated or a Git LFS
     pointer, or when a blob is not of the declared type and size.
     """
-    reader = _Reader(folder)
+    weights = WeightFiles(folder)
     for function in model.mlProgram.functions.values():
         for block in function.block_specializations.values():
             for value in _stored(block):
-                reader.constant(value).check()
+                constant(text_value(value), weights).check()
     for inner in model.pipeline.models:
         check_weights(inner, folder)
 
@@ -152,106 +138,3 @@ def _root_model(package: Path) -> Path:
     if not os.path.lexists(model):
         raise ArtifactError(f"{package.name} is incomplete: Data/{root} is missing")
     return model
-
-
-def _ml_program(model: Any, path: Path, folder: Path) -> Program:
-    reader = _Reader(folder)
-    functions = {
-        name: reader.function(name, function)
-        for name, function in sorted(model.mlProgram.functions.items())
-    }
-    return ml_program(model.description, model.specificationVersion, functions, path)
-
-
-class _Reader:
-    """Protobuf messages to frozen data."""
-
-    def __init__(self, folder: Path) -> None:
-        self._weights = WeightFiles(folder)
-
-    def function(self, name: str, function: Any) -> Function:
-        if function.opset not in function.block_specializations:
-            raise ArtifactError(f"function {name!r} has no block for its opset {function.opset}")
-        if function.opset not in OPSET_TARGETS:
-            raise ArtifactError(
-                f"function {name!r} is written for opset {function.opset!r}; "
-                f"known: {', '.join(OPSET_TARGETS)}"
-            )
-        block = function.block_specializations[function.opset]
-        return Function(
-            name=name,
-            opset=function.opset,
-            inputs=tuple(Variable(i.name, _tensor_type(i.type)) for i in function.inputs),
-            ops=tuple(self._op(o) for o in block.operations),
-            outputs=tuple(block.outputs),
-        )
-
-    def _op(self, operation: Any) -> Op:
-        attributes = {k: self.constant(v) for k, v in operation.attributes.items()}
-        label = attributes.pop("name", None)
-        outputs = tuple(Variable(o.name, _tensor_type(o.type)) for o in operation.outputs)
-        name = str(label.value()) if label else (outputs[0].name if outputs else operation.type)
-        inputs = {}
-        for key, argument in operation.inputs.items():
-            inputs[key] = tuple(
-                Ref(b.name) if b.WhichOneof("binding") == "name" else self.constant(b.value)
-                for b in argument.arguments
-            )
-        blocks = tuple(tuple(self._op(o) for o in block.operations) for block in operation.blocks)
-        return Op(operation.type, name, inputs, outputs, attributes, blocks)
-
-    def constant(self, value: Any) -> Constant:
-        declared = _tensor_type(value.type)
-        if declared.dtype == "list":
-            return list_constant(self.constant(v) for v in value.immediateValue.list.values)
-        if declared.dtype not in MIL_DTYPES.values():
-            raise ArtifactError(f"a constant is of kind {declared.dtype}; expected a tensor")
-        if value.WhichOneof("value") == "blobFileValue":
-            reference = value.blobFileValue
-            return Constant(
-                declared, blob=BlobRef(self._weights[reference.fileName], reference.offset)
-            )
-        tensor = value.immediateValue.tensor
-        return _immediate(declared, tensor)
-
-
-def _immediate(declared: TensorType, tensor: Any) -> Constant:
-    field = tensor.WhichOneof("value")
-    if declared.dtype == "string":
-        if field != "strings" or len(tensor.strings.values) != 1:
-            raise ArtifactError("a string constant does not hold exactly one string")
-        return Constant(declared, tensor.strings.values[0])
-    constant = Constant(declared)
-    if field is None:
-        values = np.zeros(0, np.float32)
-    elif field == "bytes":
-        raw = np.frombuffer(tensor.bytes.values, np.uint8)
-        values = unpack_bits(raw, declared.dtype, constant.elements)
-    else:
-        if field == "strings":
-            raise ArtifactError(f"a constant of type {declared} holds strings; it is damaged")
-        values = np.asarray(getattr(tensor, field).values)
-        if declared.dtype in NUMPY and declared.dtype != "bf16":
-            values = values.astype(NUMPY[declared.dtype])
-        elif declared.dtype in PACKED_BITS:
-            values = values.astype(np.int8 if declared.dtype == "int4" else np.uint8)
-    return Constant(declared, constant.shaped(values))
-
-
-def _tensor_type(value_type: Any) -> TensorType:
-    kind = value_type.WhichOneof("type")
-    if kind != "tensorType":  # of an operation that the executor does not know
-        return TensorType((kind or "unknown").removesuffix("Type"), ())
-    return tensor_type(value_type.tensorType)
-
-
-def tensor_type(message: Any) -> TensorType:
-    """A TensorType message as frozen data. Raises ArtifactError for an unknown element type."""
-    if message.dataType not in MIL_DTYPES:
-        raise ArtifactError(f"a tensor has the unknown element type {message.dataType}")
-    return TensorType(MIL_DTYPES[message.dataType], tuple(map(dimension, message.dimensions)))
-
-
-def dimension(message: Any) -> int | None:
-    """The size in a Dimension message, None when it is known at run time only."""
-    return message.constant.size if message.WhichOneof("dimension") == "constant" else None

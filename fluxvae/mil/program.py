@@ -5,6 +5,7 @@ sub-byte ``int4 uint1 uint2 uint3 uint4 uint6``. A shape holds ints; ``None`` is
 that is known only at run time.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.errors import ArtifactError
-from fluxvae.mil.blobs import BlobRef, unpack_bits
+from fluxvae.mil.blobs import NUMPY, PACKED_BITS, BlobRef, unpack_bits
 
-BITS = {
-    "fp16": 16, "fp32": 32, "fp64": 64, "bf16": 16, "bool": 8,
-    "int8": 8, "int16": 16, "int32": 32, "int64": 64, "int4": 4,
-    "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64,
-    "uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "uint6": 6,
-}  # fmt: skip
+BITS = {name: 8 * np.dtype(held).itemsize for name, held in NUMPY.items()} | PACKED_BITS
 FLOATS = frozenset({"fp16", "fp32", "fp64", "bf16"})
 OPSETS = ("CoreML5", "CoreML6", "CoreML7", "CoreML8", "CoreML9")
 OPSET_TARGETS = dict(zip(OPSETS, ("iOS15", "iOS16", "iOS17", "iOS18", "iOS26"), strict=True))
@@ -89,10 +85,7 @@ class Constant:
 
     @property
     def elements(self) -> int:
-        count = 1
-        for d in self.static_shape:
-            count *= d
-        return count
+        return math.prod(self.static_shape)
 
     @property
     def nbytes(self) -> int:
@@ -107,15 +100,15 @@ class Ref:
     name: str
 
 
-Argument = Ref | Constant
-
-
 @dataclass(frozen=True)
 class Variable:
     """A named, typed value: a function's input or an operation's output."""
 
     name: str
     type: TensorType
+
+
+Argument = Ref | Constant
 
 
 @dataclass(frozen=True)
@@ -207,6 +200,32 @@ class Feature:
     color: str | None = None
     description: str = ""
     labels: tuple[str | int, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return 3 if self.color in ("RGB", "BGR") else 1
+
+    @property
+    def allowed(self) -> str:
+        """Its shapes, for a sentence."""
+        if self.ranges:
+            return f"within {list(self.ranges)}"
+        return " or ".join(str(list(shape)) for shape in self.shapes or (self.shape,))
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a value may have this shape."""
+        if self.ranges:
+            return within(shape, self.ranges)
+        return shape in (self.shapes or (self.shape,))
+
+
+def within(shape: tuple[int | None, ...], spans: tuple[tuple[int, int], ...]) -> bool:
+    """Whether each dimension lies in its inclusive span (high -1: unbounded); None always does."""
+    return len(shape) == len(spans) and all(
+        d is None or (low <= d and (high < 0 or d <= high))
+        for d, (low, high) in zip(shape, spans, strict=True)
+    )
 
 
 @dataclass(frozen=True)

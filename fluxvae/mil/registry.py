@@ -44,6 +44,23 @@ class Parameter:
     required: bool
 
 
+def _parameters(run: Run) -> dict[str, Parameter]:
+    hints = get_type_hints(run)
+    result = {}
+    for name, parameter in inspect.signature(run).parameters.items():
+        if name == "out":
+            if hints[name] is not TensorType:
+                raise ValueError("the parameter 'out' must be annotated TensorType")
+            continue
+        kind = hints[name]
+        if get_origin(kind) in (Union, types.UnionType):
+            (kind,) = (k for k in get_args(kind) if k is not type(None))
+        if kind not in (Tensor, Tensors, Ints, Bools, int, float, bool, str):
+            raise ValueError(f"parameter {name!r} has the unknown kind {kind}")
+        result[name] = Parameter(kind, parameter.default is inspect.Parameter.empty)
+    return result
+
+
 @dataclass(frozen=True)
 class OpSpec:
     """One operation of the table.
@@ -80,16 +97,20 @@ class Registry:
         since: str = "iOS15",
         exact: bool = False,
         in_place: Run | None = None,
+        summary: str | None = None,
     ) -> Callable[[Run], Run]:
-        """Decorator: enter a function into the table and return it unchanged."""
+        """Decorator: enter a function into the table and return it unchanged.
+
+        ``summary``: what it computes; without, the first line of the function's docstring.
+        """
         if since not in TARGETS:
             raise ValueError(f"{name}: since={since!r} is none of {TARGETS}")
 
         def enter(run: Run) -> Run:
             if name in self._specs:
                 raise ValueError(f"operation {name!r} is defined twice")
-            summary = (inspect.getdoc(run) or "").partition("\n")[0]
-            self._specs[name] = OpSpec(name, since, run, exact, in_place, _parameters(run), summary)
+            text = summary or (inspect.getdoc(run) or "").partition("\n")[0]
+            self._specs[name] = OpSpec(name, since, run, exact, in_place, _parameters(run), text)
             return run
 
         return enter
@@ -168,23 +189,6 @@ class Registry:
             rounding = "none needed" if spec.exact else "output"
             rows.append(f"| `{spec.name}` | {spec.since} | {rounding} | {spec.summary} |")
         return "\n".join(rows) + "\n"
-
-
-def _parameters(run: Run) -> dict[str, Parameter]:
-    hints = get_type_hints(run)
-    result = {}
-    for name, parameter in inspect.signature(run).parameters.items():
-        if name == "out":
-            if hints[name] is not TensorType:
-                raise ValueError("the parameter 'out' must be annotated TensorType")
-            continue
-        kind = hints[name]
-        if get_origin(kind) in (Union, types.UnionType):
-            (kind,) = (k for k in get_args(kind) if k is not type(None))
-        if kind not in (Tensor, Tensors, Ints, Bools, int, float, bool, str):
-            raise ValueError(f"parameter {name!r} has the unknown kind {kind}")
-        result[name] = Parameter(kind, parameter.default is inspect.Parameter.empty)
-    return result
 
 
 REGISTRY = Registry()

@@ -6,8 +6,9 @@ are read one after the other. Compression, rewriting, cuts and tiles ask here an
 by its class; a test holds the steps against every network's ``forward``.
 """
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
@@ -171,11 +172,25 @@ def convolution(network: nn.Module, name: str) -> nn.Conv2d:
     return found
 
 
-def run_hooked(
-    network: nn.Module, latents: Iterable[Tensor], hooks: Iterable[RemovableHandle]
+Watch = tuple[str, Callable[[Tensor], None]]  # a module's name, and what looks at its values
+
+
+def watch(
+    network: nn.Module,
+    latents: Iterable[Tensor],
+    *,
+    inputs: Iterable[Watch] = (),
+    outputs: Iterable[Watch] = (),
 ) -> None:
-    """Run ``network`` on each latent for what its hooks see, and remove them whatever happens."""
+    """Run ``network`` on each latent and show the values that go into and come out of modules."""
+    hooks: list[RemovableHandle] = []
     try:
+        for name, see in inputs:
+            module = network.get_submodule(name)
+            hooks.append(module.register_forward_pre_hook(lambda _, x, see=see: see(x[0])))
+        for name, see in outputs:
+            module = network.get_submodule(name)
+            hooks.append(module.register_forward_hook(lambda _, __, y, see=see: see(y)))
         with torch.no_grad():
             for latent in latents:
                 network(latent)
@@ -197,6 +212,38 @@ class Stream:
     writers: list[str] = field(default_factory=list)
     readers: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
+
+
+@torch.no_grad()
+def divided(
+    decoder: nn.Module, streams: Iterable[Stream], by: Mapping[str, Tensor]
+) -> dict[str, nn.Module]:
+    """Copies of all that writes or reads streams, their channels divided by positive numbers.
+
+    ``by``: for a stream's name one number for each channel, or for each group of channels; others
+    stay. Computed in float64 and rounded to each layer's own dtype.
+    """
+    made: dict[str, nn.Module] = {}
+    for stream in streams:
+        if stream.name not in by:
+            continue
+        numbers = by[stream.name].double()
+        for name in {*stream.writers, *stream.readers} - made.keys():
+            made[name] = copy.deepcopy(decoder.get_submodule(name))
+        for name in stream.writers:
+            _multiply(made[name].weight, 1 / numbers, axis=0)
+            _multiply(made[name].bias, 1 / numbers, axis=0)
+        for name in stream.readers:
+            _multiply(made[name].weight, numbers, axis=1)
+    return made
+
+
+def _multiply(parameter: object, numbers: Tensor, axis: int) -> None:
+    if isinstance(parameter, Tensor):
+        each = numbers.repeat_interleave(parameter.shape[axis] // len(numbers))
+        shape = [1] * parameter.dim()
+        shape[axis] = -1
+        parameter.copy_((parameter.double() * each.reshape(shape)).to(parameter.dtype))
 
 
 def streams(network: nn.Module) -> tuple[Stream, ...]:

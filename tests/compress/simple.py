@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from fluxvae.artifact.save import save_artifact
-from fluxvae.compress.forms import Activation, CompressedDecoder, Quantized, to_float16
+from fluxvae.compress.forms import (
+    Activation,
+    CompressedDecoder,
+    CompressedWeight,
+    Palettized,
+    Quantized,
+    to_float16,
+)
+from fluxvae.compress.layerwise import Problem
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.structure import conv_sites
 from fluxvae.networks.weights import Weights
@@ -58,3 +66,20 @@ def save_simple(weights: Weights, recipe: Recipe, path: Path, latent: np.ndarray
     inputs = input_ranges(decoder, latent) if quantized else {}
     compressed = CompressedDecoder(decoder, int8_weights(decoder), inputs)
     return save_artifact(weights, recipe, path, compressed=compressed, overwrite=True)[0]
+
+
+def stored_bytes(form: CompressedWeight, precision: str) -> int:
+    """Bytes the form takes in a weight file, its tables and scales included, padding not."""
+    float_bytes = 2 if precision == "float16" else 4
+    if isinstance(form, Palettized):
+        scales = 0 if form.scale is None else form.scale.size
+        packed = (form.indices.size * form.bits + 7) // 8
+        return packed + float_bytes * (form.lut.size + scales)
+    packed = form.data.size if form.dtype == "int8" else (form.data.size + 1) // 2
+    return packed + float_bytes * form.scale.size
+
+
+def added_error(problem: Problem, weight: Tensor) -> float:
+    """Mean squared error at one output that rounding to ``weight`` adds (best bias)."""
+    rows = (weight - problem.weight).flatten(1).double()
+    return float(((rows @ problem.gram) * rows).sum() / rows.shape[0])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fluxvae.compress.forms import Palettized, Scheme, dense, stored_bytes
+from fluxvae.compress.forms import Palettized, Scheme, dense
 from fluxvae.compress.gptq import compensated
 from fluxvae.compress.layerwise import Problem
 from fluxvae.compress.nearest import plain_form
@@ -18,6 +18,7 @@ from fluxvae.networks.structure import Site, conv_sites
 from fluxvae.recipes.compression import Compression
 from fluxvae.validation.metrics import compare
 from tests.compress.packages import LATENT, small_decoder
+from tests.compress.simple import added_error, stored_bytes
 
 # What plain rounding must lose against at least, on inputs as correlated as a photo's.
 SCHEMES = [
@@ -61,10 +62,10 @@ def test_less_output_error_than_plain_rounding_in_as_many_bytes(
     assert found.form is not None
     plain = plain_form(asked.weight.numpy(), scheme)
     assert stored_bytes(found.form, precision) == stored_bytes(plain, precision)
-    assert stored_bytes(found.form, precision) == scheme.stored_bytes(asked.site, precision)
+    assert scheme.describes(found.form)
     assert np.array_equal(found.weight.numpy(), dense(found.form, precision))
     rounded = torch.from_numpy(dense(plain, precision))
-    assert asked.error(found.weight) < 0.6 * asked.error(rounded)
+    assert added_error(asked, found.weight) < 0.6 * added_error(asked, rounded)
 
 
 def test_tables_rise_so_that_indices_are_in_order() -> None:

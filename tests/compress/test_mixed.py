@@ -18,7 +18,7 @@ from fluxvae.compress.mixed import (
     allocate,
     compress_allocation,
 )
-from fluxvae.compress.plain import plain_decoder
+from fluxvae.compress.plain import by_schemes
 from fluxvae.compress.sensitivity import (
     BLOB,
     Option,
@@ -125,7 +125,7 @@ def test_the_written_weight_file_is_no_larger_than_said(
         site.name: Scheme("palette", choices[i % len(choices)], granularity)
         for i, site in enumerate(sites)
     }
-    made = plain_decoder(decoder, schemes, "float16")
+    made = by_schemes(decoder, schemes, "plain", "float16")
     kept = {site.name: site for site in sites if site.name not in made.weights}
     recipe = Recipe(
         variant,

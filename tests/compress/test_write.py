@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fluxvae.compress.forms import Activation, CompressedDecoder, dense, stored_bytes
+from fluxvae.compress.forms import Activation, CompressedDecoder, dense
 from fluxvae.compress.guard import check_weights
 from fluxvae.compress.write import write_compressed
 from fluxvae.errors import CompressionError
@@ -31,6 +31,7 @@ from tests.compress.packages import (
     small_decoder,
     weight_of,
 )
+from tests.compress.simple import stored_bytes
 from tests.conversion_cache import write_model
 from tests.packages import MODEL, WEIGHTS, edited
 

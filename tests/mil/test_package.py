@@ -137,7 +137,9 @@ def _config(kind: Any, **options: Any) -> Any:
 
 
 def palettize(model: Any, *, joint: bool = False, **options: Any) -> Any:
-    config = _config(cto.OpPalettizerConfig, mode="kmeans", **options)
+    # Clusters of up to 4 bits; a table of evenly spaced values is stored alike, without seconds.
+    mode = "kmeans" if options["nbits"] <= 4 else "uniform"
+    config = _config(cto.OpPalettizerConfig, mode=mode, **options)
     return cto.palettize_weights(model, config, joint_compression=joint)
 
 
@@ -212,36 +214,24 @@ COMPRESSIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Compressed:
-    """A compressed package, and the same one decompressed by coremltools."""
-
-    way: Compression
-    path: Path
-    plain: Path
-
-
-@pytest.fixture(scope="module", params=COMPRESSIONS)
-def compressed(
-    request: pytest.FixtureRequest,
-    packages: dict[str, Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Compressed:
-    way, folder = COMPRESSIONS[request.param], tmp_path_factory.mktemp("compressed")
-    made = Compressed(way, folder / "compressed.mlpackage", folder / "plain.mlpackage")
-    model = ct.models.MLModel(str(packages[way.base]), skip_model_load=True)
-    way.compress(model).save(str(made.path))
-    again = ct.models.MLModel(str(made.path), skip_model_load=True)
-    cto.decompress_weights(again).save(str(made.plain))
-    return made
-
-
-def test_compressed_weights_equal_coremltools_decompression_bit_for_bit(
-    compressed: Compressed,
+@pytest.mark.parametrize("name", COMPRESSIONS)
+def test_compressed_package_has_and_runs_the_weights_that_coremltools_decompresses(
+    packages: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    session, theirs = open_whole(compressed.path), load_theirs(compressed.path)
+    way, path = COMPRESSIONS[name], tmp_path / "compressed.mlpackage"
+    way.compress(ct.models.MLModel(str(packages[way.base]), skip_model_load=True)).save(str(path))
+    assert_weights_equal_coremltools_decompression_bit_for_bit(way, path)
+    plain = cto.decompress_weights(ct.models.MLModel(str(path), skip_model_load=True))
+    plain.save(str(tmp_path / "plain.mlpackage"))
+    assert_runs_like_torch_on_the_decompressed_weights(path, tmp_path / "plain.mlpackage")
+
+
+def assert_weights_equal_coremltools_decompression_bit_for_bit(
+    way: Compression, path: Path
+) -> None:
+    session, theirs = open_whole(path), load_theirs(path)
     kinds = {o.kind for o in session.function.ops}
-    assert set(compressed.way.operations) <= kinds
+    assert set(way.operations) <= kinds
     compared = 0
     for step in session._steps:
         if step.op.kind == "conv":
@@ -251,17 +241,15 @@ def test_compressed_weights_equal_coremltools_decompression_bit_for_bit(
                 np.testing.assert_array_equal(ours, expected.astype(np.float32))
                 compared += 1
     # 9 convolutions; the last is below coremltools' threshold and stays plain.
-    assert compared == (9 if compressed.way.oracle else 1)
+    assert compared == (9 if way.oracle else 1)
 
 
-def test_compressed_package_runs_like_torch_on_the_decompressed_weights(
-    compressed: Compressed,
-) -> None:
+def assert_runs_like_torch_on_the_decompressed_weights(path: Path, plain: Path) -> None:
     network = small_decoder()
     original = network(torch.from_numpy(LATENT)).numpy()
-    _load_convolutions(network, compressed.plain)
+    _load_convolutions(network, plain)
     expected = network(torch.from_numpy(LATENT)).numpy()
-    session = open_whole(compressed.path)
+    session = open_whole(path)
     got = session.run({INPUT_NAME: LATENT})[OUTPUT_NAME].astype(np.float32)
     peak = float(np.ptp(original))
     # fp16 rounding alone. Measured: 75.8 dB and more; and 52.8 dB or less against the original
@@ -546,7 +534,7 @@ def test_strings_in_place_of_numbers_are_refused(package: Path) -> None:
         pads.immediateValue.tensor.strings.values.append("valid")
 
     rewrite(package, retype)
-    with pytest.raises(ArtifactError, match="holds strings; it is damaged"):
+    with pytest.raises(ArtifactError, match="holds strings; the model is damaged"):
         read_package(package)
 
 

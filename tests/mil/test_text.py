@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fluxvae.errors import ArtifactError
 from fluxvae.mil.blobs import WeightFiles
-from fluxvae.mil.bundle import document_functions
+from fluxvae.mil.bundle import executable
 from fluxvae.mil.program import Ref, TensorType
 from fluxvae.mil.text.document import Blob, ListType, StateType, Value
 from fluxvae.mil.text.reader import parse_text
@@ -230,7 +230,7 @@ def complaint(text: str) -> str:
     try:
         document = parse_text(text)
         print_text(document)
-        document_functions(document, WeightFiles(Path("nowhere")))
+        executable(document.functions, WeightFiles(Path("nowhere")))
     except ArtifactError as error:
         return str(error)
     return ""

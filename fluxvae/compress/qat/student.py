@@ -12,18 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fluxvae.compress.fake import ConvLike, FakeQuantConv2d
-from fluxvae.compress.forms import (
-    Activation,
-    CompressedDecoder,
-    CompressedWeight,
-    Palettized,
-    Quantized,
-    dense,
-)
+from fluxvae.compress.fake import ConvLike, FakeQuantConv2d, float16_exact
+from fluxvae.compress.forms import Activation, CompressedDecoder, Palettized, Quantized, dense
 from fluxvae.errors import CompressionError
-
-_LARGEST = float(torch.finfo(torch.float16).max)
 
 
 @dataclass(frozen=True)
@@ -71,13 +62,13 @@ class LearnedTableConv2d(ConvLike):
 
     def table(self) -> Tensor:
         """(groups, 2 ** bits), held exactly by float16; differentiable."""
-        return _float16_exact(self.lut)
+        return float16_exact(self.lut)
 
     def table_scale(self) -> Tensor | None:
         """(O,), held exactly by float16; differentiable."""
         if self.log_table_scale is None:
             return None
-        return _float16_exact(self.log_table_scale.exp()) * self.get_buffer("signs")
+        return float16_exact(self.log_table_scale.exp()) * self.get_buffer("signs")
 
     def form(self) -> Palettized:
         """What the convolution's weight is stored as now."""
@@ -129,7 +120,7 @@ def make_student(compressed: CompressedDecoder) -> nn.Module:
 def make_compressed(student: nn.Module, start: CompressedDecoder) -> CompressedDecoder:
     """What the student has become, in the forms of ``start``; shares nothing with either."""
     decoder = copy.deepcopy(start.decoder).cpu()
-    weights: dict[str, CompressedWeight] = {}
+    weights: dict[str, Palettized | Quantized] = {}
     activations: dict[str, Activation] = {}
     learned = dict(student.named_parameters())
     with torch.no_grad():
@@ -159,9 +150,3 @@ def _rate(name: str, value: Tensor, rates: Rates) -> float:
     if kind == "lut":
         return rates.table * float(value.detach().square().mean().sqrt())
     return rates.weight if value.dim() == 4 else rates.bias
-
-
-def _float16_exact(values: Tensor) -> Tensor:
-    """The nearest finite float16 values, with the gradient of ``values``."""
-    exact = values.detach().half().float().clamp(-_LARGEST, _LARGEST)
-    return values + (exact - values).detach()

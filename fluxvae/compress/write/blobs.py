@@ -12,9 +12,9 @@ import numpy as np
 
 from fluxvae.errors import CompressionError
 from fluxvae.mil.blobs import NUMPY
-from fluxvae.mil.package import MIL_DTYPES
 from fluxvae.mil.program import BITS, Constant, TensorType
 from fluxvae.mil.protobuf import message_module
+from fluxvae.mil.text.messages import MIL_DTYPES
 
 # coremltools 9.0 keeps smaller tensors in the program itself (should_use_weight_file).
 LEAST_ELEMENTS = 10

@@ -14,25 +14,18 @@ _CHANNELS_SECOND = (nn.Conv2d, nn.Upsample, nn.GroupNorm)
 
 
 class NHWCInterface(nn.Module):
-    """Latent (B, h, w, C) to image (B, H, W, 3) around an NCHW decoder: two transposes."""
+    """Latent (B, h, w, C) to image (B, H, W, 3) around an NCHW decoder: two transposes.
 
-    def __init__(self, decoder: nn.Module) -> None:
+    ``planar`` images stay (B, 3, H, W), as image outputs are.
+    """
+
+    def __init__(self, decoder: nn.Module, *, planar: bool = False) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.planar = decoder, planar
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.decoder(latent.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
-class NHWCLatentInterface(nn.Module):
-    """Latent (B, h, w, C) to image (B, 3, H, W): for image outputs, which are planar."""
-
-    def __init__(self, decoder: nn.Module) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, latent: Tensor) -> Tensor:
-        return self.decoder(latent.permute(0, 3, 1, 2))
+        image: Tensor = self.decoder(latent.permute(0, 3, 1, 2))
+        return image if self.planar else image.permute(0, 2, 3, 1)
 
 
 class NHWCOutput(nn.Module):

@@ -87,27 +87,17 @@ def group_peaks(decoder: nn.Module, latents: Iterable[Tensor]) -> dict[str, Tens
     groups = next(m.num_groups for m in decoder.modules() if isinstance(m, nn.GroupNorm))
     peaks: dict[str, Tensor] = {}
 
-    def note(stream: str, groups: int, value: Tensor) -> None:
+    def note(stream: str, value: Tensor) -> None:
         map_ = value.transpose(1, -1) if value.dim() == 3 else value  # tokens: channels last
         peak = map_.detach().abs().reshape(len(map_), groups, -1).amax((0, 2))
         peaks[stream] = torch.maximum(peaks[stream], peak) if stream in peaks else peak
 
-    hooks = []
+    inputs, outputs = [], []
     for stream in streams(decoder):
-        noted = partial(note, stream.name, groups)
-        for name in (*stream.norms, *stream.readers):
-            hooks.append(
-                decoder.get_submodule(name).register_forward_pre_hook(
-                    lambda _, inputs, noted=noted: noted(inputs[0])
-                )
-            )
-        for name in stream.writers:
-            hooks.append(
-                decoder.get_submodule(name).register_forward_hook(
-                    lambda _, __, output, noted=noted: noted(output)
-                )
-            )
-    structure.run_hooked(decoder, latents, hooks)
+        noted = partial(note, stream.name)
+        inputs += [(name, noted) for name in (*stream.norms, *stream.readers)]
+        outputs += [(name, noted) for name in stream.writers]
+    structure.watch(decoder, latents, inputs=inputs, outputs=outputs)
     return peaks
 
 
@@ -116,55 +106,14 @@ def rescaled(decoder: nn.Module, exponents: Mapping[str, tuple[int, ...]]) -> nn
 
     The attention is left in its plain form: ``with_attention`` and ``with_latents`` come after.
     """
-    parts: dict[str, nn.Module] = {}
-
-    def layer(name: str) -> nn.Module:
-        return parts.get(name) or decoder.get_submodule(name)
-
+    by_group = {name: 2.0 ** torch.tensor(powers).double() for name, powers in exponents.items()}
+    parts = structure.divided(decoder, streams(decoder), by_group)
     for stream in streams(decoder):
-        powers = exponents.get(stream.name)
-        if powers is None:
-            continue
-        by_group = torch.tensor([2.0**power for power in powers], dtype=torch.float64)
-        for name in stream.writers:
-            parts[name] = _scaled(layer(name), out=1 / by_group)
-        for name in stream.readers:
-            parts[name] = _scaled(layer(name), into=by_group)
-        for name in stream.norms:
+        for name in stream.norms if stream.name in by_group else ():
             norm = decoder.get_submodule(name)
             assert isinstance(norm, nn.GroupNorm)
-            parts[name] = ScaledGroupNorm(norm, by_group)
+            parts[name] = ScaledGroupNorm(norm, by_group[stream.name])
     return with_parts(decoder, parts)
-
-
-def _scaled(
-    layer: nn.Module, *, out: Tensor | None = None, into: Tensor | None = None
-) -> nn.Conv2d | nn.Linear:
-    """A convolution or linear layer with its outputs (or inputs) multiplied, group by group."""
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    assert layer.bias is not None
-    weight, bias = layer.weight, layer.bias
-    if out is not None:
-        factor = out.repeat_interleave(len(weight) // len(out)).to(weight.dtype)
-        weight = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
-        bias = bias * factor
-    if into is not None:
-        factor = into.repeat_interleave(weight.shape[1] // len(into)).to(weight.dtype)
-        weight = weight * factor.reshape(1, -1, *[1] * (weight.dim() - 2))
-    if isinstance(layer, nn.Linear):
-        twin: nn.Conv2d | nn.Linear = nn.Linear(
-            layer.in_features, layer.out_features, dtype=weight.dtype
-        )
-    else:
-        twin = nn.Conv2d(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            padding=layer.padding,  # type: ignore[arg-type]
-            dtype=weight.dtype,
-        )
-    twin.load_state_dict({"weight": weight, "bias": bias})
-    return twin
 
 
 @dataclass(frozen=True)
@@ -191,22 +140,14 @@ def peak_magnitudes(decoder: nn.Module, latents: Iterable[Tensor]) -> tuple[Peak
         parts = value.detach().reshape(len(value), norm.num_groups, -1)
         note(layer, "square", (parts - parts.mean(2, keepdim=True)).square())
 
-    hooks = []
     sums = set(structure.residual_blocks(decoder))
+    inputs, outputs = [], []
     for name, module in decoder.named_modules():
         if isinstance(module, nn.GroupNorm):
-            hooks.append(
-                module.register_forward_pre_hook(
-                    lambda norm, inputs, name=name: square(name, norm, inputs[0])
-                )
-            )
+            inputs.append((name, partial(square, name, module)))
         if name in sums or isinstance(module, nn.Conv2d | nn.Linear | nn.GroupNorm):
-            hooks.append(
-                module.register_forward_hook(
-                    lambda _, __, output, name=name: note(name, "value", output)
-                )
-            )
-    structure.run_hooked(decoder, latents, hooks)
+            outputs.append((name, partial(note, name, "value")))
+    structure.watch(decoder, latents, inputs=inputs, outputs=outputs)
     rows = (PeakMagnitude(layer, kind, largest) for (layer, kind), largest in found.items())
     return tuple(sorted(rows, key=lambda row: -row.largest))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fluxvae.mil.compiler.ops import histogram
 from fluxvae.mil.compiler.program import document_blobs
+from fluxvae.mil.features import ARRAY_DTYPES
 from fluxvae.mil.program import BITS, TensorType
 from fluxvae.mil.text.document import Document, TextFunction, TextOp, Value
 
@@ -23,13 +24,6 @@ _AVAILABILITY = {
     8: ("14.0", "17.0", "10.0", "1.0"),
     9: ("15.0", "18.0", "11.0", "2.0"),
     10: ("26.0", "26.0", "26.0", "26.0"),
-}
-_ARRAY_TYPES = {
-    65568: "Float32",
-    65600: "Double",
-    131104: "Int32",
-    131080: "Int8",
-    65552: "Float16",
 }
 _COLORS = {10: "Grayscale", 20: "RGB", 30: "BGR", 40: "GrayscaleFloat16"}
 
@@ -198,7 +192,7 @@ def _array(array: Any) -> Json:
         spans = [[r.lowerBound, r.upperBound] for r in array.shapeRange.sizeRanges]
         shape = shape or [low for low, _ in spans]
         more = {"shapeRange": str(spans), "shapeFlexibility": _spans(spans)}
-    dtype = _ARRAY_TYPES.get(array.dataType, "")
+    dtype = _type_name(ARRAY_DTYPES.get(array.dataType, "")).replace("Float64", "Double")
     return {
         "type": "MultiArray",
         "dataType": dtype,

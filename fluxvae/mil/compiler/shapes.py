@@ -20,11 +20,11 @@ _RANGES = DictType(_STRING, ListType(TensorType("int32", (2,)), None))
 Shapes = dict[str, list[tuple[int, ...]]]  # of each input, the default one first
 
 
-def flexible_shapes(interface: Any, function: Any) -> tuple[Value | None, list[str]]:
+def flexible_shapes(interface: Any) -> tuple[Value | None, list[str]]:
     """The attribute of one function (None when its sizes are fixed), and what was guessed.
 
-    ``interface`` is its description (protobuf), ``function`` the program's own message. Raises
-    ArtifactError when inputs mix enumerated and ranged shapes.
+    ``interface`` is its description (protobuf). Raises ArtifactError when inputs mix enumerated and
+    ranged shapes.
     """
     enumerated: Shapes = {}
     ranged: dict[str, tuple[tuple[int, int], ...]] = {}

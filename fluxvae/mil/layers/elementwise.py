@@ -1,11 +1,11 @@
 """Elementwise layers: activations, arithmetic, comparisons."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fluxvae.mil.layers.graph import Layer, Shape, Translate, broadcast
+from fluxvae.mil.layers.graph import Layer, Shape, Translate
 from fluxvae.mil.program import Ref
 
 # Stated by the format for an epsilon that is not set, or set to 0
@@ -13,14 +13,9 @@ DEFAULT_EPSILON = 1e-6
 
 # Layer -> operation of one argument
 _UNARY = {
-    "copy": "identity",
-    "ceil": "ceil",
-    "floor": "floor",
-    "sign": "sign",
-    "round": "round",
-    "tanh": "tanh",
-    "erf": "erf",
-}
+    "copy": "identity", "ceil": "ceil", "floor": "floor", "sign": "sign", "round": "round",
+    "tanh": "tanh", "erf": "erf",
+}  # fmt: skip
 # Layer -> operation of two arguments; those that fold also take more than two inputs
 _FOLD = {
     "addBroadcastable": "add", "multiplyBroadcastable": "mul",
@@ -52,17 +47,12 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _unary(op: str) -> Translate:
+def _plain(op: str, names: str) -> Translate:
+    """Of one argument (``x``) or two (``xy``)."""
+
     def translate(layer: Layer) -> None:
-        layer.result(op, layer.shape(layer.x), x=layer.x)
-
-    return translate
-
-
-def _binary(op: str) -> Translate:
-    def translate(layer: Layer) -> None:
-        x, y = layer.take(2)
-        layer.result(op, broadcast(layer.shape(x), layer.shape(y)), x=x, y=y)
+        values = layer.take(len(names))
+        layer.result(op, layer.joint(*values), **dict(zip(names, values, strict=True)))
 
     return translate
 
@@ -73,7 +63,7 @@ def _fold(op: str) -> Translate:
             raise layer.damaged(f"has {len(layer.inputs)} inputs, expected two or more")
         *rest, last = layer.inputs
         total = _total(layer, op, rest)
-        layer.result(op, broadcast(layer.shape(total), layer.shape(last)), x=total, y=last)
+        layer.result(op, layer.joint(total, last), x=total, y=last)
 
     return translate
 
@@ -81,7 +71,7 @@ def _fold(op: str) -> Translate:
 def _total(layer: Layer, op: str, values: Sequence[Ref]) -> Ref:
     total = values[0]
     for y in values[1:]:
-        total = layer.emit(op, broadcast(layer.shape(total), layer.shape(y)), x=total, y=y)
+        total = layer.emit(op, layer.joint(total, y), x=total, y=y)
     return total
 
 
@@ -153,19 +143,20 @@ def _function(layer: Layer) -> None:
     if p.shift:
         x = layer.emit("add", shape, x=x, y=float(p.shift))
     epsilon = float(p.epsilon) or DEFAULT_EPSILON
-    functions: dict[int, Callable[[Ref], None]] = {
-        p.SQRT: lambda x: layer.result("sqrt", shape, x=x),
-        p.RSQRT: lambda x: layer.result("rsqrt", shape, x=x, epsilon=epsilon),
-        p.INVERSE: lambda x: layer.result("inverse", shape, x=x, epsilon=epsilon),
-        p.POWER: lambda x: layer.result("pow", shape, x=x, y=float(p.alpha)),
-        p.EXP: lambda x: layer.result("exp", shape, x=x),
-        p.LOG: lambda x: layer.result("log", shape, x=x),
-        p.ABS: lambda x: layer.result("abs", shape, x=x),
-        p.THRESHOLD: lambda x: layer.result("maximum", shape, x=x, y=float(p.alpha)),
+    functions: dict[int, tuple[str, dict[str, float]]] = {
+        p.SQRT: ("sqrt", {}),
+        p.RSQRT: ("rsqrt", {"epsilon": epsilon}),
+        p.INVERSE: ("inverse", {"epsilon": epsilon}),
+        p.POWER: ("pow", {"y": float(p.alpha)}),
+        p.EXP: ("exp", {}),
+        p.LOG: ("log", {}),
+        p.ABS: ("abs", {}),
+        p.THRESHOLD: ("maximum", {"y": float(p.alpha)}),
     }
     if p.type not in functions:
         raise layer.unsupported(f"the function number {p.type}")
-    functions[p.type](x)
+    op, numbers = functions[p.type]
+    layer.result(op, shape, x=x, **numbers)
 
 
 def _between(op: str, low: str, high: str) -> Translate:
@@ -209,7 +200,7 @@ def _compare(op: str) -> Translate:
             _truth(layer, op, layer.shape(layer.x), x=layer.x, y=float(layer.params.alpha))
             return
         x, y = layer.take(2)
-        _truth(layer, op, broadcast(layer.shape(x), layer.shape(y)), x=x, y=y)
+        _truth(layer, op, layer.joint(x, y), x=x, y=y)
 
     return translate
 
@@ -217,8 +208,7 @@ def _compare(op: str) -> Translate:
 def _logical(op: str) -> Translate:
     def translate(layer: Layer) -> None:
         x, y = layer.take(2)
-        shape = broadcast(layer.shape(x), layer.shape(y))
-        _truth(layer, op, shape, x=layer.cast(x, "bool"), y=layer.cast(y, "bool"))
+        _truth(layer, op, layer.joint(x, y), x=layer.cast(x, "bool"), y=layer.cast(y, "bool"))
 
     return translate
 
@@ -234,7 +224,7 @@ def _truth(layer: Layer, op: str, shape: Shape, **arguments: Any) -> None:
 
 def _where(layer: Layer) -> None:
     condition, a, b = layer.take(3)
-    shape = broadcast(layer.shape(condition), broadcast(layer.shape(a), layer.shape(b)))
+    shape = layer.joint(condition, a, b)
     layer.result("select", shape, cond=layer.cast(condition, "bool"), a=a, b=b)
 
 
@@ -251,9 +241,9 @@ TABLE: dict[str, Translate] = {
     "scale": _scale,
     "unary": _function,
     "whereBroadcastable": _where,
-    **{layer: _unary(op) for layer, op in _UNARY.items()},
+    **{layer: _plain(op, "x") for layer, op in _UNARY.items()},
     **{layer: _fold(op) for layer, op in _FOLD.items()},
-    **{layer: _binary(op) for layer, op in _BINARY.items()},
+    **{layer: _plain(op, "xy") for layer, op in _BINARY.items()},
     **{layer: _compare(op) for layer, op in _COMPARE.items()},
     **{layer: _logical(op) for layer, op in _LOGICAL.items()},
 }

@@ -6,7 +6,9 @@ a scalar is a vector of length 1.
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,10 @@ class Layer:
         """Shape of a value; None for dimensions known at run time only."""
         return self._graph.shape(value.name)
 
+    def joint(self, *values: Ref) -> Shape:
+        """Shape of an elementwise result of these values."""
+        return broadcast(*map(self.shape, values))
+
     def rank(self, value: Ref) -> int:
         """Number of dimensions of a value."""
         return len(self.shape(value))
@@ -139,7 +145,8 @@ class Layer:
     def result_constant(self, value: np.ndarray) -> None:
         """Write a float32 constant as the layer's output."""
         self.results("const", (value.shape,))
-        self._graph.ops[-1] = _with_value(self._graph.ops[-1], value)
+        constant = Constant(TensorType("fp32", value.shape), value)
+        self._graph.ops[-1] = replace(self._graph.ops[-1], attributes={"val": constant})
 
     def cast(self, value: Ref, dtype: str) -> Ref:
         """A value in another element type."""
@@ -190,22 +197,17 @@ def _all(value: Any, kind: type) -> bool:
     return isinstance(value, (tuple, list)) and all(isinstance(v, kind) for v in value)
 
 
-def _with_value(op: Op, value: np.ndarray) -> Op:
-    attributes = {"val": Constant(TensorType("fp32", value.shape), value)}
-    return Op(op.kind, op.name, op.inputs, op.outputs, attributes)
-
-
-def broadcast(first: Shape, second: Shape) -> Shape:
+def broadcast(*shapes: Shape) -> Shape:
     """Shape of an elementwise result. Raises ArtifactError when the shapes do not broadcast."""
-    rank = max(len(first), len(second))
-    a = (1,) * (rank - len(first)) + first
-    b = (1,) * (rank - len(second)) + second
+    rank = max(map(len, shapes))
     out: list[int | None] = []
-    for m, n in zip(a, b, strict=True):
-        if m is not None and n is not None and m != n and 1 not in (m, n):
-            raise ArtifactError(f"the shapes {list(first)} and {list(second)} do not broadcast")
+    for sizes in zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True):
+        known = {size for size in sizes if size not in (None, 1)}
+        if len(known) > 1:
+            listed = " and ".join(str(list(shape)) for shape in shapes)
+            raise ArtifactError(f"the shapes {listed} do not broadcast")
         # beside an unknown dimension, only a known one above 1 decides
-        out.append(n if m == 1 else m if n == 1 or m is not None else n)
+        out.append(known.pop() if known else None if None in sizes else 1)
     return tuple(out)
 
 
@@ -218,9 +220,5 @@ def positive(axis: int, rank: int) -> int:
 
 def product(dims: Shape) -> int | None:
     """Number of elements, or None when a dimension is unknown."""
-    total = 1
-    for d in dims:
-        if d is None:
-            return None
-        total *= d
-    return total
+    known = [d for d in dims if d is not None]
+    return math.prod(known) if len(known) == len(dims) else None

@@ -38,9 +38,14 @@ def reduced(shape: Shape, axes: tuple[int, ...], *, keep: bool) -> Shape:
     return tuple(d for i, d in enumerate(shape) if i not in axes)
 
 
+def reduce_last(layer: Layer, op: str, axes: tuple[int, ...]) -> None:
+    """Write ``op`` over ``axes``, which count from the end; they keep the size 1."""
+    layer.result(op, _kept(layer, axes), x=layer.x, axes=axes, keep_dims=True)
+
+
 def _reduce_named(layer: Layer) -> None:
     """``reduce``: the older form, with named axes and the reduced dimensions kept."""
-    p, rank = layer.params, layer.rank(layer.x)
+    p = layer.params
     wanted = {p.CHW: (-3, -2, -1), p.HW: (-2, -1), p.C: (-3,), p.H: (-2,), p.W: (-1,)}[p.axis]
     ops = {
         p.SUM: "reduce_sum", p.AVG: "reduce_mean", p.PROD: "reduce_prod", p.L1: "reduce_l1_norm",
@@ -49,9 +54,7 @@ def _reduce_named(layer: Layer) -> None:
     }  # fmt: skip
     if p.mode not in ops:
         raise layer.unsupported(f"the mode {p.ReduceOperation.Name(p.mode)}")
-    axes = tuple(positive(a, rank) for a in wanted)
-    out = reduced(layer.shape(layer.x), axes, keep=True)
-    layer.result(ops[p.mode], out, x=layer.x, axes=axes, keep_dims=True)
+    reduce_last(layer, ops[p.mode], wanted)
 
 
 def _batchnorm(layer: Layer) -> None:
@@ -162,12 +165,8 @@ def _layer_normalization(layer: Layer) -> None:
     )
 
 
-def _softmax(layer: Layer) -> None:
-    layer.result("softmax", layer.shape(layer.x), x=layer.x, axis=-3)
-
-
-def _softmax_nd(layer: Layer) -> None:
-    axis = positive(layer.params.axis, layer.rank(layer.x))
+def _softmax(layer: Layer, axis: int) -> None:
+    axis = positive(axis, layer.rank(layer.x))
     layer.result("softmax", layer.shape(layer.x), x=layer.x, axis=axis)
 
 
@@ -178,7 +177,7 @@ TABLE: dict[str, Translate] = {
     "lrn": _lrn,
     "mvn": _mvn,
     "reduce": _reduce_named,
-    "softmax": _softmax,
-    "softmaxND": _softmax_nd,
+    "softmax": lambda layer: _softmax(layer, -3),
+    "softmaxND": lambda layer: _softmax(layer, layer.params.axis),
     **{layer: _reduce(op) for layer, op in _REDUCE.items()},
 }

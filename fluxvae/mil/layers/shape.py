@@ -12,16 +12,12 @@ def _load_constant(layer: Layer) -> None:
 
 
 def _get_shape(layer: Layer) -> None:
-    rank = layer.rank(layer.x)
-    layer.result("cast", (rank,), x=_shape_of(layer, layer.x), dtype="fp32")
+    x = layer.x
+    layer.result("cast", (layer.rank(x),), x=_shape_of(layer, x), dtype="fp32")
 
 
 def _shape_of(layer: Layer, x: Ref) -> Ref:
     return layer.emit("shape", (layer.rank(x),), "int32", x=x)
-
-
-def _reshape_static(layer: Layer) -> None:
-    _reshape(layer, tuple(int(d) for d in layer.params.targetShape))
 
 
 def _rank_preserving_reshape(layer: Layer) -> None:
@@ -99,15 +95,7 @@ def _squeeze(layer: Layer) -> None:
     layer.result("squeeze", out, x=layer.x, axes=axes)
 
 
-def _concat(layer: Layer) -> None:
-    _concat_along(layer, -5 if layer.params.sequenceConcat else -3)
-
-
-def _concat_nd(layer: Layer) -> None:
-    _concat_along(layer, layer.params.axis, interleave=layer.params.interleave)
-
-
-def _concat_along(layer: Layer, axis: int, *, interleave: bool = False) -> None:
+def _concat(layer: Layer, axis: int, *, interleave: bool = False) -> None:
     if not layer.inputs:
         raise layer.damaged("has no inputs")
     shapes = [layer.shape(x) for x in layer.inputs]
@@ -127,15 +115,7 @@ def _stack(layer: Layer) -> None:
     layer.result("stack", tuple(shape), values=layer.inputs, axis=axis)
 
 
-def _split(layer: Layer) -> None:
-    _split_along(layer, -3, ())
-
-
-def _split_nd(layer: Layer) -> None:
-    _split_along(layer, layer.params.axis, tuple(int(s) for s in layer.params.splitSizes))
-
-
-def _split_along(layer: Layer, axis: int, sizes: tuple[int, ...]) -> None:
+def _split(layer: Layer, axis: int, sizes: tuple[int, ...] = ()) -> None:
     """Into ``sizes`` along an axis, or into equal parts, one for each output."""
     shape, count = layer.shape(layer.x), len(layer.outputs)
     axis = positive(axis, len(shape))
@@ -230,8 +210,8 @@ def _gather(layer: Layer) -> None:
 
 
 TABLE: dict[str, Translate] = {
-    "concat": _concat,
-    "concatND": _concat_nd,
+    "concat": lambda layer: _concat(layer, -5 if layer.params.sequenceConcat else -3),
+    "concatND": lambda layer: _concat(layer, layer.params.axis, interleave=layer.params.interleave),
     "expandDims": _expand_dims,
     "flattenTo2D": _flatten_to_2d,
     "gather": _gather,
@@ -240,12 +220,12 @@ TABLE: dict[str, Translate] = {
     "rankPreservingReshape": _rank_preserving_reshape,
     "reshapeDynamic": _reshape_dynamic,
     "reshapeLike": _reshape_like,
-    "reshapeStatic": _reshape_static,
+    "reshapeStatic": lambda layer: _reshape(layer, tuple(layer.params.targetShape)),
     "slice": _slice,
     "sliceDynamic": _slice_dynamic,
     "sliceStatic": _slice_static,
-    "split": _split,
-    "splitND": _split_nd,
+    "split": lambda layer: _split(layer, -3),
+    "splitND": lambda layer: _split(layer, layer.params.axis, tuple(layer.params.splitSizes)),
     "squeeze": _squeeze,
     "stack": _stack,
     "tile": _tile,

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from fluxvae.mil.layers.graph import Layer, Shape, Translate, positive
+from fluxvae.mil.layers.graph import Layer, Shape, Translate
 from fluxvae.mil.layers.rank5 import per_image
-from fluxvae.mil.layers.reduce import reduced
+from fluxvae.mil.layers.reduce import reduce_last
 
 Dim = int | None
 
@@ -97,14 +97,11 @@ def _window(
 def _pooling(layer: Layer) -> None:
     """Pooling by windows, or of whole images, as coremltools also writes a mean or maximum."""
     p = layer.params
-    shape = layer.shape(layer.x)
     if not p.globalPooling:
         _windows(layer)
         return
     ops = {p.MAX: "reduce_max", p.AVERAGE: "reduce_mean", p.L2: "reduce_l2_norm"}
-    axes = tuple(positive(a, len(shape)) for a in (-2, -1))
-    out = reduced(shape, axes, keep=True)
-    layer.result(ops[p.type], out, x=layer.x, axes=axes, keep_dims=True)
+    reduce_last(layer, ops[p.type], (-2, -1))
 
 
 @per_image

@@ -19,12 +19,18 @@ _Unary = Callable[[Tensor], Tensor]
 _Binary = Callable[[Tensor, Tensor], Tensor]
 
 
-def _unary(name: str, function: _Unary, write: _Unary, summary: str, exact: bool) -> None:
+def _unary(name: str, function: _Unary, write: _Unary, summary: str) -> None:
+    @op(name, exact=name in _EXACT, in_place=lambda x: write(x), summary=summary)
     def run(*, x: Tensor) -> Tensor:
         return function(x)
 
-    run.__doc__ = summary
-    op(name, exact=exact, in_place=lambda x: write(x))(run)
+
+def _binary(name: str, function: _Binary, write: _Binary | None, summary: str) -> None:
+    in_place = (lambda x, y: write(x, y)) if write else None
+
+    @op(name, exact=name in _EXACT, in_place=in_place, summary=summary)
+    def run(*, x: Tensor, y: Tensor) -> Tensor:
+        return function(x, y)
 
 
 def _floats(divide: _Binary) -> _Binary:
@@ -36,17 +42,7 @@ def _floats(divide: _Binary) -> _Binary:
     return checked
 
 
-def _binary(
-    name: str, function: _Binary, write: _Binary | None, summary: str, *, exact: bool = False
-) -> None:
-    def run(*, x: Tensor, y: Tensor) -> Tensor:
-        return function(x, y)
-
-    run.__doc__ = summary
-    op(name, exact=exact, in_place=(lambda x, y: write(x, y)) if write else None)(run)
-
-
-_ROUNDED: dict[str, tuple[_Unary, _Unary, str]] = {
+_UNARY: dict[str, tuple[_Unary, _Unary, str]] = {
     "tanh": (torch.tanh, torch.tanh_, "Hyperbolic tangent."),
     "silu": (F.silu, lambda x: F.silu(x, inplace=True), "`x * sigmoid(x)`."),
     "sigmoid": (torch.sigmoid, torch.sigmoid_, "`1 / (1 + exp(-x))`."),
@@ -64,8 +60,6 @@ _ROUNDED: dict[str, tuple[_Unary, _Unary, str]] = {
     "atanh": (torch.atanh, torch.atanh_, "Inverse hyperbolic tangent."),
     "sqrt": (torch.sqrt, torch.sqrt_, "Square root."),
     "square": (torch.square, torch.square_, "`x * x`."),
-}
-_EXACT: dict[str, tuple[_Unary, _Unary, str]] = {
     "relu": (torch.relu, torch.relu_, "`max(x, 0)`."),
     "relu6": (F.relu6, lambda x: x.clamp_(0, 6), "`min(max(x, 0), 6)`."),
     "abs": (torch.abs, torch.abs_, "Absolute value."),
@@ -74,12 +68,7 @@ _EXACT: dict[str, tuple[_Unary, _Unary, str]] = {
     "round": (torch.round, torch.round_, "Nearest integer, halves to even."),
     "sign": (torch.sign, lambda x: x.sign_(), "-1, 0 or 1."),
 }
-for _name, (_function, _overwrite, _summary) in _ROUNDED.items():
-    _unary(_name, _function, _overwrite, _summary, exact=False)
-for _name, (_function, _overwrite, _summary) in _EXACT.items():
-    _unary(_name, _function, _overwrite, _summary, exact=True)
-
-_BINARY: dict[str, tuple[_Binary, _Binary, str]] = {
+_BINARY: dict[str, tuple[_Binary, _Binary | None, str]] = {
     "add": (torch.add, Tensor.add_, "`x + y`."),
     "sub": (torch.sub, Tensor.sub_, "`x - y`."),
     "mul": (torch.mul, Tensor.mul_, "`x * y`."),
@@ -91,30 +80,28 @@ _BINARY: dict[str, tuple[_Binary, _Binary, str]] = {
     ),
     "mod": (torch.remainder, Tensor.remainder_, "Remainder with the sign of y, as Python's `%`."),
     "pow": (torch.pow, Tensor.pow_, "`x ** y`."),
-}
-_BINARY_EXACT: dict[str, tuple[_Binary, _Binary, str]] = {
     "maximum": (torch.maximum, lambda x, y: torch.maximum(x, y, out=x), "Larger value."),
     "minimum": (torch.minimum, lambda x, y: torch.minimum(x, y, out=x), "Smaller value."),
+    "equal": (torch.eq, None, "`x == y`, as bool."),
+    "not_equal": (torch.ne, None, "`x != y`, as bool."),
+    "greater": (torch.gt, None, "`x > y`, as bool."),
+    "greater_equal": (torch.ge, None, "`x >= y`, as bool."),
+    "less": (torch.lt, None, "`x < y`, as bool."),
+    "less_equal": (torch.le, None, "`x <= y`, as bool."),
+    "logical_and": (torch.logical_and, None, "`x and y` of bools."),
+    "logical_or": (torch.logical_or, None, "`x or y` of bools."),
+    "logical_xor": (torch.logical_xor, None, "`x xor y` of bools."),
 }
-for _name, (_combine, _write, _summary) in _BINARY.items():
-    _binary(_name, _combine, _write, _summary)
-for _name, (_combine, _write, _summary) in _BINARY_EXACT.items():
-    _binary(_name, _combine, _write, _summary, exact=True)
-for _name, _compare, _sign in (
-    ("equal", torch.eq, "=="),
-    ("not_equal", torch.ne, "!="),
-    ("greater", torch.gt, ">"),
-    ("greater_equal", torch.ge, ">="),
-    ("less", torch.lt, "<"),
-    ("less_equal", torch.le, "<="),
-):
-    _binary(_name, _compare, None, f"`x {_sign} y`, as bool.", exact=True)
-for _name, _logic, _word in (
-    ("logical_and", torch.logical_and, "and"),
-    ("logical_or", torch.logical_or, "or"),
-    ("logical_xor", torch.logical_xor, "xor"),
-):
-    _binary(_name, _logic, None, f"`x {_word} y` of bools.", exact=True)
+# Of both tables: those whose result holds only values of the arguments, or whole or true ones.
+_EXACT = {
+    "relu", "relu6", "abs", "floor", "ceil", "round", "sign", "maximum", "minimum",
+    "equal", "not_equal", "greater", "greater_equal", "less", "less_equal",
+    "logical_and", "logical_or", "logical_xor",
+}  # fmt: skip
+for _name, _one in _UNARY.items():
+    _unary(_name, *_one)
+for _name, _two in _BINARY.items():
+    _binary(_name, *_two)
 
 
 @op("logical_not", exact=True)

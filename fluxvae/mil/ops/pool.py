@@ -45,6 +45,7 @@ def avg_pool(
 
 
 def _enter(name: str, pooled: Callable[..., Tensor], summary: str, *, exact: bool) -> None:
+    @op(name, exact=exact, summary=summary)
     def run(
         *,
         x: Tensor,
@@ -56,9 +57,6 @@ def _enter(name: str, pooled: Callable[..., Tensor], summary: str, *, exact: boo
     ) -> Tensor:
         steps, _, reach = _windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
         return pooled(x, kernel_sizes, steps, reach)
-
-    run.__doc__ = summary
-    op(name, exact=exact)(run)
 
 
 def _windows(

@@ -27,34 +27,29 @@ def _prod(x: Tensor, axes: Ints, keep: bool) -> Tensor:
 
 
 _REDUCTIONS: dict[str, tuple[_Reduction, str]] = {
-    "reduce_mean": (torch.mean, "Mean over `axes` (default: all)."),
-    "reduce_sum": (torch.sum, "Sum over `axes` (default: all)."),
-    "reduce_prod": (_prod, "Product over `axes` (default: all)."),
-    "reduce_sum_square": (
-        lambda x, axes, keep: x.square().sum(axes, keep),
-        "Sum of squares over `axes` (default: all).",
-    ),
-    "reduce_l1_norm": (
-        lambda x, axes, keep: x.abs().sum(axes, keep),
-        "Sum of absolute values over `axes` (default: all).",
-    ),
+    "reduce_mean": (torch.mean, "Mean"),
+    "reduce_sum": (torch.sum, "Sum"),
+    "reduce_prod": (_prod, "Product"),
+    "reduce_sum_square": (lambda x, axes, keep: x.square().sum(axes, keep), "Sum of squares"),
+    "reduce_l1_norm": (lambda x, axes, keep: x.abs().sum(axes, keep), "Sum of absolute values"),
     "reduce_l2_norm": (
         lambda x, axes, keep: x.square().sum(axes, keep).sqrt_(),
-        "Root of the sum of squares over `axes` (default: all).",
+        "Root of the sum of squares",
     ),
     "reduce_log_sum": (
         lambda x, axes, keep: x.sum(axes, keep).log_(),
-        "Natural logarithm of the sum over `axes` (default: all).",
+        "Natural logarithm of the sum",
     ),
-    "reduce_log_sum_exp": (torch.logsumexp, "`log(sum(exp(x)))` over `axes` (default: all)."),
-}
-_EXACT: dict[str, tuple[_Reduction, str]] = {
-    "reduce_max": (torch.amax, "Largest value over `axes` (default: all)."),
-    "reduce_min": (torch.amin, "Smallest value over `axes` (default: all)."),
+    "reduce_log_sum_exp": (torch.logsumexp, "`log(sum(exp(x)))`"),
+    "reduce_max": (torch.amax, "Largest value"),
+    "reduce_min": (torch.amin, "Smallest value"),
 }
 
 
-def _enter(name: str, reduction: _Reduction, summary: str, *, exact: bool) -> None:
+def _enter(name: str, reduction: _Reduction, what: str) -> None:
+    exact = name in ("reduce_max", "reduce_min")
+
+    @op(name, exact=exact, summary=f"{what} over `axes` (default: all).")
     def run(*, x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
         chosen = tuple(range(x.dim())) if axes is None else axes
         if not chosen:  # torch reads an empty list as "all"
@@ -66,14 +61,9 @@ def _enter(name: str, reduction: _Reduction, summary: str, *, exact: bool) -> No
         # coremltools evaluates integers in float64 and truncates the result
         return reduction(x.double(), chosen, keep).to(torch.int64).to(torch.int32)
 
-    run.__doc__ = summary
-    op(name, exact=exact)(run)
 
-
-for _name, (_function, _summary) in _REDUCTIONS.items():
-    _enter(_name, _function, _summary, exact=False)
-for _name, (_function, _summary) in _EXACT.items():
-    _enter(_name, _function, _summary, exact=True)
+for _name, _entry in _REDUCTIONS.items():
+    _enter(_name, *_entry)
 
 
 def _check_indices(dtype: str) -> None:

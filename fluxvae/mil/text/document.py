@@ -1,7 +1,7 @@
 """MIL as text: what ``model.mil`` of a compiled model holds, as frozen data.
 
-``reader`` parses it, ``writer`` prints it, ``bundle`` makes a ``Program`` of it and
-``compiler.program`` makes it of a protobuf. The format has no published definition; it is known
+``reader`` parses it, ``writer`` prints it, ``messages`` makes it of a protobuf and ``bundle`` makes
+a ``Program`` of it, whichever it came from. The format has no published definition; it is known
 from the output of Apple's compiler. Two dialects differ in the spelling of rank-0 types alone:
 ``tensor<fp16, []>`` in program(1.0), ``fp16`` in program(1.3).
 
@@ -52,15 +52,15 @@ class StateType:
     wrapped: "Type"
 
 
-Type = TensorType | ListType | DictType | TupleType | StateType
-
-
 @dataclass(frozen=True)
 class Blob:
     """A value in a weight file: ``BLOBFILE(path = .., offset = ..)``."""
 
     path: str
     offset: int
+
+
+Type = TensorType | ListType | DictType | TupleType | StateType
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,17 @@ class TypedName:
 
 @dataclass(frozen=True)
 class TextOp:
-    """``type name, .. = kind(key = argument, ..)[key = value, ..];``"""
+    """``type name, .. = kind(key = argument, ..)[key = value, ..];``
+
+    ``blocks``: the operations of each nested block of control flow; how those are printed is not
+    known.
+    """
 
     outputs: tuple[TypedName, ...]
     kind: str
     arguments: Mapping[str, Argument]
     attributes: Mapping[str, Value]
+    blocks: "tuple[tuple[TextOp, ...], ...]" = ()
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,12 @@ class _Writer:
         return "".join(lines)
 
     def _op(self, op: TextOp) -> str:
+        if op.blocks or not op.outputs:
+            what = "nested blocks (control flow)" if op.blocks else "no result"
+            raise ArtifactError(
+                f"operation {op.kind!r} has {what}; how Apple's compiler writes that is not known: "
+                "use --compiler xcode on a Mac"
+            )
         outputs = ", ".join(self._typed_name(o) for o in op.outputs)
         arguments = ", ".join(
             f"{_name(key)} = {self._argument(op.arguments[key])}" for key in sorted(op.arguments)

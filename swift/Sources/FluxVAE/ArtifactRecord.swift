@@ -1,3 +1,4 @@
+internal import FluxVAESupport
 import Foundation
 
 /// What a model says of itself: the record that fluxvae wrote into its metadata.

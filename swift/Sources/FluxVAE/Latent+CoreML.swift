@@ -1,4 +1,5 @@
 import CoreML
+internal import FluxVAESupport
 
 extension Latent {
   /// A copy of an array: `(C, h, w)`, `(h, w, C)`, or `(h * w, C)` for a decoder of tokens. Axes of length 1 in front, and one of frames after the channels, are left out.
@@ -20,8 +21,8 @@ extension Latent {
     _ array: MLShapedArray<Scalar>, layout: TensorLayout? = nil
   ) throws {
     let values = try array.withUnsafeShapedBufferPointer { buffer, shape, strides in
-      try StridedRows(shape: shape, strides: strides)
-        .floats(UnsafeRawPointer(buffer.baseAddress), of: Scalar.multiArrayDataType)
+      try StridedLayout(shape, strides: strides, type: Scalar.multiArrayDataType)
+        .floats(UnsafeRawPointer(buffer.baseAddress))
     }
     try self.init(values, shape: array.shape, layout: layout)
   }

@@ -1,3 +1,5 @@
+internal import FluxVAESupport
+
 /// Which latent a decoder wants and what it gives back, as fluxvae wrote it into the model.
 public struct LatentContract: Codable, Equatable, Sendable {
   /// Identifier of the latent space; compared before the model is loaded.

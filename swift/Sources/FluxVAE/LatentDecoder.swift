@@ -10,7 +10,7 @@ import Foundation
 /// One decode runs at a time, in the order asked for. Methods are asynchronous, and can be
 /// cancelled. For code without tasks each has a twin that blocks its thread and says so:
 /// `decodeBlocking(_:)`.
-public final class LatentDecoder: Sendable {
+public final class LatentDecoder: ImageDecoder {
   /// How a model is loaded and judged.
   public struct Configuration: Sendable {
     /// Compute units that Core ML may use.
@@ -33,13 +33,13 @@ public final class LatentDecoder: Sendable {
   }
 
   /// The compiled model (`.mlmodelc`).
-  public var modelURL: URL { file.url }
+  public var modelURL: URL { store.file.url }
   /// The space of the latents that this decoder is given.
-  public let latentSpace: LatentSpace
-  public let configuration: Configuration
-  private let file: ModelFile
-  private let gate = TurnGate()
-  private let store = ModelStore<DecoderInterface, LoadedFunction>()
+  public var latentSpace: LatentSpace { store.space }
+  public var configuration: Configuration { store.configuration }
+  /// Whether a function of the model is in memory.
+  public var isLoaded: Bool { !store.isEmpty }
+  private let store: ModelStore<DecoderInterface, LoadedFunction>
 
   /// A decoder that is not loaded yet.
   ///
@@ -50,30 +50,19 @@ public final class LatentDecoder: Sendable {
   public convenience init(
     modelAt url: URL, for space: LatentSpace, configuration: Configuration = Configuration()
   ) {
-    self.init(
-      ModelFile(url: url, computeUnits: configuration.computeUnits), for: space, configuration)
+    self.init(ModelStore(modelAt: url, for: space, configuration))
   }
 
-  init(_ file: ModelFile, for space: LatentSpace, _ configuration: Configuration) {
-    self.file = file
-    latentSpace = space
-    self.configuration = configuration
-  }
-
-  /// Whether a function of the model is in memory.
-  public var isLoaded: Bool { !store.isEmpty }
-
-  /// Releases the model. A decode that was asked for before ends as it would have, and keeps
-  /// nothing loaded.
-  public func unload() { store.removeAll() }
+  init(_ store: ModelStore<DecoderInterface, LoadedFunction>) { self.store = store }
 
   /// Loads the function for images of `size`, unless it is loaded.
   ///
   /// - Parameter size: Nil for the function that `configuration` names, or the default one.
   /// - Throws: `FluxVAEError`, also for a contract that does not fit; `CancellationError`.
   public func load(for size: ImageSize? = nil) async throws {
-    let epoch = store.epoch
-    try await gate.turn { _ = try await function(name(for: size, since: epoch), since: epoch) }
+    try await store.turn { epoch in
+      _ = try await function(name(for: size, since: epoch), since: epoch)
+    }
   }
 
   /// Loads the function for images of `size` and releases it again, unless it is loaded: Core ML's
@@ -82,12 +71,15 @@ public final class LatentDecoder: Sendable {
   /// - Parameter size: Nil for the function that `configuration` names, or the default one.
   /// - Throws: `FluxVAEError`, also for a contract that does not fit; `CancellationError`.
   public func prewarm(for size: ImageSize? = nil) async throws {
-    let epoch = store.epoch
-    try await gate.turn {
+    try await store.turn { epoch in
       let name = try await name(for: size, since: epoch)
       if store[name] == nil { _ = try await open(name) }
     }
   }
+
+  /// Releases the model. A decode that was asked for before ends as it would have, and keeps
+  /// nothing loaded.
+  public func unload() { store.removeAll() }
 
   /// What the model takes and gives. Loads nothing, and waits for no decode.
   ///
@@ -100,8 +92,7 @@ public final class LatentDecoder: Sendable {
   ///
   /// - Throws: `FluxVAEError`, with what was expected and what came; `CancellationError`.
   public func decode(_ latent: Latent) async throws -> DecodedImage {
-    let epoch = store.epoch
-    return try await gate.turn {
+    try await store.turn { epoch in
       let interface = try await interface(since: epoch)
       let (map, size) = try interface.read(latent)
       let function = try await function(interface.otherFunction(for: size), since: epoch)
@@ -113,10 +104,9 @@ public final class LatentDecoder: Sendable {
 extension LatentDecoder {
   /// What the model says of itself, from memory or else read now.
   private func interface(since epoch: Int) async throws -> DecoderInterface {
-    if let known = store.description { return known }
-    let interface = try await file.describe(configuration.function, interface)
-    store.keep(interface, since: epoch)
-    return interface
+    try await store.description(since: epoch) {
+      try await store.file.describe(configuration.function, interface)
+    }
   }
 
   /// The function for images of `size`; nil for the one to start with.
@@ -127,22 +117,19 @@ extension LatentDecoder {
 
   /// A function, from memory or else loaded now; nil is the one to start with.
   private func function(_ name: String?, since epoch: Int) async throws -> LoadedFunction {
-    if let loaded = store[name] { return loaded }
-    let function = try await open(name)
-    store.keep(function, as: name, since: epoch)
-    return function
+    try await store.function(name, since: epoch) { try await open(name) }
   }
 
   private func open(_ name: String?) async throws -> LoadedFunction {
-    try await file.load(name ?? configuration.function) { model in
-      LoadedFunction(model, try interface(model.modelDescription))
+    try await store.file.load(name ?? configuration.function) { model in
+      try LoadedFunction(model, interface(model.modelDescription))
     }
   }
 
   private func interface(_ description: MLModelDescription) throws -> DecoderInterface {
-    let check = configuration.contractCheck
-    let interface = try DecoderInterface(description, ignoringRecord: check == .off)
-    try check.judge(interface.record?.contract, for: latentSpace, model: modelURL)
+    let interface = try DecoderInterface(
+      description, ignoringRecord: configuration.contractCheck == .off)
+    try store.judge(interface.record?.contract)
     return interface
   }
 }

@@ -1,4 +1,5 @@
 import CoreML
+internal import FluxVAESupport
 import Foundation
 
 extension MLMultiArray {
@@ -6,8 +7,9 @@ extension MLMultiArray {
   ///
   /// - Throws: `FluxVAEError.strides`; `.elementType` for anything but float16, float32, float64.
   func floats() throws -> [Float] {
-    let rows = try StridedRows(shape: shape.map(\.intValue), strides: strides.map(\.intValue))
-    return try withUnsafeBytes { try rows.floats($0.baseAddress, of: dataType) }
+    let layout = try StridedLayout(
+      shape.map(\.intValue), strides: strides.map(\.intValue), type: dataType)
+    return withUnsafeBytes { layout.floats($0.baseAddress) }
   }
 
   /// A new array of `shape` with `values` in C order, rounded to the element type.
@@ -19,16 +21,11 @@ extension MLMultiArray {
   static func filled(
     with values: [Float], shape: [Int], dataType: MLMultiArrayDataType, what: String
   ) throws -> MLMultiArray {
-    try values.checkFinite(what, limit: dataType == .float16 ? HalfPrecision.limit : .infinity)
+    try values.checkFinite(what, limit: dataType == .float16 ? Half.limit : .infinity)
     let array = try MLMultiArray(shape: shape.map { NSNumber(value: $0) }, dataType: dataType)
     try array.withUnsafeMutableBytes { bytes, strides in
-      let rows = try StridedRows(shape: shape, strides: strides)
-      switch dataType {
-      case .float16: rows.scatter(values, to: bytes.baseAddress, HalfPrecision.bits)
-      case .float32: rows.scatter(values, to: bytes.baseAddress) { $0 }
-      case .float64: rows.scatter(values, to: bytes.baseAddress) { Double($0) }
-      default: throw FluxVAEError.elementType(dataType.rawValue)
-      }
+      try StridedLayout(shape, strides: strides, type: dataType)
+        .write(values, to: bytes.baseAddress)
     }
     return array
   }
@@ -46,59 +43,54 @@ extension [Float] {
 
 // Strides are the contract, as in the harness: Core ML does not document whether the bytes that it
 // hands out are counted with the padding, so that count is not compared with them.
-extension StridedRows {
+extension StridedLayout {
+  /// - Throws: `FluxVAEError.strides` when they do not describe an array of this shape;
+  ///   `.elementType` for anything but float16, float32 and float64.
+  init(_ shape: [Int], strides: [Int], type: MLMultiArrayDataType) throws {
+    let size =
+      switch type {
+      case .float16: 2
+      case .float32: 4
+      case .float64: 8
+      default: throw FluxVAEError.elementType(type.rawValue)
+      }
+    guard let layout = Self(shape: shape, strides: strides, scalarSize: size) else {
+      throw FluxVAEError.strides(strides, shape: shape)
+    }
+    self = layout
+  }
+
   /// The elements that begin at `source`, in C order.
-  ///
-  /// - Throws: `FluxVAEError.elementType` for anything but float16, float32 and float64.
-  func floats(_ source: UnsafeRawPointer?, of type: MLMultiArrayDataType) throws -> [Float] {
-    switch type {
-    case .float16: gather(source, as: UInt16.self, HalfPrecision.float)
-    case .float32: floats(source)
-    case .float64: gather(source, as: Double.self) { Float($0) }
-    default: throw FluxVAEError.elementType(type.rawValue)
-    }
-  }
-
-  /// Elements that are floats already: whole runs are copied.
-  private func floats(_ source: UnsafeRawPointer?) -> [Float] {
-    guard step == 1 else { return gather(source, as: Float.self) { $0 } }
-    return [Float](unsafeUninitializedCapacity: count) { values, filled in
-      guard let target = values.baseAddress, let source else { return }
-      let elements = source.assumingMemoryBound(to: Float.self)
-      forEachOffset { offset in
-        (target + filled).initialize(from: elements + offset, count: length)
-        filled += length
-      }
-    }
-  }
-
-  private func gather<Element>(
-    _ source: UnsafeRawPointer?, as type: Element.Type, _ convert: (Element) -> Float
-  ) -> [Float] {
-    [Float](unsafeUninitializedCapacity: count) { values, filled in
-      guard let elements = source?.assumingMemoryBound(to: type) else { return }
-      forEachOffset { offset in
-        for index in 0..<length {
-          values.initializeElement(at: filled, to: convert(elements[offset + index * step]))
-          filled += 1
-        }
-      }
+  func floats(_ source: UnsafeRawPointer?) -> [Float] {
+    switch scalarSize {
+    case 2: elements(source, of: UInt16.self).map(Half.float)
+    case 4: elements(source, of: Float.self)
+    default: elements(source, of: Double.self).map { Float($0) }
     }
   }
 
   /// Writes elements, given in C order, into the strided memory that begins at `target`.
-  fileprivate func scatter<Element>(
-    _ values: [Float], to target: UnsafeMutableRawPointer?, _ convert: (Float) -> Element
-  ) {
-    guard let elements = target?.assumingMemoryBound(to: Element.self) else { return }
-    var next = 0
-    values.withUnsafeBufferPointer { source in
-      forEachOffset { offset in
-        for index in 0..<length {
-          elements[offset + index * step] = convert(source[next])
-          next += 1
-        }
-      }
+  fileprivate func write(_ values: [Float], to target: UnsafeMutableRawPointer?) {
+    switch scalarSize {
+    case 2: write(elements: values.map(Half.pattern), to: target)
+    case 4: write(elements: values, to: target)
+    default: write(elements: values.map { Double($0) }, to: target)
     }
+  }
+
+  private func elements<Element: BitwiseCopyable>(
+    _ source: UnsafeRawPointer?, of type: Element.Type
+  ) -> [Element] {
+    let count = denseByteCount / scalarSize
+    return [Element](unsafeUninitializedCapacity: count) { elements, filled in
+      gather(from: source, into: elements.baseAddress)
+      filled = source == nil ? 0 : count
+    }
+  }
+
+  private func write<Element: BitwiseCopyable>(
+    elements: [Element], to target: UnsafeMutableRawPointer?
+  ) {
+    elements.withUnsafeBytes { scatter(from: $0.baseAddress, into: target) }
   }
 }

@@ -3,17 +3,11 @@ import CoreML
 /// One multi-array input or output, as plain values.
 struct TensorFeature: Equatable, Sendable {
   let name: String
-  /// Raw value of `MLMultiArrayDataType`.
-  let dataType: Int
   /// Every shape the feature may have, the default one first; empty when only a run tells.
   let shapes: [[Int]]
+}
 
-  init(name: String, dataType: Int, shapes: [[Int]]) {
-    self.name = name
-    self.dataType = dataType
-    self.shapes = shapes
-  }
-
+extension TensorFeature {
   /// The only feature of its side of a model.
   ///
   /// - Throws: `FluxVAEError.notADecoder` when there are others, or it is no tensor.
@@ -27,8 +21,7 @@ struct TensorFeature: Equatable, Sendable {
       throw FluxVAEError.notADecoder(
         reason: "this model's \(side) \(feature.name) is no tensor (kind \(feature.type.rawValue))")
     }
-    self.init(
-      name: feature.name, dataType: constraint.dataType.rawValue, shapes: constraint.allShapes)
+    self.init(name: feature.name, shapes: constraint.allShapes)
   }
 }
 

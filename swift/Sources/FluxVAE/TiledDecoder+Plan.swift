@@ -75,16 +75,15 @@ extension TiledDecoder {
 
     var canvas: TileCanvas { TileCanvas(size: size, layout: layout, scale: scale) }
 
-    /// - Throws: `FluxVAEError.unexpectedOutput`.
-    func place(
-      _ made: Planes, _ row: TileCut, _ column: TileCut, on canvas: inout TileCanvas
-    ) throws {
-      let (height, width) = (grid.height * scale, grid.width * scale)
-      let expected = layout.shape(channels: 3, height: height, width: width)
-      guard made.shape == expected else {
-        throw FluxVAEError.unexpectedOutput(expected: expected, found: made.shape)
-      }
-      canvas.place(made.values, height: height, width: width, row: row, column: column)
+    /// The shape of what the function of tiles gives.
+    var tileShape: [Int] {
+      layout.shape(channels: 3, height: grid.height * scale, width: grid.width * scale)
+    }
+
+    func place(_ made: Planes, _ row: TileCut, _ column: TileCut, on canvas: inout TileCanvas) {
+      canvas.place(
+        made.values, height: grid.height * scale, width: grid.width * scale, row: row,
+        column: column)
     }
 
     /// - Throws: `FluxVAEError.nonFinite`.

@@ -13,46 +13,33 @@ import Foundation
 /// One decode runs at a time, in the order asked for, and can be cancelled between tiles. Functions
 /// are loaded when they are first needed; `unload()` gives the memory back. For code without tasks
 /// each method has a twin that blocks its thread and says so: `decodeBlocking(_:)`.
-public final class TiledDecoder: Sendable {
+public final class TiledDecoder: ImageDecoder {
   /// The compiled model (`.mlmodelc`).
-  public var modelURL: URL { file.url }
+  public var modelURL: URL { store.file.url }
   /// The space of the latents that this decoder is given.
-  public let latentSpace: LatentSpace
+  public var latentSpace: LatentSpace { store.space }
   /// How the model is loaded and judged; its function is not used.
-  public let configuration: LatentDecoder.Configuration
-  private let file: ModelFile
-  private let gate = TurnGate()
-  private let store = ModelStore<TiledModel, LoadedPart>()
+  public var configuration: LatentDecoder.Configuration { store.configuration }
+  /// Whether a function of the model is in memory.
+  public var isLoaded: Bool { !store.isEmpty }
+  private let store: ModelStore<TiledModel, LoadedPart>
 
   /// A decoder that is not loaded yet.
   public convenience init(
     modelAt url: URL, for space: LatentSpace,
     configuration: LatentDecoder.Configuration = LatentDecoder.Configuration()
   ) {
-    self.init(
-      ModelFile(url: url, computeUnits: configuration.computeUnits), for: space, configuration)
+    self.init(ModelStore(modelAt: url, for: space, configuration))
   }
 
-  init(_ file: ModelFile, for space: LatentSpace, _ configuration: LatentDecoder.Configuration) {
-    self.file = file
-    latentSpace = space
-    self.configuration = configuration
-  }
-
-  /// Whether a function of the model is in memory.
-  public var isLoaded: Bool { !store.isEmpty }
-
-  /// Releases the model. A decode that was asked for before ends as it would have, and keeps
-  /// nothing loaded.
-  public func unload() { store.removeAll() }
+  init(_ store: ModelStore<TiledModel, LoadedPart>) { self.store = store }
 
   /// Loads the functions that make images of `size`, unless they are loaded.
   ///
   /// - Parameter size: Nil for the first size that the model was made for.
   /// - Throws: `FluxVAEError`, also for a size that cannot be made; `CancellationError`.
   public func load(for size: ImageSize? = nil) async throws {
-    let epoch = store.epoch
-    try await gate.turn {
+    try await store.turn { epoch in
       for name in try await functions(for: size, since: epoch) {
         _ = try await part(name, since: epoch)
       }
@@ -65,13 +52,16 @@ public final class TiledDecoder: Sendable {
   /// - Parameter size: Nil for the first size that the model was made for.
   /// - Throws: `FluxVAEError`, also for a size that cannot be made; `CancellationError`.
   public func prewarm(for size: ImageSize? = nil) async throws {
-    let epoch = store.epoch
-    try await gate.turn {
+    try await store.turn { epoch in
       for name in try await functions(for: size, since: epoch) where store[name] == nil {
-        _ = try await file.load(name, LoadedPart.init)
+        _ = try await store.file.load(name, LoadedPart.init)
       }
     }
   }
+
+  /// Releases the model. A decode that was asked for before ends as it would have, and keeps
+  /// nothing loaded.
+  public func unload() { store.removeAll() }
 
   /// What the model takes and gives. Loads nothing, and waits for no decode.
   ///
@@ -88,12 +78,17 @@ public final class TiledDecoder: Sendable {
     return TilingReport(plan.grid, size: size, scale: plan.scale, stride: plan.tiles.stride)
   }
 
+  /// `report(for:)`, blocking its thread.
+  @available(*, noasync, message: "blocks its thread: await report(for:)")
+  public func reportBlocking(for size: ImageSize) throws -> TilingReport {
+    try blocking { try await self.report(for: size) }
+  }
+
   /// The image of a latent. Loads the functions for its size when they are not loaded.
   ///
   /// - Throws: `FluxVAEError`, with what was expected and what came; `CancellationError`.
   public func decode(_ latent: Latent) async throws -> DecodedImage {
-    let epoch = store.epoch
-    return try await gate.turn {
+    try await store.turn { epoch in
       let (plan, input) = try Plan.reading(latent, await model(since: epoch))
       let features = try await part(plan.front, since: epoch).run([Plan.latent: input])
       var fixed: [String: Planes] = [:]
@@ -110,7 +105,8 @@ public final class TiledDecoder: Sendable {
       for (row, column) in plan.grid.cells {
         var inputs = fixed
         inputs[Plan.features] = plan.block(of: features, row, column)
-        try plan.place(try await tile.run(inputs), row, column, on: &canvas)
+        plan.place(
+          try await tile.run(inputs, giving: plan.tileShape), row, column, on: &canvas)
       }
       return try plan.image(canvas)
     }
@@ -120,15 +116,14 @@ public final class TiledDecoder: Sendable {
 extension TiledDecoder {
   /// What the model says of itself, from memory or else read now.
   private func model(since epoch: Int) async throws -> TiledModel {
-    if let known = store.description { return known }
-    let model = try await file.describe(nil) { description in
-      let record = try ArtifactRecord(description)
-      try configuration.contractCheck.judge(record?.contract, for: latentSpace, model: modelURL)
-      guard let record else { throw FluxVAEError.contractMissing(modelURL) }
-      return TiledModel(record, description)
+    try await store.description(since: epoch) {
+      try await store.file.describe(nil) { description in
+        let record = try ArtifactRecord(description)
+        try store.judge(record?.contract)
+        guard let record else { throw FluxVAEError.contractMissing(modelURL) }
+        return TiledModel(record, description)
+      }
     }
-    store.keep(model, since: epoch)
-    return model
   }
 
   private func functions(for size: ImageSize?, since epoch: Int) async throws -> [String] {
@@ -138,9 +133,8 @@ extension TiledDecoder {
 
   /// A function, from memory or else loaded now.
   private func part(_ name: String, since epoch: Int) async throws -> LoadedPart {
-    if let loaded = store[name] { return loaded }
-    let part = try await file.load(name, LoadedPart.init)
-    store.keep(part, as: name, since: epoch)
-    return part
+    try await store.function(name, since: epoch) {
+      try await store.file.load(name, LoadedPart.init)
+    }
   }
 }

@@ -1,6 +1,6 @@
-import EnginePython
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 @testable import CoreML

@@ -1,45 +1,23 @@
-import EnginePython
 import Foundation
+import TestSupport
 import Testing
 
 @testable import CoreML
 
-/// Models made by the Python side into a temporary folder, once for all tests.
+/// Models made by the Python side, once for all tests.
 enum Models {
   static let isPossible = EnginePython.problem == nil
   /// Why a test with models is skipped.
   static let reason = Comment(rawValue: EnginePython.problem ?? "")
 
   static func named(_ name: String, extension suffix: String = "mlmodelc") throws -> URL {
-    try made.get().appending(path: "\(name).\(suffix)")
+    try EnginePython.affineModels.get().appending(path: "\(name).\(suffix)")
   }
 
   static func load(_ name: String, function: String? = nil) throws -> MLModel {
     let configuration = MLModelConfiguration()
     configuration.functionName = function
     return try MLModel(contentsOf: named(name), configuration: configuration)
-  }
-
-  private static let folder = FileManager.default.temporaryDirectory
-    .appending(path: "coreml-tests-\(ProcessInfo.processInfo.processIdentifier)")
-
-  private static let made = Result { () throws -> URL in
-    atexit { try? FileManager.default.removeItem(at: Models.folder) }
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    let script = URL(filePath: #filePath).deletingLastPathComponent()
-      .appending(path: "make_models.py")
-    let process = Process()
-    process.executableURL = URL(filePath: "/usr/bin/env")
-    process.arguments = [EnginePython.path, script.path, folder.path]
-    let noise = Pipe()
-    process.standardError = noise
-    try process.run()
-    let said = noise.fileHandleForReading.readDataToEndOfFile()
-    process.waitUntilExit()
-    guard process.terminationStatus == 0 else {
-      throw MLModelError(.generic, String(decoding: said, as: UTF8.self))
-    }
-    return folder
   }
 }
 

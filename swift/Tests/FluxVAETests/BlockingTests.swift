@@ -27,11 +27,11 @@ struct BlockingTests {
     _ model: DemoModels.Case
   ) async throws -> (tiles: TiledDecoder, latent: Latent, image: Task<DecodedImage, any Error>) {
     let (begun, begin) = AsyncStream.makeStream(of: Void.self)
-    let tiles = TiledDecoder(
-      ModelFile(url: model.url, computeUnits: .all) { url, units, function in
-        begin.finish()
-        return try await ModelFile.loaded(url, units, function)
-      }, for: model.latentSpace, .init())
+    let file = ModelFile(url: model.url, computeUnits: .all) { url, units, function in
+      begin.finish()
+      return try await ModelFile.loaded(url, units, function)
+    }
+    let tiles = TiledDecoder(ModelStore(file, for: model.latentSpace, .init()))
     let latent = try model.latent(model.sizes[1])
     let image = Task { try await tiles.decode(latent) }
     for await _ in begun {}

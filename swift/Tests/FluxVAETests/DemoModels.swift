@@ -1,5 +1,5 @@
-import EnginePython
 import Foundation
+import TestSupport
 import Testing
 
 @testable import FluxVAE
@@ -24,38 +24,16 @@ struct DemoModels: Sendable {
     let sizes: [Size]
   }
 
-  struct Failure: Error {
-    let log: String
-  }
-
   static let isPossible = EnginePython.problem == nil
   /// Why a test with models is skipped.
   static let reason = Comment(rawValue: EnginePython.problem ?? "")
   private static let made = Result { try DemoModels() }
-  private static let folder = FileManager.default.temporaryDirectory
-    .appending(path: "fluxvae-models-\(UUID().uuidString)")
 
   private let cases: [String: Case]
 
   private init() throws {
-    let log = Self.folder.appending(path: "log.txt")
-    try FileManager.default.createDirectory(at: Self.folder, withIntermediateDirectories: true)
-    atexit { try? FileManager.default.removeItem(at: DemoModels.folder) }
-    try Data().write(to: log)
-    let process = Process()
-    process.executableURL = URL(filePath: "/usr/bin/env")
-    let maker = "tests.make_swift_models"
-    process.arguments = [EnginePython.path, "-m", maker, Self.folder.path]
-    process.currentDirectoryURL =
-      URL(filePath: #filePath)
-      .appending(path: "../../../..").standardizedFileURL
-    process.standardError = try FileHandle(forWritingTo: log)
-    try process.run()
-    process.waitUntilExit()
-    guard process.terminationStatus == 0 else {
-      throw Failure(log: try String(contentsOf: log, encoding: .utf8))
-    }
-    let list = try Data(contentsOf: Self.folder.appending(path: "cases.json"))
+    let folder = try EnginePython.make(["-m", "tests.make_swift_models"])
+    let list = try Data(contentsOf: folder.appending(path: "cases.json"))
     let all = try JSONDecoder().decode([Case].self, from: list)
     cases = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
   }

@@ -1,4 +1,4 @@
-import EnginePython
+import TestSupport
 import Testing
 
 /// Why tests with models are skipped is said.

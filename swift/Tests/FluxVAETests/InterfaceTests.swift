@@ -4,14 +4,12 @@ import Testing
 @testable import FluxVAE
 
 @Suite struct InterfaceTests {
-  private static let half = MLMultiArrayDataType.float16.rawValue
-
   private func interface(
     latent: [[Int]], image: [[Int]], recipe: String? = nil
   ) throws -> DecoderInterface {
     try DecoderInterface(
-      input: TensorFeature(name: "latent", dataType: Self.half, shapes: latent),
-      output: TensorFeature(name: "image", dataType: Self.half, shapes: image),
+      input: TensorFeature(name: "latent", shapes: latent),
+      output: TensorFeature(name: "image", shapes: image),
       record: recipe.flatMap { try ArtifactRecord(metadata: Written.metadata(recipe: $0)) })
   }
 
@@ -47,8 +45,8 @@ import Testing
   /// Four by eight places of an image of 64 x 128.
   private func tokens(places: Int = 32, image: [[Int]], sizes: String) throws -> DecoderInterface {
     try DecoderInterface(
-      input: TensorFeature(name: "latent", dataType: Self.half, shapes: [[1, places, 64]]),
-      output: TensorFeature(name: "image", dataType: Self.half, shapes: image),
+      input: TensorFeature(name: "latent", shapes: [[1, places, 64]]),
+      output: TensorFeature(name: "image", shapes: image),
       record: ArtifactRecord(
         metadata: Written.metadata(
           recipe: Written.recipe(sizes: sizes), contract: Written.tokens)))
@@ -142,10 +140,10 @@ import Testing
     let (height, width) = (size.height / 8, size.width / 8)
     return try DecoderInterface(
       input: TensorFeature(
-        name: "latent", dataType: 65568,
+        name: "latent",
         shapes: [layout.shape(channels: 32, height: height, width: width)]),
       output: TensorFeature(
-        name: "image", dataType: 65568,
+        name: "image",
         shapes: [layout.shape(channels: 3, height: size.height, width: size.width)]),
       record: nil)
   }
@@ -197,8 +195,8 @@ import Testing
 
   private func tokens(_ sizes: String) throws -> DecoderInterface {
     try DecoderInterface(
-      input: TensorFeature(name: "latent", dataType: 65568, shapes: [[1, 32, 64]]),
-      output: TensorFeature(name: "image", dataType: 65568, shapes: [[1, 3, 64, 128]]),
+      input: TensorFeature(name: "latent", shapes: [[1, 32, 64]]),
+      output: TensorFeature(name: "image", shapes: [[1, 3, 64, 128]]),
       record: ArtifactRecord(
         metadata: Written.metadata(
           recipe: Written.recipe(shapes: "multifunction", sizes: sizes), contract: Written.tokens)))

@@ -40,11 +40,11 @@ struct LoadingTests {
     }
 
     func decoder(_ model: DemoModels.Case) -> LatentDecoder {
-      LatentDecoder(file(model), for: model.latentSpace, .init())
+      LatentDecoder(ModelStore(file(model), for: model.latentSpace, .init()))
     }
 
     func tiles(_ model: DemoModels.Case) -> TiledDecoder {
-      TiledDecoder(file(model), for: model.latentSpace, .init())
+      TiledDecoder(ModelStore(file(model), for: model.latentSpace, .init()))
     }
   }
 

@@ -1,4 +1,5 @@
 import CoreML
+import FluxVAESupport
 import Foundation
 import Testing
 
@@ -50,12 +51,6 @@ import Testing
     }
   }
 
-  @Test func aDenseArrayIsOneRun() throws {
-    let rows = try StridedRows(shape: [1, 3, 4, 5], strides: [60, 20, 5, 1])
-    #expect(rows.length == 60)
-    #expect(try StridedRows(shape: [1, 3, 4, 5], strides: [96, 32, 8, 1]).length == 5)
-  }
-
   /// As the harness: see its test of the same strides.
   @Test(arguments: [
     ([2, 3], [1]), ([2, 3], [-3, 1]), ([2, 3], [.max, 1]), ([2, -3], [3, 1]),
@@ -63,16 +58,16 @@ import Testing
   ])
   func stridesThatDescribeNoArrayAreRefused(shape: [Int], strides: [Int]) {
     #expect(throws: FluxVAEError.strides(strides, shape: shape)) {
-      try StridedRows(shape: shape, strides: strides)
+      try StridedLayout(shape, strides: strides, type: .float64)
     }
   }
 
   /// Core ML may count the bytes of an array without its padding; strides are what holds.
   @Test func stridesAreTheContractAndNotACountOfBytes() throws {
     let padded: [Float] = [0, 1, 2, .nan, .nan, 3, 4, 5, .nan, .nan]
-    let rows = try StridedRows(shape: [2, 3], strides: [5, 1])
-    let values = try padded.withUnsafeBytes { bytes in
-      try rows.floats(UnsafeRawBufferPointer(rebasing: bytes[..<24]).baseAddress, of: .float32)
+    let layout = try StridedLayout([2, 3], strides: [5, 1], type: .float32)
+    let values = padded.withUnsafeBytes { bytes in
+      layout.floats(UnsafeRawBufferPointer(rebasing: bytes[..<24]).baseAddress)
     }
     #expect(values == [0, 1, 2, 3, 4, 5])
   }

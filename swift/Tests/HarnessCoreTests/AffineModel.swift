@@ -1,21 +1,18 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import HarnessCore
 
-/// A compiled model, y = 2x + 1, that make_model.py makes once for all tests.
+/// A compiled model, y = 2x + 1, that make_models.py makes once for all tests.
 enum AffineModel {
-  struct Failure: Error {
-    let log: String
-  }
-
-  static let isPossible = python != nil
-  static let reason: Comment =
-    "FLUXVAE_PYTHON does not name a Python with fluxvae, which makes and runs the model"
-  private static let python = ProcessInfo.processInfo.environment["FLUXVAE_PYTHON"]
+  static let isPossible = EnginePython.problem == nil
+  static let reason = Comment(rawValue: EnginePython.problem ?? "")
   private static let shape = [1, 2, 3, 5]
 
-  static func url() throws -> URL { try made.get() }
+  static func url() throws -> URL {
+    try EnginePython.affineModels.get().appending(path: "fixed32.mlmodelc")
+  }
 
   /// A bundle that the model passes; call `read()` to write its manifest.
   static func bundle() throws -> BundleFolder {
@@ -32,27 +29,5 @@ enum AffineModel {
       folder.change(key, "sha256", to: SHA256.hexDigest(tensor.bytes))
     }
     return folder
-  }
-
-  private static let folder = FileManager.default.temporaryDirectory
-    .appendingPathComponent("fluxvae-affine-\(UUID().uuidString)")
-
-  private static let made = Result { () throws -> URL in
-    atexit { try? FileManager.default.removeItem(at: AffineModel.folder) }
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: python ?? "")
-    let script = Repository.root.appendingPathComponent(
-      "swift/Tests/HarnessCoreTests/make_model.py")
-    process.arguments = [script.path, folder.path]
-    let errors = Pipe()
-    process.standardError = errors
-    try process.run()
-    let log = errors.fileHandleForReading.readDataToEndOfFile()
-    process.waitUntilExit()
-    guard process.terminationStatus == 0 else {
-      throw Failure(log: String(decoding: log, as: UTF8.self))
-    }
-    return folder.appendingPathComponent("affine.mlmodelc")
   }
 }

@@ -43,7 +43,7 @@ enum Reports {
     }
     let input = InputReport(source: .generated, path: nil, case: nil, seed: 0, shape: [1, 4, 2, 3])
     return Report(
-      .bench, model: model("hw64"), environment: here, input: input, runs: runs,
+      command: .bench, model: model("hw64"), environment: here, input: input, runs: runs,
       failures: [UnitFailure(computeUnits: .cpuAndGPU, failure: "it did not load")],
       notes: ["a note"])
   }
@@ -54,7 +54,7 @@ enum Reports {
       ValidationReport.Result(computeUnits: .all, verdict: .fail, metrics: $0)
     }
     return Report(
-      .validate, model: model(nil), environment: here,
+      command: .validate, model: model(nil), environment: here,
       input: InputReport(source: .io, path: "io", case: "normal", seed: nil, shape: [2]),
       validation: ValidationReport(
         verdict: .fail, variant: "flux2", size: "16x24", case: "normal", precision: .float16,
@@ -74,13 +74,13 @@ enum Reports {
     let result = PlanReport.Result(
       PlanTests.entries, units: .all, function: "main", present: [.cpu, .neuralEngine])
     return Report(
-      .plan, model: model(nil), environment: here,
+      command: .plan, model: model(nil), environment: here,
       plan: PlanReport(available: true, reason: nil, results: [result]), notes: [])
   }
 
   static var unavailable: Report {
     Report(
-      .plan, model: model(nil), environment: here,
+      command: .plan, model: model(nil), environment: here,
       plan: PlanReport(available: false, reason: "not here", results: []), notes: [])
   }
 
@@ -95,7 +95,7 @@ enum Reports {
       DriftReport.Comparison(computeUnits: .cpuAndGPU, bitEqual: false, metrics: $0)
     }
     return Report(
-      .drift, model: model(nil), environment: here,
+      command: .drift, model: model(nil), environment: here,
       input: InputReport(source: .generated, path: nil, case: nil, seed: 0, shape: []),
       drift: DriftReport(repeats: 4, runs: runs, againstCpu: compared), notes: [])
   }

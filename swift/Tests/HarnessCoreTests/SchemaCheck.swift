@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A reader of the part of JSON Schema that `docs/harness.schema.json` uses, for tests.
 ///

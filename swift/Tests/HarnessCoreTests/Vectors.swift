@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 @testable import HarnessCore
 
@@ -18,18 +19,7 @@ struct Vectors: Decodable {
     let shape: [Int]
     let candidate: [Number]
     let reference: [Float]
-    let expected: Expected
-  }
-
-  struct Expected: Decodable {
-    let maxAbs: Number
-    let mae: Number
-    let rmse: Number
-    let psnrDb: Number
-    let cosine: Number
-    let nan: Int
-    let inf: Int
-    let worst: [Int]
+    let expected: Metrics
   }
 
   struct Digest: Decodable {
@@ -49,9 +39,6 @@ struct Vectors: Decodable {
         value = try container.decode(String.self) == "nan" ? .nan : .infinity
       }
     }
-
-    /// What the report holds for it: nothing where it is not finite.
-    var finite: Double? { value.isFinite ? value : nil }
   }
 
   let latency: [Times]

@@ -1,3 +1,4 @@
+internal import FluxVAESupport
 import Foundation
 
 extension Manifest {

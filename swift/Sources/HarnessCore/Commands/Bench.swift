@@ -47,7 +47,7 @@ public enum Bench {
     let after = Moment.now()
     if settings.strictHost { try refuseNoise(after, loadToo: false) }
     return Report(
-      .bench, model: await choice.report(described.function, described.interface),
+      command: .bench, model: await choice.report(described.function, described.interface),
       environment: .here(before: before, after: after), input: described.input,
       runs: each.results.map(\.run), failures: each.failures,
       notes: HostProbe.notes(choice.units) + notes(choice.units) + described.notes)

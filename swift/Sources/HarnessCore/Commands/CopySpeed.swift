@@ -1,4 +1,5 @@
 import CoreML
+internal import FluxVAESupport
 import Foundation
 
 /// `speed`: how fast a padded output is copied out, beside `memcpy` in the same run.
@@ -19,7 +20,7 @@ public struct CopySpeed: Equatable, Sendable {
   ) throws -> CopySpeed {
     let array = try paddedArray(shape: shape, padding: padding)
     let strides = array.strides.map(\.intValue)
-    let layout = try StridedLayout(shape: shape, strides: strides, scalarSize: 2)
+    let layout = try StridedLayout(shape, strides: strides, scalarSize: 2)
     var target = [UInt8](repeating: 1, count: layout.denseByteCount)
     let dense = [UInt8](repeating: 2, count: layout.denseByteCount)
     var times: (rows: [Double], memcpy: [Double], tensor: [Double]) = ([], [], [])

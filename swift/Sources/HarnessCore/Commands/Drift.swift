@@ -24,7 +24,7 @@ public enum Drift {
     let (described, peak) = (each.results[0].described, each.results[0].peak)
     let compared = try compare(each.results.map { ($0.run.computeUnits, $0.outputs) }, peak: peak)
     return Report(
-      .drift, model: await choice.report(described.function, described.interface),
+      command: .drift, model: await choice.report(described.function, described.interface),
       environment: .here(before: before, after: .now()), input: described.input,
       drift: DriftReport(
         repeats: max(repeats, 1), runs: each.results.map(\.run), againstCpu: compared),

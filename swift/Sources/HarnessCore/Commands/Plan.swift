@@ -32,7 +32,7 @@ public enum Plan {
     let report = PlanReport(
       available: available, reason: available ? nil : failures.first?.failure, results: results)
     return Report(
-      .plan, model: await choice.report(choice.function, interface),
+      command: .plan, model: await choice.report(choice.function, interface),
       environment: .here(before: before, after: .now()), plan: report,
       failures: available ? failures : [], notes: HostProbe.notes([]))
   }

@@ -26,7 +26,7 @@ public enum Validate {
     }
     let first = each.results[0]
     return Report(
-      .validate, model: await choice.report(first.function, first.interface),
+      command: .validate, model: await choice.report(first.function, first.interface),
       environment: .here(before: before, after: .now()),
       input: InputReport(bundle),
       validation: validation(

@@ -6,10 +6,7 @@ import Foundation
 public struct Report: Codable, Equatable, Sendable {
   /// The commands that give a report.
   public enum Command: String, Codable, Sendable {
-    case validate
-    case bench
-    case plan
-    case drift
+    case validate, bench, plan, drift
   }
 
   public var format = "fluxvae-harness"
@@ -17,13 +14,13 @@ public struct Report: Codable, Equatable, Sendable {
   public let command: Command
   public let model: ModelReport
   public let environment: EnvironmentReport
-  @Nullable public var input: InputReport?
-  @Nullable public var runs: [BenchRun]?
-  @Nullable public var validation: ValidationReport?
-  @Nullable public var plan: PlanReport?
-  @Nullable public var drift: DriftReport?
+  @Nullable public var input: InputReport? = nil
+  @Nullable public var runs: [BenchRun]? = nil
+  @Nullable public var validation: ValidationReport? = nil
+  @Nullable public var plan: PlanReport? = nil
+  @Nullable public var drift: DriftReport? = nil
   /// Sets of compute units that gave no result; empty for a plan that is not available at all.
-  public let failures: [UnitFailure]
+  public var failures: [UnitFailure] = []
   public let notes: [String]
 
   /// One JSON object with sorted keys.
@@ -33,31 +30,13 @@ public struct Report: Codable, Equatable, Sendable {
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     return try encoder.encode(self)
   }
+}
 
+extension Report {
   /// The inverse of `json()`.
   public init(json: Data) throws {
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     self = try decoder.decode(Report.self, from: json)
-  }
-}
-
-extension Report {
-  init(
-    _ command: Command, model: ModelReport, environment: EnvironmentReport,
-    input: InputReport? = nil, runs: [BenchRun]? = nil, validation: ValidationReport? = nil,
-    plan: PlanReport? = nil, drift: DriftReport? = nil, failures: [UnitFailure] = [],
-    notes: [String]
-  ) {
-    self.command = command
-    self.model = model
-    self.environment = environment
-    self.input = input
-    self.runs = runs
-    self.validation = validation
-    self.plan = plan
-    self.drift = drift
-    self.failures = failures
-    self.notes = notes
   }
 }

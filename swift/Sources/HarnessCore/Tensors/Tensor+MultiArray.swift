@@ -1,4 +1,5 @@
 import CoreML
+internal import FluxVAESupport
 import Foundation
 
 extension Tensor {
@@ -9,7 +10,7 @@ extension Tensor {
   public init(_ array: MLMultiArray, name: String = "the output") throws {
     guard let dtype = ScalarType(array.dataType) else { throw ModelFault.unreadable(feature: name) }
     let layout = try StridedLayout(
-      shape: array.shape.map(\.intValue), strides: array.strides.map(\.intValue),
+      array.shape.map(\.intValue), strides: array.strides.map(\.intValue),
       scalarSize: dtype.byteCount)
     let bytes = try [UInt8](unsafeUninitializedCapacity: layout.denseByteCount) { buffer, filled in
       try array.withUnsafeBytes { storage in
@@ -30,7 +31,7 @@ extension Tensor {
     let array = try MLMultiArray(
       shape: shape.map { NSNumber(value: $0) }, dataType: dtype.multiArrayType)
     try array.withUnsafeMutableBytes { storage, strides in
-      let layout = try StridedLayout(shape: shape, strides: strides, scalarSize: dtype.byteCount)
+      let layout = try StridedLayout(shape, strides: strides, scalarSize: dtype.byteCount)
       let whole = UnsafeMutableRawBufferPointer(
         start: storage.baseAddress, count: max(storage.count, layout.extent))
       try bytes.withUnsafeBytes { try layout.scatter(from: $0, into: whole) }

@@ -1,3 +1,4 @@
+internal import FluxVAESupport
 import Foundation
 
 /// A dense array in C order: shape, scalar type and little-endian bytes.

@@ -1,8 +1,8 @@
 import Foundation
 
 /// Where the checkout is that these tests were built from.
-enum Repository {
-  static let root = URL(fileURLWithPath: #filePath)
+public enum Repository {
+  public static let root = URL(fileURLWithPath: #filePath)
     .deletingLastPathComponent().deletingLastPathComponent()
     .deletingLastPathComponent().deletingLastPathComponent()
 }

@@ -1,5 +1,17 @@
+/// What `LatentDecoder` and `TiledDecoder` have in common: a model that makes images of latents.
+public protocol ImageDecoder: Sendable {
+  /// Loads what images of `size` take, unless it is loaded; nil is the decoder's first size.
+  func load(for size: ImageSize?) async throws
+  /// Loads what images of `size` take and releases it again, unless it is loaded.
+  func prewarm(for size: ImageSize?) async throws
+  /// What the model takes and gives.
+  func describe() async throws -> DecoderDescription
+  /// The image of a latent.
+  func decode(_ latent: Latent) async throws -> DecodedImage
+}
+
 // The same for code without tasks: each blocks its thread until the work is done.
-extension TiledDecoder {
+extension ImageDecoder {
   /// `load(for:)`, blocking its thread.
   @available(*, noasync, message: "blocks its thread: await load(for:)")
   public func loadBlocking(for size: ImageSize? = nil) throws {
@@ -22,11 +34,5 @@ extension TiledDecoder {
   @available(*, noasync, message: "blocks its thread: await decode(_:)")
   public func decodeBlocking(_ latent: Latent) throws -> DecodedImage {
     try blocking { try await self.decode(latent) }
-  }
-
-  /// `report(for:)`, blocking its thread.
-  @available(*, noasync, message: "blocks its thread: await report(for:)")
-  public func reportBlocking(for size: ImageSize) throws -> TilingReport {
-    try blocking { try await self.report(for: size) }
   }
 }

@@ -3,16 +3,16 @@
 /// Core ML pads rows of some outputs (64 bytes on the Neural Engine), so element `i` lies at
 /// `sum(i[d] * strides[d])`, in scalars. One copy moves as many neighbouring scalars as the strides
 /// allow: everything for a dense array, else a plane or a row; single scalars are the last resort.
-public struct StridedLayout: Equatable, Sendable {
-  public let shape: [Int]
-  public let strides: [Int]
-  public let scalarSize: Int
+package struct StridedLayout: Equatable, Sendable {
+  package let shape: [Int]
+  package let strides: [Int]
+  package let scalarSize: Int
   /// Bytes from the first scalar to the end of the last one.
-  public let extent: Int
+  package let extent: Int
   /// Bytes that lie side by side and are moved at once.
-  public let run: Int
+  package let run: Int
   /// Bytes of the dense form.
-  public let denseByteCount: Int
+  package let denseByteCount: Int
   private let outer: [Axis]  // what remains to be walked, outermost first
 
   private struct Axis: Equatable, Sendable {
@@ -20,33 +20,33 @@ public struct StridedLayout: Equatable, Sendable {
     let stride: Int  // in bytes
   }
 
+  /// Nil when the strides do not describe an array: another rank, negative strides or extents, or
+  /// more bytes than an `Int` counts.
+  ///
   /// - Parameters:
   ///   - strides: in scalars, one for each extent of `shape`.
   ///   - scalarSize: in bytes.
-  /// - Throws: `TensorError.strides` when they are of another rank, negative or beyond `Int`;
-  ///   `TensorError.shape` for a shape that is not possible.
-  public init(shape: [Int], strides: [Int], scalarSize: Int) throws(TensorError) {
-    guard shape.count == strides.count, strides.allSatisfy({ $0 >= 0 }) else {
-      throw .strides(shape: shape, strides: strides)
+  package init?(shape: [Int], strides: [Int], scalarSize: Int) {
+    guard shape.count == strides.count, (shape + strides).allSatisfy({ $0 >= 0 }) else {
+      return nil
     }
-    var dense = scalarSize
-    var last = 0
+    var (dense, last) = (scalarSize, 0)
     for (count, stride) in zip(shape, strides) {
-      guard count >= 0 else { throw .shape(shape) }
       let (product, tooLarge) = dense.multipliedReportingOverflow(by: count)
-      guard !tooLarge else { throw .shape(shape) }
-      dense = product
-      let (reach, tooFar) = stride.multipliedReportingOverflow(by: max(count - 1, 0) * scalarSize)
+      let (span, tooWide) = max(count - 1, 0).multipliedReportingOverflow(by: scalarSize)
+      let (reach, tooFar) = stride.multipliedReportingOverflow(by: span)
       let (sum, overflow) = last.addingReportingOverflow(reach)
-      guard !tooFar, !overflow else { throw .strides(shape: shape, strides: strides) }
-      last = sum
+      guard !tooLarge, !tooWide, !tooFar, !overflow else { return nil }
+      (dense, last) = (product, sum)
     }
     self.shape = shape
     self.strides = strides
     self.scalarSize = scalarSize
     denseByteCount = dense
     extent = dense == 0 ? 0 : last + scalarSize
-    (run, outer) = Self.fold(shape: shape, strides: strides, scalarSize: scalarSize)
+    (run, outer) =
+      dense == 0
+      ? (0, []) : Self.fold(shape: shape, strides: strides, scalarSize: scalarSize)
   }
 
   /// Joins axes that follow each other without a gap; axes of one element have no say.
@@ -66,15 +66,9 @@ public struct StridedLayout: Equatable, Sendable {
     return (run, outer.reversed())
   }
 
-  /// Copies the array out of strided storage into its dense form.
-  ///
-  /// - Throws: `TensorError.storage` when either side is too small.
-  public func gather(
-    from storage: UnsafeRawBufferPointer, into dense: UnsafeMutableRawBufferPointer
-  ) throws(TensorError) {
-    try check(storage: storage.count, dense: dense.count)
-    guard let source = storage.baseAddress, let target = dense.baseAddress, denseByteCount > 0
-    else { return }
+  /// Copies the array out of strided memory into dense memory, without a look at their sizes.
+  package func gather(from source: UnsafeRawPointer?, into target: UnsafeMutableRawPointer?) {
+    guard let source, let target, denseByteCount > 0 else { return }
     switch (outer.isEmpty, run) {
     case (true, _): target.copyMemory(from: source, byteCount: run)
     case (false, 2): gather(source, target, as: UInt16.self)
@@ -87,23 +81,13 @@ public struct StridedLayout: Equatable, Sendable {
     }
   }
 
-  /// Copies a dense array into strided storage; padding keeps what it had.
-  ///
-  /// - Throws: `TensorError.storage` when either side is too small.
-  public func scatter(
-    from dense: UnsafeRawBufferPointer, into storage: UnsafeMutableRawBufferPointer
-  ) throws(TensorError) {
-    try check(storage: storage.count, dense: dense.count)
-    guard let source = dense.baseAddress, let target = storage.baseAddress, denseByteCount > 0
-    else { return }
+  /// Copies dense memory into strided memory, without a look at their sizes; padding keeps what it
+  /// had.
+  package func scatter(from source: UnsafeRawPointer?, into target: UnsafeMutableRawPointer?) {
+    guard let source, let target, denseByteCount > 0 else { return }
     walk { strided, packed in
       (target + strided).copyMemory(from: source + packed, byteCount: run)
     }
-  }
-
-  private func check(storage: Int, dense: Int) throws(TensorError) {
-    guard storage >= extent else { throw .storage(needed: extent, found: storage) }
-    guard dense >= denseByteCount else { throw .storage(needed: denseByteCount, found: dense) }
   }
 
   /// One load and one store for each run: a call to copy two bytes would cost more than they do.

@@ -2,10 +2,10 @@
 ///
 /// `JSONDecoder` reports a number that does not fit as damage of the whole text, without the field:
 /// swift-foundation 6.3 leaves the coding path out. The error thrown here has it.
-struct JSONNumber<Value: JSONNumberValue>: Decodable {
-  let value: Value
+package struct JSONNumber<Value: JSONNumberValue>: Decodable {
+  package let value: Value
 
-  init(from decoder: any Decoder) throws {
+  package init(from decoder: any Decoder) throws {
     let container = try decoder.singleValueContainer()
     do {
       value = try container.decode(Value.self)
@@ -27,16 +27,25 @@ extension DecodingError {
 }
 
 /// A type of numbers, with the range that it takes in words.
-protocol JSONNumberValue: Decodable {
+package protocol JSONNumberValue: Decodable {
   static var range: String { get }
 }
 
 extension Int: JSONNumberValue {
-  static var range: String { "an integer from \(min) to \(max)" }
+  package static var range: String { "an integer from \(min) to \(max)" }
 }
 
-extension Double: JSONNumberValue {
-  static var range: String {
+extension JSONNumberValue where Self: BinaryFloatingPoint {
+  package static var range: String {
     "a number from \(-greatestFiniteMagnitude) to \(greatestFiniteMagnitude)"
+  }
+}
+
+extension Float: JSONNumberValue {}
+extension Double: JSONNumberValue {}
+
+extension KeyedDecodingContainer {
+  package func number<Value: JSONNumberValue>(_ key: Key) throws -> Value {
+    try decode(JSONNumber<Value>.self, forKey: key).value
   }
 }

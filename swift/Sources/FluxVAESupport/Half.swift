@@ -1,14 +1,18 @@
-/// IEEE half precision by its bits, since macOS on Intel has no `Float16`.
-enum HalfPrecision {
-  /// Half-way from the largest half, 65504, to the one that would come after it: from here on a
-  /// float becomes infinite.
-  static let limit: Float = 65520
+/// IEEE 754 binary16 in bit patterns.
+///
+/// Swift's `Float16` is missing on Intel Macs: conversions are done on bits, the same everywhere.
+package enum Half {
+  /// The largest finite value.
+  package static let largest = 65504
+  /// Half-way from the largest value to the one that would come after it: from here on a float
+  /// becomes infinite.
+  @inlinable package static var limit: Float { 65520 }
 
-  /// The value of 16 bits, exactly.
-  @inline(__always)
-  static func float(_ half: UInt16) -> Float {
-    let magnitude = UInt32(half & 0x7FFF) << 13
-    let sign = UInt32(half & 0x8000) << 16
+  /// The value of a pattern: exact, and infinities and NaN stay what they are.
+  @inlinable
+  package static func float(_ pattern: UInt16) -> Float {
+    let magnitude = UInt32(pattern & 0x7FFF) << 13
+    let sign = UInt32(pattern & 0x8000) << 16
     if magnitude >= 0x7C00 << 13 {  // infinity, or not a number
       return Float(bitPattern: magnitude + (224 << 23) | sign)
     }
@@ -17,9 +21,9 @@ enum HalfPrecision {
     return Float(bitPattern: scaled.bitPattern | sign)
   }
 
-  /// The nearest half, ties to even; too large becomes infinity.
-  @inline(__always)
-  static func bits(_ value: Float) -> UInt16 {
+  /// The nearest pattern, ties to even; too large becomes infinity.
+  @inlinable
+  package static func pattern(_ value: Float) -> UInt16 {
     let sign = UInt16(truncatingIfNeeded: (value.bitPattern >> 16) & 0x8000)
     let magnitude = value.magnitude
     if !(magnitude < limit) {  // or NaN
