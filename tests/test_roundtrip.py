@@ -60,10 +60,10 @@ def meter() -> Meter:
 
 @pytest.fixture(scope="module")
 def candidates(decoder: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, ...]:
-    folder = tmp_path_factory.mktemp("artifacts")
-    paths = make_recipes((BASE, INT8), Maker(decoder, folder), workers=1, threads=1)
+    maker = Maker(decoder, tmp_path_factory.mktemp("artifacts"))
+    make_recipes((BASE, INT8), maker, workers=1, threads=1)
     return tuple(
-        open_candidate(label, paths[recipe], decoder, SIZE)
+        open_candidate(label, maker.path(recipe), decoder, SIZE)
         for label, recipe in (("fp16", BASE), ("int8-plain", INT8))
     )
 
@@ -263,8 +263,9 @@ def test_several_made_at_once_are_what_one_makes(
     decoder: Weights, candidates: tuple[Candidate, ...], tmp_path: Path
 ) -> None:
     maker = Maker(decoder, tmp_path, log=print)
-    paths = make_recipes((BASE, INT8), maker, workers=2, threads=1)
-    made = [open_candidate("", paths[recipe], decoder, SIZE).digest for recipe in (BASE, INT8)]
+    make_recipes((BASE, INT8), maker, workers=2, threads=1)
+    paths = [maker.path(recipe) for recipe in (BASE, INT8)]
+    made = [open_candidate("", path, decoder, SIZE).digest for path in paths]
     assert made == [candidate.digest for candidate in candidates]
 
 

@@ -211,19 +211,19 @@ def _refuse_foreign(out: Path, weights: Weights, size: Size, overwrite: bool) ->
     """
     import shutil
 
-    from fluxvae.experiments.roundtrip.cells import FOLDER
     from fluxvae.files import require_writable
+    from fluxvae.records.experiment import CELLS
     from fluxvae.records.roundtrip import Roundtrip
     from fluxvae.schema import load
 
     require_writable(out / RECORD)
     if overwrite:
-        shutil.rmtree(out / FOLDER, ignore_errors=True)
+        shutil.rmtree(out / CELLS, ignore_errors=True)
         return
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file: pass a folder with --out")
     held = {p.name for p in out.iterdir()} if out.exists() else set()
-    if held and not held & {RECORD, FOLDER, ARTIFACTS}:
+    if held and not held & {RECORD, CELLS, ARTIFACTS}:
         raise OutputError(
             f"{out} holds other files and no round trip: pass --overwrite, or another --out"
         )
@@ -263,15 +263,15 @@ def _job(
     own = {recipe for _, recipe in chosen}
     parts = dict.fromkeys(p.recipe for _, some in ablations for p in some)
     extra = [recipe for recipe in parts if recipe not in own]
-    paths = make_recipes(
-        [*(one.recipe for one in wanted if one.recipe is not None), *extra],
-        maker, workers=workers, threads=max(1, _cores() // workers),
-    )  # fmt: skip
+    made = [*(one.recipe for one in wanted if one.recipe is not None), *extra]
+    make_recipes(made, maker, workers=workers, threads=max(1, _cores() // workers))
     candidates = tuple(
-        found.get(label) or open_candidate(label, paths[recipe], weights, size)
+        found.get(label) or open_candidate(label, maker.path(recipe), weights, size)
         for label, recipe in chosen
     )
-    others = tuple(open_candidate(part_label(r.name()), paths[r], weights, size) for r in extra)
+    others = tuple(
+        open_candidate(part_label(r.name()), maker.path(r), weights, size) for r in extra
+    )
     return Job(base.variant, size, weights, encoder, candidates, ablations, others, meter, out)
 
 

@@ -31,6 +31,20 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Cell(Record):
+    """One picture through one candidate: a file of its own below the round trip's folder.
+
+    ``key`` is over all that decides the figures: ``loss`` against the float32 decode, ``total``
+    against the original.
+    """
+
+    header: ClassVar = Header(ReportError, "a cell of `fluxvae roundtrip`", "it is made again")
+    key: str
+    loss: Figures
+    total: Figures
+
+
+@dataclass(frozen=True)
 class Crop:
     """A square of an image, in pixels from its top left."""
 

@@ -1,7 +1,7 @@
 """What a round trip compares: recipes that are made here, and artifacts that exist already."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -94,36 +94,30 @@ def _wanted(name: str, base: Recipe) -> VariantSpec:
     return VariantSpec(compression.label(), recipe, None)
 
 
-def make_recipes(
-    recipes: Sequence[Recipe], maker: Maker, *, workers: int, threads: int
-) -> dict[Recipe, Path]:
-    """The artifacts of recipes, made now or by an earlier run.
+def make_recipes(recipes: Iterable[Recipe], maker: Maker, *, workers: int, threads: int) -> None:
+    """Make the artifacts of recipes that an earlier run did not.
 
-    Up to ``workers`` are made at once, in processes of ``threads`` threads.
-
-    A single one, or those of one solution, are made here with all threads. Raises
-    OutputError when a path is taken by another, ToolError when a process is killed, and as making
-    does.
+    Up to ``workers`` are made at once, in processes of ``threads`` threads. A single one, or those
+    of one solution, are made here with all threads. Raises OutputError when a path is taken by
+    another, ToolError when a process is killed, and as making does.
     """
-    paths = {recipe: maker.path(recipe) for recipe in recipes}
     missing: dict[object, list[Recipe]] = {}  # those that share a solution stay together
-    for recipe, path in paths.items():
+    for recipe in dict.fromkeys(recipes):
         if maker.is_there(recipe):
-            maker.log(f"{path.name}: already there")
+            maker.log(f"{maker.path(recipe).name}: already there")
         else:
             solution = (recipe.compression, recipe.granularity, recipe.precision)
             missing.setdefault(solution, []).append(recipe)
     if workers < 2 or len(missing) < 2:
         for group in missing.values():
             _make_group(maker, group)
-        return paths
+        return
     sent = replace(maker, check=ignore)  # a worker is interrupted by the process that started it
     with worker_processes(min(workers, len(missing)), threads) as pool:
         begun = [pool.submit(_make_group, sent, group) for group in missing.values()]
         for one in as_completed(begun):
             one.result()
             maker.check()
-    return paths
 
 
 def _make_group(maker: Maker, recipes: Sequence[Recipe]) -> None:

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.artifact.decode import pixels as to_pixels
-from fluxvae.experiments.roundtrip.cells import Cell
 from fluxvae.files import write_file
-from fluxvae.records.roundtrip import Figures
+from fluxvae.records.roundtrip import Cell, Figures
 from fluxvae.schema import save
 from fluxvae.validation.metrics import Meter, flip_and_map, shown
 

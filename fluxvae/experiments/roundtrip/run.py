@@ -28,7 +28,6 @@ from fluxvae.data.images import Pixels, unique_names
 from fluxvae.data.photos import as_planes
 from fluxvae.errors import ImageError, ReportError
 from fluxvae.experiments.roundtrip.candidates import Candidate, with_fractions
-from fluxvae.experiments.roundtrip.cells import Cell, cell_path
 from fluxvae.experiments.roundtrip.measure import Run, Task, run_here, write_picture
 from fluxvae.experiments.roundtrip.sources import Input, Source
 from fluxvae.files import data_sha256
@@ -36,9 +35,11 @@ from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Size
 from fluxvae.records.ablation import Part
+from fluxvae.records.experiment import cell_path
 from fluxvae.records.roundtrip import (
     REFERENCE,
     Ablation,
+    Cell,
     Crop,
     Figures,
     Picture,
@@ -225,19 +226,20 @@ class _ImageRun:
     def _cell(self, run: Run, candidate: Candidate | None) -> Callable[[], Cell]:
         """What was kept, or the result made from now on with its pictures: call it to wait."""
         label = REFERENCE if candidate is None else candidate.label
-        files = self._files(label)
+        names = self._files(label)
+        files = tuple(self.job.out / name for name in names)
         digest = None if candidate is None else candidate.digest
         key = data_sha256(
-            {**self.job.setting, "picture": self.digest, "candidate": digest, "files": files}
+            {**self.job.setting, "picture": self.digest, "candidate": digest, "files": names}
         )
         path = cell_path(self.job.out, self.name, unique_names([label])[0])
-        kept = load_kept(Cell, path, key)
-        if kept is not None and all((self.job.out / file).is_file() for file in files):
+        kept = load_kept(Cell, path, key, files)
+        if kept is not None:
             return lambda: kept
         task = Task(
             key=key,
             cell=path,
-            files=tuple(self.job.out / file for file in files),
+            files=files,
             image=self._decoded(candidate),
             reference=None if candidate is None else self.reference,
             original=self.original,
