@@ -13,6 +13,7 @@ import pytest
 from tests.conversion_folder import FOLDER, prune
 
 if TYPE_CHECKING:
+    from fluxvae.networks.weights import Weights
     from tests.swift_toolchain import SwiftBuild
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -86,6 +87,22 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def weights() -> "Weights":
+    """flux2's demo decoder: of the two, the one with more kinds of operations."""
+    from fluxvae.networks.weights import load_weights
+
+    return load_weights("flux2", "demo")
+
+
+@pytest.fixture(scope="session")
+def encoder() -> "Weights":
+    """flux2's demo encoder."""
+    from fluxvae.networks.weights import load_weights
+
+    return load_weights("flux2", "demo", part="encoder")
+
+
+@pytest.fixture(scope="session")
 def demo_artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``demo_artifact(variant, sizes, **recipe fields)``: a demo decoder's artifact, made once.
 
@@ -113,7 +130,7 @@ def demo_package(demo_artifact: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_latents(encoder: "Weights", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of two photo latents for ``demo_package``, from flux2's demo encoder."""
     import torch
     from safetensors.torch import save_file
@@ -121,15 +138,32 @@ def demo_latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fluxvae.data.latents import space_metadata
     from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
     from fluxvae.networks.build import build_encoder
-    from fluxvae.networks.weights import load_weights
 
-    weights = load_weights("flux2", "demo", part="encoder")
-    encoder = build_encoder(weights)
+    encode = build_encoder(encoder)
     path = tmp_path_factory.mktemp("latents") / "photos.safetensors"
     photos = {p.name: torch.from_numpy(photo_image(p, 64, 64)) for p in EVALUATION_PHOTOS}
-    latents = {name: encoder(image) for name, image in photos.items()}
-    save_file(latents, path, space_metadata(weights.contract))
+    latents = {name: encode(image) for name, image in photos.items()}
+    save_file(latents, path, space_metadata(encoder.contract))
     return path
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, the only one on PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of tests/fake_cell.py, which stands in for the processes of a matrix's cells."""
+    from tests.fake_cell import install
+
+    for name, value in install(tmp_path / "fake").items():
+        monkeypatch.setenv(name, value)
+    return tmp_path / "fake"
 
 
 @pytest.fixture(scope="session")

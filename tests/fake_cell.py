@@ -26,6 +26,13 @@ def install(folder: Path, **plan: str) -> dict[str, str]:
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "FAKE_CELL": str(folder)}
 
 
+def matrix_text(*settings: str, **axes: list[str]) -> str:
+    """TOML of a matrix of flux2's demo decoder at 64 px."""
+    lines = ["[matrix]", *settings, "[matrix.weights]", 'flux2 = "demo"', "[axes]"]
+    lines += ['variant = ["flux2"]', 'sizes = ["64"]']
+    return "\n".join(["", *lines, *(f"{k} = {json.dumps(v)}" for k, v in axes.items()), ""])
+
+
 def calls(folder: Path) -> list[str]:
     """``kind label`` of every start so far."""
     path = folder / "calls"

@@ -21,11 +21,6 @@ INT8 = Compression("int8", method="plain")
 
 
 @pytest.fixture(scope="module")
-def weights() -> Weights:
-    return load_weights("flux2", "demo")
-
-
-@pytest.fixture(scope="module")
 def compressed(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = recipe("flux2", "64", compression=INT8)
     path = tmp_path_factory.mktemp("budget") / "int8.mlpackage"

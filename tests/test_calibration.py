@@ -19,12 +19,7 @@ from fluxvae.data.latents import space_metadata
 from fluxvae.data.photos import CALIBRATION_PHOTOS, EVALUATION_PHOTOS, load_photo, photo_crops
 from fluxvae.errors import CompressionError
 from fluxvae.networks.build import build_encoder
-from fluxvae.networks.weights import Weights, load_weights
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Weights:
-    return load_weights("flux2", "demo", part="encoder")
+from fluxvae.networks.weights import Weights
 
 
 def _picture(path: Path, height: int = 80, width: int = 72, mode: str = "RGB") -> np.ndarray:

@@ -17,15 +17,6 @@ from tests.fake_xcode import COMPLETE, HALF, REFUSE, install, make_network, make
 from tests.packages import WEIGHTS, copy_of
 
 
-@pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder on PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-    return folder
-
-
 def entries(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -112,12 +103,17 @@ def test_machine_without_xcode_has_no_compiler(tools: Path, tmp_path: Path) -> N
     assert find_compilers(xcode_folder=tmp_path) == []
 
 
-def test_existing_output_is_kept_unless_overwriting(tools: Path, tmp_path: Path) -> None:
-    install(tools, "coremlc", COMPLETE)
-    package = make_package(tmp_path / "out")
+def package_with_old_output(folder: Path) -> tuple[Path, Path]:
+    package = make_package(folder / "out")
     target = package.with_suffix(".mlmodelc")
     target.mkdir()
     (target / "mine").write_text("old")
+    return package, target
+
+
+def test_existing_output_is_kept_unless_overwriting(tools: Path, tmp_path: Path) -> None:
+    install(tools, "coremlc", COMPLETE)
+    package, target = package_with_old_output(tmp_path)
     with pytest.raises(OutputError, match="exists already: pass --overwrite"):
         compile_model(package)
     assert entries(target) == ["mine"]
@@ -128,10 +124,7 @@ def test_existing_output_is_kept_unless_overwriting(tools: Path, tmp_path: Path)
 
 def test_failed_overwrite_keeps_the_old_one(tools: Path, tmp_path: Path) -> None:
     install(tools, "coremlc", REFUSE)
-    package = make_package(tmp_path / "out")
-    target = package.with_suffix(".mlmodelc")
-    target.mkdir()
-    (target / "mine").write_text("old")
+    package, target = package_with_old_output(tmp_path)
     with pytest.raises(ArtifactError):
         compile_model(package, overwrite=True)
     assert entries(target) == ["mine"]
@@ -258,10 +251,7 @@ def test_single_files_need_apples_compiler(tmp_path: Path, compiler: str) -> Non
 
 
 def test_failed_portable_compilation_leaves_what_was_there(tmp_path: Path) -> None:
-    package = make_package(tmp_path / "out")
-    target = package.with_suffix(".mlmodelc")
-    target.mkdir()
-    (target / "mine").write_text("old")
+    package, target = package_with_old_output(tmp_path)
     with pytest.raises(ArtifactError, match="portable compiler takes ML Programs"):
         compile_model(package, compiler="portable", overwrite=True)
     assert entries(target) == ["mine"]

@@ -225,12 +225,6 @@ def test_limit_fails_when_the_weights_are_other_ones(variant: str, tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def weights() -> Weights:
-    """Of the decoder with more kinds of operations."""
-    return load_weights("flux2", "demo")
-
-
-@pytest.fixture(scope="module")
 def reference() -> Reference:
     return Reference.load("flux2", "demo")
 
@@ -341,11 +335,8 @@ def test_enumerated_input_lists_every_size_with_the_first_as_default(
 
 # Specification version and opset of each target: coremltools' ct.target and its documentation.
 VERSIONS = {
-    "iOS15": (6, "CoreML5"),
-    "iOS16": (7, "CoreML6"),
-    "iOS17": (8, "CoreML7"),
-    "iOS18": (9, "CoreML8"),
-    "iOS26": (10, "CoreML9"),
+    f"iOS{system}": (version, f"CoreML{version - 1}")
+    for system, version in ((15, 6), (16, 7), (17, 8), (18, 9), (26, 10))
 }
 
 

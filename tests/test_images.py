@@ -17,6 +17,15 @@ def _saved(folder: Path, name: str, image: Image.Image, **options: object) -> Pa
     return folder / name
 
 
+def _turned(folder: Path, turn: int) -> tuple[Path, np.ndarray]:
+    """A file that says it is turned, and Pillow's own reading of it."""
+    image = Image.fromarray(COLOURS)
+    exif = image.getexif()
+    exif[0x0112] = turn
+    path = _saved(folder, "a.png", image, exif=exif)
+    return path, np.asarray(ImageOps.exif_transpose(Image.open(path)))
+
+
 def test_plain_rgb_is_unchanged(tmp_path: Path) -> None:
     found = open_image(_saved(tmp_path, "a.png", Image.fromarray(COLOURS)))
     assert np.array_equal(found.pixels, COLOURS)
@@ -25,11 +34,7 @@ def test_plain_rgb_is_unchanged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_every_exif_rotation_is_pillows(tmp_path: Path, turn: int) -> None:
-    image = Image.fromarray(COLOURS)
-    exif = image.getexif()
-    exif[0x0112] = turn
-    path = _saved(tmp_path, "a.png", image, exif=exif)
-    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    path, expected = _turned(tmp_path, turn)
     found = open_image(path)
     assert np.array_equal(found.pixels, expected)
     assert bool(found.changes) == (turn != 1)
@@ -37,11 +42,7 @@ def test_every_exif_rotation_is_pillows(tmp_path: Path, turn: int) -> None:
 
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
 def test_cutting_before_turning_gives_the_same_pixels(tmp_path: Path, turn: int) -> None:
-    image = Image.fromarray(COLOURS)
-    exif = image.getexif()
-    exif[0x0112] = turn
-    path = _saved(tmp_path, "a.png", image, exif=exif)
-    whole = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    path, whole = _turned(tmp_path, turn)
     top, left = ((length - side) // 2 for length, side in zip(whole.shape, (64, 66), strict=False))
     found = fit(open_image(path, (64, 66)), 64, 66)
     assert np.array_equal(found.pixels, whole[top : top + 64, left : left + 66])

@@ -60,14 +60,19 @@ def stored(path: Path, kind: str, index: int) -> tuple[Op, Constant]:
 def spoil(path: Path, index: int) -> str:
     """Turn the sign of every weight of one convolution on disk; its name."""
     convolution, constant = stored(path, "conv", index)
+    negate(constant, np.float16)
+    return convolution.name
+
+
+def negate(constant: Constant, dtype: type[np.number[Any]]) -> None:
+    """Turn the sign of every stored number of ``dtype``, on disk."""
     assert constant.blob is not None
     _, size, start = constant.blob.file.record(constant.blob.offset)
     with constant.blob.file.path.open("r+b") as file:
         file.seek(start)
-        values = np.frombuffer(file.read(size), np.float16)
+        values = np.frombuffer(file.read(size), dtype)
         file.seek(start)
         file.write((-values).tobytes())
-    return convolution.name
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -184,13 +189,7 @@ def _turn_signs(path: Path, index: int) -> str:
         (const,) = (o for o in operations if o.outputs[0].name == data.name)
         data = const.attributes["val"]
     assert isinstance(data, Constant)
-    assert data.blob is not None
-    _, size, start = data.blob.file.record(data.blob.offset)
-    with data.blob.file.path.open("r+b") as file:
-        file.seek(start)
-        values = np.frombuffer(file.read(size), np.int8)
-        file.seek(start)
-        file.write((-values).astype(np.int8).tobytes())
+    negate(data, np.int8)
     return convolution.name
 
 

@@ -32,16 +32,6 @@ SMALL = Size(64, 96)  # not square: a swapped height and width would show
 
 
 @pytest.fixture(scope="module")
-def weights() -> Weights:
-    return load_weights("flux2", "demo")
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Weights:
-    return load_weights("flux2", "demo", part="encoder")
-
-
-@pytest.fixture(scope="module")
 def bundle(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Noise, NHWC, float32."""
     out = tmp_path_factory.mktemp("io") / "bundle"

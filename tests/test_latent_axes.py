@@ -43,6 +43,10 @@ NHWC = {"layout": "nhwc"}
 PACKED = {"latents": "packed"}
 
 
+def asked(fields: dict[str, str], sizes: tuple[str, ...]) -> LatentInput:
+    return takes(fields["variant"], *sizes, **{k: v for k, v in fields.items() if k != "variant"})
+
+
 @pytest.mark.parametrize(
     ("fields", "sizes", "shape", "order"),
     [
@@ -92,7 +96,7 @@ def test_array_is_read_in_the_one_order_that_fits(
     tmp_path: Path, fields: dict[str, str], sizes: tuple[str, ...], shape: tuple[int, ...],
     order: str,
 ) -> None:  # fmt: skip
-    wanted = takes(fields["variant"], *sizes, **{k: v for k, v in fields.items() if k != "variant"})
+    wanted = asked(fields, sizes)
     path, values = save(tmp_path, shape)
     maps = ORDERS[order](values, wanted.sides[0])
     found = read_latents(path, wanted).latents
@@ -147,8 +151,7 @@ def test_array_that_does_not_fit_or_fits_twice_is_refused(
     tmp_path: Path, fields: dict[str, str], sizes: tuple[str, ...], shape: tuple[int, ...],
     words: str,
 ) -> None:  # fmt: skip
-    wanted = takes(fields["variant"], *sizes, **{k: v for k, v in fields.items() if k != "variant"})
-    assert words in refusal(tmp_path, shape, wanted)
+    assert words in refusal(tmp_path, shape, asked(fields, sizes))
 
 
 def test_foreign_channels_are_refused_without_a_wrong_size_beside_them(tmp_path: Path) -> None:

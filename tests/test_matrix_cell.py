@@ -20,20 +20,11 @@ from fluxvae.networks.weights import load_weights
 from fluxvae.records.experiment import Result, read_results
 from fluxvae.schema import parse
 from fluxvae.validation.validate import validate
+from tests.fake_cell import matrix_text
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "matrix.schema.json"
 FULL = pytest.mark.full
-TEXT = """
-[matrix]
-runs = 1
-iterations = 2
-[matrix.weights]
-flux2 = "demo"
-[axes]
-variant = ["flux2"]
-sizes = ["64"]
-precision = ["float32"]
-"""
+TEXT = matrix_text("runs = 1", "iterations = 2", precision=["float32"])
 # The watch alone, in a process group of its own, without what a cell has to import.
 WATCH = """
 import sys, threading, time

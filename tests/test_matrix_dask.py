@@ -26,7 +26,7 @@ from fluxvae.experiments.run import run_matrix
 from fluxvae.experiments.verify import verify
 from fluxvae.records.experiment import Result, read_results
 from tests import warm
-from tests.fake_cell import calls, install
+from tests.fake_cell import calls
 from tests.test_matrix_run import FEW, matrix_of
 
 LINUX = Abilities(mac=False, harness=False)
@@ -41,14 +41,6 @@ if __name__ == "__main__":
         print(cluster.scheduler_address, flush=True)
         time.sleep(600)
 """
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "fake"
-    for name, value in install(folder).items():
-        monkeypatch.setenv(name, value)
-    return folder
 
 
 @pytest.fixture

@@ -21,22 +21,16 @@ from fluxvae.experiments.status import read_status
 from fluxvae.experiments.verify import verify
 from fluxvae.records.experiment import Result, read_results
 from fluxvae.schema import load
-from tests.fake_cell import calls, install
+from tests.fake_cell import calls, install, matrix_text
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "matrix.schema.json"
 LINUX = Abilities(mac=False, harness=False)
-TEXT = """
-[matrix]
-runs = 2
-[matrix.weights]
-flux2 = "demo"
-[axes]
-variant = ["flux2"]
-sizes = ["64"]
-layout = ["nchw", "nhwc"]
-precision = ["float16", "float32"]
-compression = ["none", "pal4-plain", "int8-plain"]
-"""
+TEXT = matrix_text(
+    "runs = 2",
+    layout=["nchw", "nhwc"],
+    precision=["float16", "float32"],
+    compression=["none", "pal4-plain", "int8-plain"],
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -52,15 +46,6 @@ def no_pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fluxvae.report.matrix.report.write_matrix_report", write)
         yield
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The stand-in's folder."""
-    folder = tmp_path / "fake"
-    for name, value in install(folder).items():
-        monkeypatch.setenv(name, value)
-    return folder
 
 
 def matrix_of(text: str = TEXT) -> Matrix:

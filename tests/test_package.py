@@ -24,11 +24,6 @@ from tests.packages import WEIGHTS, change_one_weight, copy_of, edited, tree
 SMALL = recipe("flux2", "64")
 
 
-@pytest.fixture(scope="module")
-def weights() -> Weights:
-    return load_weights("flux2", "demo")
-
-
 def test_draft_is_checked_before_the_final_name_exists(weights: Weights, tmp_path: Path) -> None:
     path = tmp_path / "out" / "model.mlpackage"
     seen = []

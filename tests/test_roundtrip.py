@@ -47,11 +47,6 @@ def decoder() -> Weights:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Weights:
-    return load_weights("flux2", "demo", part="encoder")
-
-
-@pytest.fixture(scope="module")
 def meter() -> Meter:
     """Without LPIPS and CLIP, wherever the tests run."""
     found = make_meter(Path("no such folder"))

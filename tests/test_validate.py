@@ -39,16 +39,6 @@ ALL = ["chelsea", "coffee", "normal", "saturated", "constant", "zero"]
 
 
 @pytest.fixture(scope="module")
-def weights() -> Weights:
-    return load_weights("flux2", "demo")
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Weights:
-    return load_weights("flux2", "demo", part="encoder")
-
-
-@pytest.fixture(scope="module")
 def report(demo_package: Path, weights: Weights, encoder: Weights) -> Report:
     return validate(demo_package, weights, encoder=encoder, backend="reference")
 

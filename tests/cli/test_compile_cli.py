@@ -20,14 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 STARTING_SECONDS = 60  # this machine may be busy; measured 1 s
 
 
-@pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-    return folder
-
-
 def test_path_of_the_compiled_model_is_printed(
     tools: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,28 +12,11 @@ import pytest
 
 from tests import warm
 from tests.cli.run import Ran, run
-from tests.fake_cell import calls, install
+from tests.fake_cell import calls, matrix_text
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = """
-[matrix]
-runs = 1
-[matrix.weights]
-flux2 = "demo"
-[axes]
-variant = ["flux2"]
-sizes = ["64"]
-layout = ["nchw", "nhwc"]
-precision = ["float32"]
-"""
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, value in install(tmp_path / "fake").items():
-        monkeypatch.setenv(name, value)
-    return tmp_path / "fake"
+TEXT = matrix_text("runs = 1", layout=["nchw", "nhwc"], precision=["float32"])
 
 
 @pytest.fixture

@@ -32,6 +32,19 @@ def schema() -> dict[str, Any]:
     return content
 
 
+@pytest.fixture
+def passed(demo_package: Path, capsys: Capture, schema: dict[str, Any]) -> Callable[..., Any]:
+    """``passed(*options)``: the JSON of a validation that passes, which keeps to the schema."""
+
+    def validated(*options: str) -> Any:
+        ran = run(capsys, "validate", str(demo_package), *options, "--json")
+        assert ran.code == 0
+        jsonschema.validate(ran.json, schema)
+        return ran.json
+
+    return validated
+
+
 def test_table_has_every_case_and_the_verdict_last(demo_package: Path, capsys: Capture) -> None:
     ran = run(capsys, "validate", str(demo_package))
     assert ran.code == 0
@@ -45,43 +58,33 @@ def test_table_has_every_case_and_the_verdict_last(demo_package: Path, capsys: C
     assert "  chelsea at 64: ok" in ran.err.splitlines()
 
 
-def test_json_is_one_object_that_keeps_to_the_schema(
-    demo_package: Path, capsys: Capture, schema: dict[str, Any]
-) -> None:
-    ran = run(capsys, "validate", str(demo_package), "--json")
-    assert ran.code == 0
-    jsonschema.validate(ran.json, schema)
-    assert ran.json["verdict"] == "pass"
-    for case in ran.json["cases"]:
+def test_json_is_one_object_that_keeps_to_the_schema(passed: Callable[..., Any]) -> None:
+    report = passed()
+    assert report["verdict"] == "pass"
+    for case in report["cases"]:
         assert set(PROMISED) <= set(case)
         # the two definitions of one figure agree: PSNR = 20 log10(1 / rmse)
         assert case["psnr_db"] == pytest.approx(-20 * math.log10(case["rmse"]), abs=1e-9)
-    assert ran.json["intermediates"] is None
-    assert ran.json["budget"] is None
+    assert report["intermediates"] is None
+    assert report["budget"] is None
 
 
 def test_intermediates_are_in_table_and_schema(
-    demo_package: Path, capsys: Capture, schema: dict[str, Any]
+    demo_package: Path, passed: Callable[..., Any], capsys: Capture
 ) -> None:
-    ran = run(capsys, "validate", str(demo_package), "--intermediates", "--json")
-    assert ran.code == 0
-    jsonschema.validate(ran.json, schema)
-    operations = ran.json["intermediates"]["operations"]
+    intermediates = passed("--intermediates")["intermediates"]
+    operations = intermediates["operations"]
     assert [o["index"] for o in operations] == list(range(1, len(operations) + 1))
-    assert ran.json["intermediates"]["first"] is None
+    assert intermediates["first"] is None
     ran = run(capsys, "validate", str(demo_package), "--intermediates")
     assert "no operation is below 40 dB against float32; worst:" in ran.out
 
 
-def test_budget_is_in_table_and_schema(
-    demo_package: Path, capsys: Capture, schema: dict[str, Any]
-) -> None:
-    ran = run(capsys, "validate", str(demo_package), "--budget", "--json")
-    assert ran.code == 0
-    jsonschema.validate(ran.json, schema)
-    budget = ran.json["budget"]
+def test_budget_is_in_table_and_schema(passed: Callable[..., Any]) -> None:
+    report = passed("--budget")
+    budget = report["budget"]
     assert budget["size"] == "64"
-    for row, case in zip(budget["cases"], ran.json["cases"], strict=True):
+    for row, case in zip(budget["cases"], report["cases"], strict=True):
         assert [stage["stage"] for stage in row["stages"]] == ["conversion", "precision"]
         last = row["stages"][-1]
         assert (row["case"], last) == (

@@ -70,41 +70,31 @@ def operand(operation: Any, name: str) -> Any:
     return operation.inputs[name].arguments[0].value
 
 
-def an_index(package: Path) -> None:
-    with edited(package) as model:
-        offset = blob(operand(weight(model, "10.conv.0"), "indices"))
-    flip(package, offset)
+def a_byte_of(find: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Damage to the stored value that ``find`` finds in a model."""
+
+    def damage(package: Path) -> None:
+        with edited(package) as model:
+            offset = blob(find(model))
+        flip(package, offset)
+
+    return damage
 
 
-def an_integer(package: Path) -> None:
-    with edited(package) as model:
-        offset = blob(operand(weight(model, "7"), "data"))
-    flip(package, offset)
+def table(model: Any) -> Any:
+    return maker(model, reads(weight(model, "5"), "data"))
 
 
-def a_table_entry(package: Path) -> None:
-    with edited(package) as model:
-        table = maker(model, reads(weight(model, "5"), "data"))
-        offset = blob(operand(table, "lut"))
-    flip(package, offset)
+def bias(model: Any) -> Any:
+    return maker(model, reads(conv(model, "1"), "bias"))
 
 
-def a_channels_scale(package: Path) -> None:
-    with edited(package) as model:
-        offset = blob(operand(weight(model, "5"), "scale"))
-    flip(package, offset)
-
-
-def a_plain_weight(package: Path) -> None:
-    with edited(package) as model:
-        offset = blob(weight(model, "11").attributes["val"])
-    flip(package, offset)
-
-
-def a_bias(package: Path) -> None:
-    with edited(package) as model:
-        offset = blob(maker(model, reads(conv(model, "1"), "bias")).attributes["val"])
-    flip(package, offset)
+an_index = a_byte_of(lambda model: operand(weight(model, "10.conv.0"), "indices"))
+an_integer = a_byte_of(lambda model: operand(weight(model, "7"), "data"))
+a_table_entry = a_byte_of(lambda model: operand(table(model), "lut"))
+a_channels_scale = a_byte_of(lambda model: operand(weight(model, "5"), "scale"))
+a_plain_weight = a_byte_of(lambda model: weight(model, "11").attributes["val"])
+a_bias = a_byte_of(lambda model: bias(model).attributes["val"])
 
 
 def a_missing_bias(package: Path) -> None:
@@ -188,35 +178,47 @@ def a_missing_convolution(package: Path) -> None:
 
 
 PLACES = r"differs from what was asked in \d+ of \d+ values, by up to [\d.e+-]+"
-DAMAGE: list[tuple[Callable[[Path], None], str]] = [
-    (an_index, rf"weight of convolution 10\.conv\.0 .* {PLACES}"),
-    (an_integer, r"weight of convolution 7 .* differs from what was asked in 1 of 2304 values"),
-    (a_table_entry, rf"weight of convolution 5 .* {PLACES}"),
-    (a_channels_scale, rf"weight of convolution 5 .* {PLACES}"),
-    (a_plain_weight, rf"weight of convolution 11 .* {PLACES}"),
-    (a_bias, rf"bias of convolution 1 .* {PLACES}"),
-    (a_missing_bias, "bias of convolution 1 .* is missing"),
-    (a_dropped_weight, rf"weight of convolution 7 .* {PLACES}"),
-    (two_weights_exchanged, r"weight of convolution 7 .* \(it is that of 9\)"),
-    (two_plain_weights_exchanged, r"3\.conv\.0 .* \(it is that of 3\.conv\.2\)"),
-    (another_scale_behind, "have different scales or zero points"),
-    (a_rounding_scale, r"input of convolution 7 .* scale 0\.0314941.* expected .* 0\.03125"),
-    (a_zero_point, "input of convolution 7 .* zero point 0; expected .* zero point -128"),
-    (no_rounding, "input of convolution 7 .* is not rounded to 8 bits; expected rounded to int8"),
-    (rounding_of_another, "input of convolution 11 .* expected none"),
-    (a_missing_convolution, "has 12 convolutions; 13 were asked for"),
-]
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "an index": (an_index, rf"weight of convolution 10\.conv\.0 .* {PLACES}"),
+    "an integer": (
+        an_integer,
+        r"weight of convolution 7 .* differs from what was asked in 1 of 2304 values",
+    ),
+    "a table entry": (a_table_entry, rf"weight of convolution 5 .* {PLACES}"),
+    "a channels scale": (a_channels_scale, rf"weight of convolution 5 .* {PLACES}"),
+    "a plain weight": (a_plain_weight, rf"weight of convolution 11 .* {PLACES}"),
+    "a bias": (a_bias, rf"bias of convolution 1 .* {PLACES}"),
+    "a missing bias": (a_missing_bias, "bias of convolution 1 .* is missing"),
+    "a dropped weight": (a_dropped_weight, rf"weight of convolution 7 .* {PLACES}"),
+    "two weights exchanged": (
+        two_weights_exchanged,
+        r"weight of convolution 7 .* \(it is that of 9\)",
+    ),
+    "two plain weights exchanged": (
+        two_plain_weights_exchanged,
+        r"3\.conv\.0 .* \(it is that of 3\.conv\.2\)",
+    ),
+    "another scale behind": (another_scale_behind, "have different scales or zero points"),
+    "a rounding scale": (
+        a_rounding_scale,
+        r"input of convolution 7 .* scale 0\.0314941.* expected .* 0\.03125",
+    ),
+    "a zero point": (
+        a_zero_point,
+        "input of convolution 7 .* zero point 0; expected .* zero point -128",
+    ),
+    "no rounding": (
+        no_rounding,
+        "input of convolution 7 .* is not rounded to 8 bits; expected rounded to int8",
+    ),
+    "rounding of another": (rounding_of_another, "input of convolution 11 .* expected none"),
+    "a missing convolution": (a_missing_convolution, "has 12 convolutions; 13 were asked for"),
+}
 
 
-@pytest.mark.parametrize(("damage", "said"), DAMAGE, ids=[d.__name__ for d, _ in DAMAGE])
-def test_damage_is_named(
-    good: Path,
-    asked: CompressedDecoder,
-    tmp_path: Path,
-    damage: Callable[[Path], None],
-    said: str,
-) -> None:
-    package = copy_of(good, tmp_path)
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_named(good: Path, asked: CompressedDecoder, tmp_path: Path, case: str) -> None:
+    (damage, said), package = DAMAGE[case], copy_of(good, tmp_path)
     check_weights(package, asked, "float16")
     damage(package)
     Session(read_package(package))  # still a package that the executor takes

@@ -93,13 +93,19 @@ CASES: dict[str, tuple[str, str, dict[str, str], dict[str, Activation]]] = {
 }
 
 
+def written(case: str, bases: Bases, folder: Path) -> tuple[CompressedDecoder, Path]:
+    """A case's decoder and its package."""
+    target, precision, forms, activations = CASES[case]
+    compressed = compressed_as(small_decoder(), forms, activations)
+    return compressed, bases.written(compressed, folder, target, precision)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_coremltools_types_the_program_and_expands_the_same_weights(
     bases: Bases, tmp_path: Path, case: str
 ) -> None:
-    target, precision, forms, activations = CASES[case]
-    compressed = compressed_as(small_decoder(), forms, activations)
-    package = bases.written(compressed, tmp_path, target, precision)
+    _, precision, forms, activations = CASES[case]
+    compressed, package = written(case, bases, tmp_path)
     function = coremltools_program(package).functions["main"]
     found = [op for op in function.operations if op.op_type == "conv"]
     assert len(found) == len(SITES)
@@ -119,10 +125,8 @@ def test_coremltools_types_the_program_and_expands_the_same_weights(
 def test_executor_computes_what_torch_does_with_the_dense_weights(
     bases: Bases, tmp_path: Path, case: str
 ) -> None:
-    target, precision, forms, activations = CASES[case]
-    compressed = compressed_as(small_decoder(), forms, activations)
-    package = bases.written(compressed, tmp_path, target, precision)
-    check_weights(package, compressed, precision)
+    compressed, package = written(case, bases, tmp_path)
+    check_weights(package, compressed, "float32")
     expected = image_of(compressed, latent())
     assert np.abs(run(package) - expected).max() < 1e-5
     # and the forms matter: the plain decoder gives something else
@@ -133,13 +137,11 @@ def test_executor_computes_what_torch_does_with_the_dense_weights(
 
 @pytest.mark.parametrize("case", [c for c in CASES if CASES[c][1] == "float16"])
 def test_float16_is_torchs_image_but_for_rounding(bases: Bases, tmp_path: Path, case: str) -> None:
-    target, precision, forms, activations = CASES[case]
-    compressed = compressed_as(small_decoder(), forms, activations)
-    package = bases.written(compressed, tmp_path, target, precision)
-    check_weights(package, compressed, precision)
+    compressed, package = written(case, bases, tmp_path)
+    check_weights(package, compressed, "float16")
     difference = np.abs(run(package).astype(np.float32) - image_of(compressed, latent()))
     # measured: 4e-5, and 2.3e-3 where values fall to the next of the 8-bit levels, 0.03 apart
-    assert difference.mean() < (4e-3 if activations else 1e-4)
+    assert difference.mean() < (4e-3 if compressed.activations else 1e-4)
 
 
 FORMS: dict[str, dict[str, Any]] = {

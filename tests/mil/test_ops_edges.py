@@ -111,13 +111,6 @@ UNSUPPORTED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", UNSUPPORTED)
-def test_open_semantics_are_refused(name: str) -> None:
-    attempt, message = UNSUPPORTED[name]
-    with pytest.raises(UnsupportedOpError, match=message):
-        attempt()
-
-
 def pool(**arguments: Any) -> Tensor:
     """max_pool by windows of 2 x 2, by default, of 3 x 4 elements."""
     result: Tensor = run(
@@ -225,10 +218,11 @@ INVALID: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", INVALID)
-def test_arguments_that_contradict_each_other_are_refused(name: str) -> None:
-    attempt, message = INVALID[name]
-    with pytest.raises(ArtifactError, match=message):
+@pytest.mark.parametrize("name", [*UNSUPPORTED, *INVALID])
+def test_open_semantics_and_contradicting_arguments_are_refused(name: str) -> None:
+    attempt, message = (UNSUPPORTED | INVALID)[name]
+    error = UnsupportedOpError if name in UNSUPPORTED else ArtifactError
+    with pytest.raises(error, match=message):
         attempt()
 
 
