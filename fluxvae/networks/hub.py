@@ -103,7 +103,7 @@ def _cached(hub: HubFile, cache_dir: Path | None) -> Path | None:
 def _download(
     hub: HubFile, cache_dir: Path | None, endpoint: str | None, progress: Progress | None
 ) -> Path:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     url = hf_hub_url(hub.repo, hub.file, revision=hub.revision, endpoint=endpoint)
     host = urlsplit(url).netloc
@@ -112,7 +112,7 @@ def _download(
     with quiet_hub():
         try:
             # Asked first because hf_hub_download repeats a failed request for half a minute.
-            get_hf_file_metadata(url, endpoint=endpoint)
+            get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=endpoint)
         except Exception as error:
             raise DownloadError(_refusal(hub, host, error)) from error
         try:

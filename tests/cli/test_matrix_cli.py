@@ -164,12 +164,13 @@ def test_several_workers_here_are_no_quiet_host(
 
 
 def test_an_unreachable_scheduler_is_told(
-    capsys: Capture, tmp_path: Path, toml: Path, fake: Path
+    capsys: Capture, tmp_path: Path, toml: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fluxvae.experiments.dask.TIMEOUT_S", 1.0)
     out = tmp_path / "run"
     ran = run(capsys, "matrix", "run", str(toml), "--out", str(out),
               "--scheduler", "tcp://127.0.0.1:1")  # fmt: skip
-    refused(ran, 1, "no scheduler answers at tcp://127.0.0.1:1 within 5 s", "--workers N")
+    refused(ran, 1, "no scheduler answers at tcp://127.0.0.1:1 within 1 s", "--workers N")
     assert calls(fake) == []
 
 
