@@ -18,6 +18,7 @@ from fluxvae.mil.program import Feature, Function, Metadata, Program, Signature
 
 # ArrayFeatureType.ArrayDataType and ImageFeatureType.ColorSpace of FeatureTypes.proto
 ARRAY_DTYPES = {65568: "fp32", 65600: "fp64", 131104: "int32", 131080: "int8", 65552: "fp16"}
+_OUT = {dtype: NUMPY[dtype] for dtype in ARRAY_DTYPES.values()}
 MAX_RANK, MAX_ARRAY = 32, 2**60  # what numpy can describe; Core ML's highest rank is 5
 _COLORS = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 
@@ -142,7 +143,7 @@ def give(feature: Feature, array: np.ndarray) -> np.ndarray:
         return array if feature.kind == "dictionary" else np.array(feature.labels[array.item()])
     with np.errstate(invalid="ignore", over="ignore"):  # of NaN there is no right level
         if feature.kind == "tensor":
-            return array.astype(NUMPY[feature.dtype])
+            return array.astype(_OUT[feature.dtype])
         # Device rounding of image outputs is not documented; nearest is at most one level off.
         planes = np.clip(np.rint(array[0]), 0, 255).astype(np.uint8)
     if feature.color == "BGR":
