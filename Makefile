@@ -28,6 +28,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade $(PIP)
 	$(if $(TORCH),$(BIN)/python -m pip install $(TORCH))
 	$(BIN)/python -m pip install --group dev --editable .
+	$(BIN)/python -m compileall -q fluxvae scripts tests # else every process might do it again
 	@touch $@
 
 demo: $(READY) ## Convert, validate and look: a demo decoder at 256 px, with no network
