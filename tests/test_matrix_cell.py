@@ -1,6 +1,7 @@
 """A cell's own process: what it makes, its limits, and that it never outlives who waits for it."""
 
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -128,6 +129,24 @@ def test_it_ends_when_it_takes_too_much_memory(tmp_path: Path) -> None:
     assert (tmp_path / "stopped.txt").read_text() == (
         "it took more memory than the limit of 0.3 GB"
     )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_what_an_array_held_is_reused_without_clearing_its_pages_again() -> None:
+    script = """
+import resource, numpy
+from fluxvae.device.host import keep_freed_memory
+keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    before = faults()
+    numpy.ones(64 << 20, numpy.uint8)
+    print(faults() - before)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    first, *later = map(int, ran.stdout.split())
+    assert first > 16  # even with pages of 2 MiB
+    assert max(later) < 16, "they were given back to the kernel, and had to be asked for again"
 
 
 def test_peak_memory_is_a_process_s_own() -> None:

@@ -51,6 +51,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
+        from fluxvae.device.host import keep_freed_memory
+
+        keep_freed_memory()
         module, _, attribute = COMMANDS[name][0].partition(":")
         found = importlib.import_module(module)
         command: click.Command = getattr(found, attribute or "command")

@@ -27,7 +27,7 @@ from fluxvae.data.latents import beyond_float16
 from fluxvae.device.bench import FIRST_CALLS, latency
 from fluxvae.device.bundle import read_bundle
 from fluxvae.device.harness import parse_report
-from fluxvae.device.host import chip, os_build, peak_memory, this_host
+from fluxvae.device.host import chip, keep_freed_memory, os_build, peak_memory, this_host
 from fluxvae.device.programs import run_captured
 from fluxvae.errors import ArtifactError, FluxVAEError, ToolError, UsageError
 from fluxvae.mil.package import read_package
@@ -273,6 +273,7 @@ def _moment() -> Moment:
 
 def main(arguments: list[str]) -> int:
     """One run, its report on stdout; one line on stderr and the error's code for an error."""
+    keep_freed_memory()
     try:
         data: Any = json.loads(arguments[0])
         with contextlib.redirect_stdout(sys.stderr):  # coremltools prints

@@ -1,6 +1,7 @@
 """Facts about this machine, each asked for cheaply: no package of weight is imported."""
 
 import contextlib
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -19,6 +20,10 @@ _SECONDS = 60  # xcrun and swift are slow the first time after an update
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of cgroup v2, as containers have
 _CPU_INFO = Path("/proc/cpuinfo")
 _OWN_STATUS = Path("/proc/self/status")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = (
+    -1,
+    -3,
+)  # https://man7.org/linux/man-pages/man3/mallopt.3.html
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,19 @@ def peak_memory() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on a Mac, else KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def keep_freed_memory() -> None:
+    """Have glibc reuse what it would give back to the kernel, in this process, from now on.
+
+    Arrays of a decode are of up to 64 MB at 512 px. Given back and asked for again, their pages
+    are cleared each time, which was 30 % of a decode's CPU time; a process holds 200 MB more
+    instead. Arrays above 128 MiB are given back as before. Does nothing in other C libraries.
+    """
+    with contextlib.suppress(AttributeError, TypeError):  # without mallopt, or without dlopen(NULL)
+        tell = ctypes.CDLL(None).mallopt
+        tell(_M_MMAP_THRESHOLD, 128 << 20)
+        tell(_M_TRIM_THRESHOLD, 512 << 20)
 
 
 def _version(distribution: str) -> str | None:

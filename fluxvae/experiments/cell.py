@@ -27,10 +27,12 @@ _SECONDS = 0.2  # polling interval
 def main(arguments: list[str]) -> int:
     """Do the job. 0 when ``out`` is complete, a failed cell's too; 1 with one line on stderr."""
     # light imports come first: the watch must be there before torch takes its seconds
+    from fluxvae.device.host import keep_freed_memory
     from fluxvae.errors import FluxVAEError
     from fluxvae.experiments.job import OUT, Job
     from fluxvae.schema import load
 
+    keep_freed_memory()
     folder = Path(arguments[0])
     try:
         job = load(Job, folder / "job.json")

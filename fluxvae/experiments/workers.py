@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from types import FrameType
 
+from fluxvae.device.host import keep_freed_memory
 from fluxvae.errors import ToolError
 
 # What the libraries below numpy and torch read, once, when they are loaded. numpy's threads wait
@@ -57,6 +58,7 @@ def _begin(watched: Connection, threads: int) -> None:
     os.environ |= dict.fromkeys(THREADS, str(threads))
     import torch
 
+    keep_freed_memory()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, _leave)
     threading.Thread(target=_watch, args=(watched,), daemon=True).start()
