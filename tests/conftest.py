@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,10 +28,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.set_threshold(100_000, 20, 10)
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """gc.freeze() the collected tests, and keep coremltools 9.0 from running gc.collect() after
     each conversion: among thousands of tests that took longer than to convert one operation.
+
+    The first of several workers begins to build what Swift tests need, so that none waits for it.
     """
+    cache = session.config.cache
+    used = any("swift_build" in getattr(item, "fixturenames", ()) for item in session.items)
+    if used and cache is not None and os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
+        from tests.swift_toolchain import TROUBLE, build_package
+
+        folder = Path(cache.mkdir("fluxvae-swift"))
+        if TROUBLE is None:
+            threading.Thread(target=build_package, args=[folder], daemon=True).start()
     gc.collect()
     gc.freeze()
     if converters := sys.modules.get("coremltools.converters._converters_entry"):

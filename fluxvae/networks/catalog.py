@@ -123,51 +123,44 @@ class Decoder:
         return f"{self.variant}_{self.kind}_decoder"
 
 
+def _tiny(
+    variant: str, title: str, hub: HubFile, space: str, wants: str, channels: int, *, pool: bool
+) -> Decoder:
+    """An entry of https://github.com/madebyollin/taesd."""
+    contract = LatentContract(space, wants, channels, scale=8)
+    author = "Ollin Boer Bohan (madebyollin)"
+    return Decoder(variant, "tiny", title, author, "MIT", hub, contract, pool)
+
+
 CATALOG = {
-    "flux1": Decoder(
-        variant="flux1",
-        kind="tiny",
-        title="TAEF1, tiny decoder for FLUX.1",
-        author="Ollin Boer Bohan (madebyollin)",
-        licence="MIT",
-        hub=HubFile(
+    "flux1": _tiny(
+        "flux1",
+        "TAEF1, tiny decoder for FLUX.1",
+        HubFile(
             repo="madebyollin/taef1",
             file="diffusion_pytorch_model.safetensors",
             revision="b1b2d00e9e440cfbf3dedb34266864da86016ceb",
             sha256="47a6c2bff850da04b267cab70fe3553fef57255eb9a8e76852baa0a87850e54d",
         ),
-        contract=LatentContract(
-            space="flux1-sampler",
-            wants=(
-                "FLUX.1's latent exactly as the sampler leaves it "
-                "(from the VAE's own space: (z - 0.1159) * 0.3611)."
-            ),
-            channels=16,
-            scale=8,
-        ),
+        space="flux1-sampler",
+        wants="FLUX.1's latent exactly as the sampler leaves it "
+        "(from the VAE's own space: (z - 0.1159) * 0.3611).",
+        channels=16,
         pool=False,
     ),
-    "flux2": Decoder(
-        variant="flux2",
-        kind="tiny",
-        title="TAEF2, tiny decoder for FLUX.2",
-        author="Ollin Boer Bohan (madebyollin)",
-        licence="MIT",
-        hub=HubFile(
+    "flux2": _tiny(
+        "flux2",
+        "TAEF2, tiny decoder for FLUX.2",
+        HubFile(
             repo="madebyollin/taef2",
             file="taef2.safetensors",
             revision="bd244ebfe4398c84fbf312a2f1c868c676b500e3",
             sha256="701d31c0ecbef3b609fe236e2e3a65ffb17f3a94237acdd771e8ea3194df557a",
         ),
-        contract=LatentContract(
-            space="flux2-sampler-unpatchified",
-            wants=(
-                "FLUX.2's normalised latent as the sampler leaves it, only unpatchified from 128 "
-                "to 32 channels. No inverse batch-norm: that belongs to the full decoder."
-            ),
-            channels=32,
-            scale=8,
-        ),
+        space="flux2-sampler-unpatchified",
+        wants="FLUX.2's normalised latent as the sampler leaves it, only unpatchified from 128 "
+        "to 32 channels. No inverse batch-norm: that belongs to the full decoder.",
+        channels=32,
         pool=True,
     ),
 }
