@@ -182,12 +182,10 @@ def _run(
     from fluxvae.experiments.maker import Maker, calibration_for
     from fluxvae.experiments.roundtrip.run import run_roundtrip
     from fluxvae.experiments.roundtrip.sources import open_source
-    from fluxvae.experiments.workers import keep_freed_memory
     from fluxvae.report import write_report
     from fluxvae.schema import save
     from fluxvae.validation.metrics import make_meter
 
-    keep_freed_memory()
     meter = make_meter()
     source = open_source(images, cache_folder())
     weights, network = sources.load_pair("a round trip begins with one")

@@ -51,11 +51,9 @@ def _do(job: "Job", out: Path) -> None:
 
     from fluxvae.experiments.job import write_cell
     from fluxvae.experiments.steps import check_tools, make, measure, solve, stage
-    from fluxvae.experiments.workers import keep_freed_memory
     from fluxvae.records.experiment import RESULT, Result
     from fluxvae.schema import load
 
-    keep_freed_memory()
     torch.set_num_threads(job.settings.threads)
     check_tools(job)
     out.mkdir(exist_ok=True)

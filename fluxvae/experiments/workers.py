@@ -1,6 +1,5 @@
 """A few processes that end with the one that started them, however it ends."""
 
-import ctypes
 import os
 import signal
 import threading
@@ -21,21 +20,6 @@ from fluxvae.errors import ToolError
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _EVERY = 0.5  # seconds between two interruptions
 _PATIENCE = 20  # interruptions, while a worker puts away what it was writing
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what was freed, up to 512 MB and of arrays up to 128 MB, for the next array.
-
-    By itself it gives the pages of each large array back and asks for new ones, which the kernel
-    fills with zeros: 49 of a round trip's 370 CPU seconds (six photos, six variants, 512 px), 5
-    with this. Other systems' allocators are left alone.
-    https://man7.org/linux/man-pages/man3/mallopt.3.html
-    """
-    mallopt = None if os.name == "nt" else getattr(ctypes.CDLL(None), "mallopt", None)
-    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-    # an older glibc refuses the first, and the second alone would make it worse
-    if mallopt is not None and mallopt(mmap_threshold, 1 << 27):
-        mallopt(trim_threshold, 1 << 29)
 
 
 @contextmanager
