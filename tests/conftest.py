@@ -34,7 +34,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     The first of several workers begins to build what Swift tests need, so that none waits for it.
     """
-    cache = session.config.cache
+    cache = getattr(session.config, "cache", None)  # not there with -p no:cacheprovider
     used = any("swift_build" in getattr(item, "fixturenames", ()) for item in session.items)
     if used and cache is not None and os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
         from tests.swift_toolchain import TROUBLE, build_package
