@@ -271,11 +271,13 @@ def test_slice_by_size_counts_a_negative_begin_from_the_end() -> None:
     assert torch.equal(got, x[:, -2:, :3])
 
 
-def test_matrix_times_vector_drops_the_vectors_dimension() -> None:
+def test_a_vector_in_a_product_is_not_transposed_and_its_dimension_is_dropped() -> None:
     seed = torch.Generator().manual_seed(0)  # a sum that nearly cancels has no relative accuracy
     x, y = torch.randn(2, 3, 4, generator=seed), torch.randn(4, generator=seed)
     want = np.matmul(x.numpy(), y.numpy())
     np.testing.assert_allclose(run("matmul", x=x, y=y, transpose_y=True), want, rtol=1e-5)
+    want = np.matmul(y.numpy(), x.mT.numpy())
+    np.testing.assert_allclose(run("matmul", x=y, y=x.mT, transpose_x=True), want, rtol=1e-5)
 
 
 def test_reduction_over_no_axes_changes_nothing() -> None:
