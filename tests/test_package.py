@@ -193,6 +193,9 @@ def test_record_of_another_format_is_refused(demo_package: Path, tmp_path: Path)
         ("recipe", "[]"),
         ("weights", '{"kind": "demo"}'),
         ("latent_contract", "7"),
+        ("part", "{}"),
+        ("part", "0"),
+        ("tiles", "null"),
         ("weights_digest", None),
     ],
 )

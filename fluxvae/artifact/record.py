@@ -229,21 +229,20 @@ def read_record(program: Program) -> Record | None:
             f"(record format {texts['format']}, this one reads {RECORD_FORMAT})"
         )
 
-    def entry(key: str, otherwise: str | None = None) -> Any:
-        return parse_json(texts[key] if otherwise is None else texts.get(key, otherwise))
+    def entry(key: str) -> Any:
+        return parse_json(texts[key])
 
     try:
-        part, tiles = entry("part", "null"), entry("tiles", "null")
         return Record(
             recipe=Recipe.from_dict(entry("recipe")),
             source=build(WeightSource, entry("weights")),
             weights_digest=texts["weights_digest"],
             contract=LatentContract(**entry("latent_contract")),
             versions=entry("versions"),
-            compression=entry("compression", "{}"),
-            safety=entry("fp16_safety", "{}"),
-            part=part and build(Part, part),
-            tiles=tiles and build(Tiles, tiles),
+            compression=entry("compression") if "compression" in texts else {},
+            safety=entry("fp16_safety") if "fp16_safety" in texts else {},
+            part=build(Part, entry("part")) if "part" in texts else None,
+            tiles=build(Tiles, entry("tiles")) if "tiles" in texts else None,
         )
     except (KeyError, ValueError, TypeError, FluxVAEError) as error:
         raise ArtifactError(f"{program.path.name} has a damaged fluxvae record: {error}") from error
