@@ -51,9 +51,6 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        from fluxvae.device.host import keep_freed_memory
-
-        keep_freed_memory()
         module, _, attribute = COMMANDS[name][0].partition(":")
         found = importlib.import_module(module)
         command: click.Command = getattr(found, attribute or "command")
@@ -76,6 +73,9 @@ def group() -> None:
     Example, without network or Mac:
       fluxvae convert --variant flux2 --weights demo --size 256 --validate
     """
+    from fluxvae.device.host import keep_freed_memory
+
+    keep_freed_memory()  # of this process, whichever command runs
 
 
 def main(arguments: list[str] | None = None) -> Any:
