@@ -38,8 +38,9 @@ def simulate(compressed: CompressedDecoder, precision: str) -> nn.Module:
         if not isinstance(conv, nn.Conv2d):
             continue
         form = compressed.weights.get(name)
-        weight = _stored(conv.weight, precision)
-        if form is not None:
+        if form is None:
+            weight = _stored(conv.weight, precision)
+        else:
             weight = torch.from_numpy(dense(form, precision))
         if weight.shape != conv.weight.shape:
             raise CompressionError(
