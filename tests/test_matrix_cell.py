@@ -131,7 +131,9 @@ def test_it_ends_when_it_takes_too_much_memory(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="no glibc here; others are left alone"
+)
 def test_what_an_array_held_is_reused_without_clearing_its_pages_again() -> None:
     script = """
 import resource, numpy
