@@ -1,7 +1,7 @@
 """Who runs an artifact: our reference executor on any OS, or Core ML itself on a Mac.
 
-Both take a float32 NCHW latent and give a float32 NCHW image in the contract's range, so that
-nothing above has to know layouts, dtypes or image outputs. The Core ML side has not been run on a
+Both take a float32 NCHW latent and give a float32 NCHW image in the contract's range, or for an
+encoder the other way, so that nothing above has to know layouts, dtypes or image outputs. The Core ML side has not been run on a
 Mac yet.
 """
 
@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fluxvae.data.latents import to_model, to_planes
+from fluxvae.data.latents import from_model, to_model, to_planes
 from fluxvae.errors import ArtifactError, ToolError
 from fluxvae.mil.executor import OnOp, Session
 from fluxvae.mil.program import Feature, Program, Signature
+from fluxvae.networks.catalog import LatentContract
+from fluxvae.recipes import Recipe
 
 # Apple's spelling on the left, coremltools' enumeration on the right.
 COMPUTE_UNITS = {
@@ -41,10 +43,10 @@ def choose_backend(backend: str) -> str:
 
 
 def single_input(signature: Signature) -> tuple[Feature, Feature]:
-    """The latent and the image feature. Raises ArtifactError when there are others."""
+    """The input and the output. Raises ArtifactError when there are others."""
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
         raise ArtifactError(
-            f"a decoder has one input and one output; this model has {len(signature.inputs)} "
+            f"a decoder or encoder has one input and one output; this model has {len(signature.inputs)} "
             f"and {len(signature.outputs)}"
         )
     return signature.inputs[0], signature.outputs[0]
@@ -62,9 +64,9 @@ def raw_runner(
     ``on_op`` sees every operation's outputs, where the executor runs: Core ML shows none.
     """
     name = function or program.default_function
-    latent, _ = single_input(program.signatures[name])
+    given, _ = single_input(program.signatures[name])
     run = function_runner(program, name, backend, units, on_op)
-    return lambda array: run({latent.name: array})
+    return lambda array: run({given.name: array})
 
 
 def function_runner(
@@ -107,6 +109,25 @@ def on_planes(run: Runner, layout: str, span: tuple[float, float], *, tokens: bo
     return decode
 
 
+def on_network(run: Runner, recipe: Recipe, contract: LatentContract) -> Runner:
+    """``run`` of an artifact, between float32 maps in NCHW: latent (1, C, h, w), image (1, 3, H, W).
+
+    An encoder takes the image in [0, 1]; one that takes 8-bit images gets it rounded to them.
+    """
+    layout = recipe.layout
+    if not recipe.encodes:
+        return on_planes(run, layout, contract.span, tokens=contract.tokens)
+    eight_bit = recipe.input == "image"
+
+    def encode(image: np.ndarray) -> np.ndarray:
+        given = to_model(image, layout, image=eight_bit)
+        if not eight_bit:
+            given = np.ascontiguousarray(given, np.float32)
+        return from_model(run(given), layout, contract, image.shape[2:])
+
+    return encode
+
+
 def _coreml_runner(path: Path, function: str, program: Program, units: str) -> FunctionRunner:
     """Core ML through coremltools' macOS binding, packages and compiled models alike.
 
@@ -117,6 +138,7 @@ def _coreml_runner(path: Path, function: str, program: Program, units: str) -> F
     signature = program.signatures[function]
     (output,) = signature.outputs
     dtypes = {f.name: np.float16 if f.dtype == "fp16" else np.float32 for f in signature.inputs}
+    pictures = {f.name for f in signature.inputs if f.kind == "image"}
     options: dict[str, Any] = {"compute_units": ct.ComputeUnit[COMPUTE_UNITS[units]]}
     if len(program.functions) > 1:
         options["function_name"] = function
@@ -124,8 +146,18 @@ def _coreml_runner(path: Path, function: str, program: Program, units: str) -> F
     model = load(str(path), **options)
 
     def run(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        given = {name: array.astype(dtypes[name]) for name, array in arrays.items()}
+        given = {
+            name: _pil(array) if name in pictures else array.astype(dtypes[name])
+            for name, array in arrays.items()
+        }
         result = model.predict(given)[output.name]
         return np.asarray(result)[..., :3] if output.kind == "image" else np.asarray(result)
 
     return run
+
+
+def _pil(array: np.ndarray) -> Any:
+    """uint8 (H, W, 3) as coremltools takes an image."""
+    from PIL import Image
+
+    return Image.fromarray(array)

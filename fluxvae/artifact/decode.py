@@ -12,6 +12,7 @@ from fluxvae.artifact.record import Record
 from fluxvae.data.latents import (
     Latent,
     float16_note,
+    pixels,
     read_latents,
     size_of,
     to_model,
@@ -170,15 +171,6 @@ def _summary(
     low, high = (float(image.min()), float(image.max())) if finite else (0.0, 0.0)
     size = size_of(latent, record.contract)
     return Decoded(latent.name, function, size, target, low, high, finite)
-
-
-def pixels(image: np.ndarray, span: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
-    """(1, 3, H, W) in about ``span`` to uint8 (H, W, 3): clamped, rounded to nearest."""
-    low, high = span
-    unit = (image[0] - low) / (high - low)
-    finite = np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0)
-    scaled = np.rint(finite.clip(0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(scaled.transpose(1, 2, 0))
 
 
 def _write_png(path: Path, image: np.ndarray, span: tuple[float, float], overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""An artifact as one decoder, however many programs it has."""
+"""An artifact as one network, however many programs it has."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.artifact.backends import Runner, on_planes, raw_runner
+from fluxvae.artifact.backends import Runner, on_network, raw_runner
 from fluxvae.artifact.record import Record, read_record
 from fluxvae.artifact.tiles import TiledDecoder
-from fluxvae.errors import ArtifactError
+from fluxvae.errors import ArtifactError, UsageError
 from fluxvae.mil.executor import OnOp
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
@@ -42,7 +42,7 @@ class Artifact:
     def raw_runner(
         self, function: str | None, backend: str, units: str = "all", *, on_op: OnOp | None = None
     ) -> Runner:
-        """From the decoder's own input array to its own output array, unchanged.
+        """From the model's own input array to its own output array, unchanged.
 
         ``on_op`` sees every operation of every program, where the executor runs.
         """
@@ -61,10 +61,9 @@ class Artifact:
     def runner(
         self, function: str | None, backend: str, units: str = "all", *, on_op: OnOp | None = None
     ) -> Runner:
-        """From latent (1, C, h, w) to image (1, 3, H, W), both float32. See ``raw_runner``."""
+        """``on_network`` of ``raw_runner``: between latent and image as float32 maps in NCHW."""
         run = self.raw_runner(function, backend, units, on_op=on_op)
-        layout, contract = self.record.recipe.layout, self.record.contract
-        return on_planes(run, layout, contract.span, tokens=contract.tokens)
+        return on_network(run, self.record.recipe, self.record.contract)
 
 
 def open_artifact(path: Path) -> Artifact:
@@ -126,6 +125,21 @@ def functions_and_sizes(program: Program, record: Record) -> Iterator[tuple[str,
         else:
             several = record.recipe.shapes == "multifunction"
             yield (size.function if several else program.default_function), size
+
+
+def require_part(name: str, record: Record, part: str) -> None:
+    """Raise UsageError when ``name`` is an encoder's artifact and a decoder's is needed, or so."""
+    if record.recipe.part == part:
+        return
+    if part == "decoder":
+        raise UsageError(
+            f"{name} is an encoder, which turns images into latents; expected a decoder: use "
+            "fluxvae encode, or a model of convert --part decoder"
+        )
+    raise UsageError(
+        f"{name} is a decoder, which turns latents into images; expected an encoder: use fluxvae "
+        "decode, or a model of convert --part encoder"
+    )
 
 
 def refuse_parts(name: str, record: Record, what: str) -> None:

@@ -173,15 +173,25 @@ def _title(decoder: Decoder, record: Record) -> str:
     kind = record.source.kind
     note = "" if kind in ("hub", "file") else f" SHAPE ONLY: {kind} weights, not FLUX's."
     half = f", part {record.part.number} of {record.part.of}" if record.part else ""
-    return f"{decoder.title}{half}, converted by fluxvae.{note}"
+    title = decoder.title_of(record.recipe.part)
+    return f"{title}{half}, converted by fluxvae.{note}"
 
 
 def _sentence(name: str, record: Record) -> str:
     if name == INPUT_NAME:
-        return record.contract.sentence()
+        return record.contract.sentence(record.recipe.part)
+    if record.recipe.encodes:
+        return _input_sentence(record)
     if name != OUTPUT_NAME:
         return f"What one part of the decoder hands to the next ({name})."
     return _output_sentence(record)
+
+
+def _input_sentence(record: Record) -> str:
+    if record.recipe.input == "image":
+        return "The image to encode, 8-bit RGB."
+    axes = "(1, H, W, 3)" if record.recipe.layout == "nhwc" else "(1, 3, H, W)"
+    return f"The image to encode {axes}, RGB in [0, 1]."
 
 
 def _output_sentence(record: Record) -> str:

@@ -19,16 +19,16 @@ from fluxvae.compress.forms import CompressedDecoder, require_granularity
 from fluxvae.compress.guard import check_layers, check_weights
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert.fp16_safety import make_safe, report_cost
-from fluxvae.convert.functions import functions_of
+from fluxvae.convert.functions import functions_of, image_shape
 from fluxvae.convert.program import write_packages
 from fluxvae.errors import CompressionError, ConvertError
 from fluxvae.files import commit, staging
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
-from fluxvae.networks.build import build_decoder
+from fluxvae.networks.build import build_network
 from fluxvae.networks.weights import Weights
-from fluxvae.recipes import Recipe
+from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.functions import (
     FEATURES,
     INPUT_NAME,
@@ -73,7 +73,7 @@ def save_artifact(
         require_granularity(compressed, plan.recipe.granularity)
     paths = artifact_paths(path, plan.recipe.chunks)
     with staging(*paths, overwrite=overwrite) as folder:
-        decoder = build_decoder(weights) if compressed is None else compressed.decoder
+        decoder = build_network(weights) if compressed is None else compressed.decoder
         safety = make_safe(decoder, plan.recipe, weights, encoder)
         for warning in safety.warnings:
             report(f"warning: {warning}")
@@ -99,6 +99,7 @@ def _check_layers(drafts: Sequence[Path], plan: Plan, asked: CompressedDecoder |
         check_weights(drafts[0], asked, recipe.precision)
         return
     in_order = isinstance(asked, nn.Sequential) and len(drafts) == 1 and recipe.tile is None
+    in_order = in_order and not recipe.encodes  # whose last convolution may hold more
     if in_order and recipe.fp16_safety != "mixed":  # some of a mixed model's are float32
         assert isinstance(asked, nn.Sequential)
         if recipe.format == "mlprogram":
@@ -124,18 +125,34 @@ def _stamp_and_read(drafts: Sequence[Path], record: Record) -> None:
     first, last = programs[0], programs[-1]
     if set(first.functions) != set(last.functions):
         raise ConvertError("the two halves do not have the same functions")
-    taken = _check_steps(programs) if record.tiles is None else _check_tiled(first, record)
+    ends = (INPUT_NAME, OUTPUT_NAME)
+    if record.recipe.encodes:
+        ends = (OUTPUT_NAME, INPUT_NAME)
+    taken = _check_steps(programs, *ends) if record.tiles is None else _check_tiled(first, record)
     recipe = record.recipe
-    shapes = {record.contract.shape(s.height, s.width, recipe.layout) for s in recipe.sizes}
+    if recipe.encodes:
+        shapes = {_taken_image(size, recipe) for size in recipe.sizes}
+    else:
+        shapes = {record.contract.shape(s.height, s.width, recipe.layout) for s in recipe.sizes}
     if taken != shapes and not (record.tiles is not None and recipe.decoder == "tiny"):
         raise ConvertError(
             f"the saved model takes the shapes {sorted(taken)}; expected {sorted(shapes)}"
         )
 
 
-def _check_steps(programs: Sequence[Program]) -> set[tuple[int, ...]]:
-    """The latent shapes that programs take which run one after the other, if they fit together."""
-    names = (INPUT_NAME, *[FEATURES] * (len(programs) - 1), OUTPUT_NAME)
+def _taken_image(size: Size, recipe: Recipe) -> tuple[int, ...]:
+    """As a model's description has it: an 8-bit image without channels."""
+    if recipe.input == "image":
+        return (size.height, size.width)
+    return image_shape(size, recipe.layout)
+
+
+def _check_steps(programs: Sequence[Program], into: str, out: str) -> set[tuple[int, ...]]:
+    """The shapes that programs take which run one after the other, if they fit together.
+
+    ``into`` and ``out`` are the names of the artifact's input and output.
+    """
+    names = (into, *[FEATURES] * (len(programs) - 1), out)
     taken: set[tuple[int, ...]] = set()
     for function in programs[0].functions:
         for program, wanted in zip(programs, pairwise(names), strict=True):

@@ -13,10 +13,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fluxvae.convert.rewrite.attention import with_attention
-from fluxvae.convert.rewrite.latents import with_latents
+from fluxvae.convert.rewrite.latents import with_encoded_latents, with_latents
 from fluxvae.convert.rewrite.layouts import (
     NHWCInterface,
     NHWCOutput,
+    PixelInput,
     PixelOutput,
     PlanarOutput,
     nhwc_inside,
@@ -50,12 +51,15 @@ class Port:
     """One tensor that goes into a function. ``shapes``: those it takes, the default one first.
 
     ``open_axes``: those of any extent, 8 to 512; the shape's own extents are the default there.
+    ``step``: of which number the extents of axes that differ are multiples. ``image``: 8-bit RGB.
     """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
     dtype: str
     open_axes: tuple[int, ...] = ()
+    step: int = 1
+    image: bool = False
 
     @property
     def example(self) -> torch.Tensor:
@@ -70,17 +74,18 @@ class Port:
         for axis, extents in enumerate(zip(*self.shapes, strict=True)):
             if len(set(extents)) > 1:
                 spans[axis] = (min(extents), max(extents))
-        return {
-            axis: torch.export.Dim(f"axis{axis}", min=low, max=high)
-            for axis, (low, high) in spans.items()
-        } or None
+        return {axis: self._axis(axis, low, high) for axis, (low, high) in spans.items()} or None
+
+    def _axis(self, axis: int, low: int, high: int) -> Any:
+        dim = torch.export.Dim(f"axis{axis}", min=low // self.step, max=high // self.step)
+        return dim if self.step == 1 else self.step * dim
 
 
 @dataclass(frozen=True, eq=False)  # modules have no useful ==
 class Function:
     """One function to convert: its module, what goes in, and the one output.
 
-    ``image_sizes``: of an 8-bit RGB image, which the module scales to 0..255; empty for a tensor
+    ``image_sizes``: of an 8-bit RGB output, which the module scales to 0..255; empty for a tensor
     of ``dtype``. ``layers``: the module whose convolutions and linear layers the function must
     hold. ``keep`` names values whose producers and readers stay float32 in a float16 program.
     """
@@ -102,17 +107,24 @@ class _Builder:
     plan: Plan
     keep: Mapping[Size, frozenset[str]]
 
-    def latent(self, *sizes: Size, open_axes: bool = False) -> Port:
+    def entry(self, *sizes: Size, open_axes: bool = False) -> Port:
         """The port of the artifact's input for images of these sizes."""
-        layout = self.plan.recipe.layout
-        shapes = tuple(self.plan.contract.shape(s.height, s.width, layout) for s in sizes)
-        axes = ((1, 2) if layout == "nhwc" else (2, 3)) if open_axes else ()
-        return Port(INPUT_NAME, shapes, self.plan.recipe.io_dtype, axes)
+        recipe, contract = self.plan.recipe, self.plan.contract
+        if recipe.encodes:
+            image = recipe.input == "image"
+            shapes = tuple(image_shape(s, "nchw" if image else recipe.layout) for s in sizes)
+            return Port(
+                OUTPUT_NAME, shapes, recipe.io_dtype, step=contract.scale, image=image
+            )
+        shapes = tuple(contract.shape(s.height, s.width, recipe.layout) for s in sizes)
+        axes = ((1, 2) if recipe.layout == "nhwc" else (2, 3)) if open_axes else ()
+        return Port(INPUT_NAME, shapes, recipe.io_dtype, axes)
 
     @property
-    def image(self) -> tuple[str, str]:
-        """Name and dtype of the output that is the image."""
-        return OUTPUT_NAME, self.plan.recipe.io_dtype
+    def exit(self) -> tuple[str, str]:
+        """Name and dtype of the artifact's output."""
+        recipe = self.plan.recipe
+        return INPUT_NAME if recipe.encodes else OUTPUT_NAME, recipe.io_dtype
 
     def name(self, size: Size) -> str:
         """Of a function that is for ``size``, but for those of tiles."""
@@ -122,24 +134,28 @@ class _Builder:
         """``Function.image_sizes`` of a function that gives the image."""
         return sizes if self.plan.recipe.output == "image" else ()
 
-    def prepared(self, decoder: nn.Module, size: Size) -> nn.Module:
-        """The decoder with what the recipe changes inside it; what may be cut into parts.
+    def prepared(self, network: nn.Module, size: Size) -> nn.Module:
+        """The network with what the recipe changes inside it; what may be cut into parts.
 
         ``size`` matters to FLUX.1's tokens, which do not state theirs.
         """
         recipe, patch = self.plan.recipe, self.plan.own.scale * PATCH
         patches = (size.height // patch, size.width // patch)
-        decoder = with_latents(decoder, recipe.variant, recipe.latent_form, patches=patches)
-        return decoder if recipe.decoder == "tiny" else with_attention(decoder, recipe.attention)
+        if recipe.encodes:
+            network = with_encoded_latents(network, recipe.variant, recipe.latent_form)
+        else:
+            network = with_latents(network, recipe.variant, recipe.latent_form, patches=patches)
+        return network if recipe.decoder == "tiny" else with_attention(network, recipe.attention)
 
     def around(self, network: nn.Module, *, first: bool = True, last: bool = True) -> nn.Module:
         """``network`` with the recipe's forms around it: of the input where it is the ``first``
         part of a decoder, of the output where it is the ``last``.
         """
         recipe, nhwc = self.plan.recipe, self.plan.recipe.layout == "nhwc"
-        image = last and recipe.output == "image"
-        takes_nhwc = first and nhwc and not self.plan.contract.tokens
-        gives_nhwc = last and nhwc and not image
+        image, pixels = last and recipe.output == "image", recipe.input == "image"
+        latent = nhwc and not self.plan.contract.tokens
+        takes_nhwc = first and (nhwc and not pixels if recipe.encodes else latent)
+        gives_nhwc = last and (latent if recipe.encodes else nhwc and not image)
         if recipe.nhwc_model:
             network = nhwc_inside(network)
             network = PlanarOutput(network) if image else network
@@ -147,6 +163,8 @@ class _Builder:
             network = NHWCInterface(network, planar=not gives_nhwc)
         elif gives_nhwc:
             network = NHWCOutput(network)
+        if pixels:
+            return PixelInput(network, nhwc=recipe.nhwc_model)
         return PixelOutput(network, self.plan.own.low, self.plan.own.high) if image else network
 
     def features(self, front: nn.Module, size: Size) -> tuple[int, ...]:
@@ -156,13 +174,19 @@ class _Builder:
             return tuple(front(torch.empty(latent)).shape)
 
 
+def image_shape(size: Size, layout: str) -> tuple[int, ...]:
+    """Shape of an RGB image as a tensor."""
+    sides = (size.height, size.width)
+    return (1, *sides, 3) if layout == "nhwc" else (1, 3, *sides)
+
+
 def functions_of(
     decoder: nn.Module, plan: Plan, keep: Mapping[Size, frozenset[str]]
 ) -> tuple[tuple[Function, ...], ...]:
     """The packages of an artifact, each with its functions, the default one first.
 
-    ``decoder`` takes an NCHW latent and gives an NCHW image, float32. ``keep`` names values that
-    stay float32, by size. Parameters are shared, not copied.
+    ``decoder``: an NCHW latent to an NCHW image, or an encoder the other way, float32. ``keep``
+    names values that stay float32, by size. Parameters are shared, not copied.
     """
     recipe, builder = plan.recipe, _Builder(plan, keep)
     if recipe.tile is not None:
@@ -179,7 +203,7 @@ def _whole(decoder: nn.Module, builder: _Builder, sizes: tuple[Size, ...]) -> Fu
     network = builder.around(builder.prepared(decoder, sizes[0]))
     keep = builder.keep.get(sizes[0], frozenset())
     made = Function(
-        builder.name(sizes[0]), network, network, (builder.latent(*sizes),), *builder.image
+        builder.name(sizes[0]), network, network, (builder.entry(*sizes),), *builder.exit
     )
     return replace(made, image_sizes=builder.image_sizes(*sizes), keep=keep)
 
@@ -188,12 +212,12 @@ def _halves(decoder: nn.Module, builder: _Builder, size: Size) -> tuple[Function
     """The two halves of a decoder for one size, with the same functions each."""
     name, dtype = builder.name(size), builder.plan.boundary
     first, second = halves(builder.prepared(decoder, size))
-    before = builder.around(first, last=False), first, (builder.latent(size),)
+    before = builder.around(first, last=False), first, (builder.entry(size),)
     port = Port(FEATURES, (builder.features(first, size),), dtype)
     after = builder.around(second, first=False), second, (port,)
     return (
         Function(name, *before, FEATURES, dtype),
-        Function(name, *after, *builder.image, builder.image_sizes(size)),
+        Function(name, *after, *builder.exit, builder.image_sizes(size)),
     )
 
 
@@ -213,7 +237,7 @@ def _tiled(decoder: nn.Module, builder: _Builder) -> list[Function]:
     functions = []
     for size in recipe.sizes if norms else recipe.sizes[:1]:
         name, statistics = function_names(recipe, size)
-        latent = builder.latent(size, open_axes=not norms)
+        latent = builder.entry(size, open_axes=not norms)
         whole = builder.around(front, last=False)
         functions.append(Function(name, whole, front, (latent,), FEATURES, dtype))
         if norms:
@@ -229,5 +253,5 @@ def _tiled(decoder: nn.Module, builder: _Builder) -> list[Function]:
     for name, shape in builder.plan.tiles.items():
         ports = [Port(FEATURES, ((1, width, *shape),), dtype)]
         ports += [Port(STATISTICS, ((1, norms, groups, 2),), dtype)] if norms else []
-        functions.append(Function(name, last, up, tuple(ports), *builder.image))
+        functions.append(Function(name, last, up, tuple(ports), *builder.exit))
     return functions

@@ -124,10 +124,7 @@ def _run_converter(ct: Any, program: Any, made: Function, plan: Plan) -> Any:
     with step("convert"):
         model = ct.convert(
             program,
-            inputs=[
-                ct.TensorType(name=p.name, shape=_shape(ct, p), dtype=getattr(np, p.dtype))
-                for p in made.inputs
-            ],
+            inputs=[_input(ct, np, port) for port in made.inputs],
             outputs=[output],
             convert_to=recipe.format,
             pass_pipeline=passes,
@@ -140,6 +137,14 @@ def _run_converter(ct: Any, program: Any, made: Function, plan: Plan) -> Any:
             f"({len(unseen)} such values): please report this; --fp16-safety rescale does without"
         )
     return model
+
+
+def _input(ct: Any, np: Any, port: Port) -> Any:
+    if port.image:
+        return ct.ImageType(
+            name=port.name, shape=_shape(ct, port), color_layout=ct.colorlayout.RGB
+        )
+    return ct.TensorType(name=port.name, shape=_shape(ct, port), dtype=getattr(np, port.dtype))
 
 
 def _shape(ct: Any, port: Port) -> Any:

@@ -318,11 +318,40 @@ def float16_note(latent: Latent, recipe: Recipe) -> str | None:
     return f"The latent {latent.name} {beyond}." if beyond else None
 
 
-def to_model(latent: np.ndarray, layout: str, *, tokens: bool) -> np.ndarray:
-    """A latent (1, C, h, w) as a model takes it: NCHW, NHWC or tokens (1, h w, C)."""
+def to_model(
+    latent: np.ndarray, layout: str, *, tokens: bool = False, image: bool = False
+) -> np.ndarray:
+    """A map (1, C, h, w) as a model takes it: NCHW, NHWC, tokens (1, h w, C), or an RGB image of
+    [0, 1] as uint8 (h, w, 3).
+    """
+    if image:
+        return pixels(latent)
     if tokens:
         return latent.reshape(*latent.shape[:2], -1).transpose(0, 2, 1)
     return latent.transpose(0, 2, 3, 1) if layout == "nhwc" else latent
+
+
+def pixels(image: np.ndarray, span: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
+    """(1, 3, H, W) in about ``span`` to uint8 (H, W, 3): clamped, rounded to nearest."""
+    low, high = span
+    unit = (image[0] - low) / (high - low)
+    finite = np.nan_to_num(unit, nan=0.0, posinf=1.0, neginf=0.0)
+    scaled = np.rint(finite.clip(0, 1) * 255).astype(np.uint8)
+    return np.ascontiguousarray(scaled.transpose(1, 2, 0))
+
+
+def from_model(
+    output: np.ndarray, layout: str, contract: LatentContract, size: tuple[int, int]
+) -> np.ndarray:
+    """An encoder's output (NCHW, NHWC or tokens) as a float32 map (1, C, h, w).
+
+    ``size``: height and width of its image in pixels.
+    """
+    if contract.tokens:
+        rows, columns = (side // contract.scale for side in size)
+        output = output.transpose(0, 2, 1).reshape(1, contract.channels, rows, columns)
+        layout = "nchw"
+    return to_planes(output, layout)
 
 
 def to_planes(

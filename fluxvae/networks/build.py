@@ -11,6 +11,11 @@ from fluxvae.networks.shapes import empty_network
 from fluxvae.networks.weights import Weights
 
 
+def build_network(weights: Weights) -> nn.Module:
+    """``build_decoder`` or ``build_encoder``, as the weights are."""
+    return _build(weights, weights.part)
+
+
 def build_decoder(weights: Weights) -> nn.Module:
     """Latent (B, C, h, w) to image (B, 3, 8h, 8w), float32, in about the contract's range.
 

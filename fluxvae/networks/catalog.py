@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 
 from fluxvae.errors import UsageError
 
+PARTS = ("decoder", "encoder")
+
 
 @dataclass(frozen=True)
 class LatentContract:
@@ -53,16 +55,16 @@ class LatentContract:
         """The largest difference of two values in the range: what PSNR is measured against."""
         return self.high - self.low
 
-    def sentence(self) -> str:
+    def sentence(self, part: str = "decoder") -> str:
         """The contract in words, for model descriptions."""
         axes = f"H/{self.scale}, W/{self.scale}"
         shape = f"{self.channels}, {axes}"
         if self.tokens:
             shape = f"{axes.replace(', ', ' * ')}, {self.channels}"
-        return (
-            f"{self.wants} Shape (1, {shape}). "
-            f"Output RGB in [{self.low:g}, {self.high:g}], slightly exceeded: clamp for pixels."
-        )
+        image = f"Output RGB in [{self.low:g}, {self.high:g}], slightly exceeded: clamp for pixels."
+        if part == "encoder":
+            image = f"Input RGB in [{self.low:g}, {self.high:g}]."
+        return f"{self.wants} Shape (1, {shape}). {image}"
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,16 @@ class Decoder:
     pool: bool = False
     kl: KLForm | None = None
 
-    def artifact_stem(self) -> str:
+    def artifact_stem(self, part: str) -> str:
         """Start of every artifact name: ``flux2_tiny_decoder``."""
-        return f"{self.variant}_{self.kind}_decoder"
+        return f"{self.variant}_{self.kind}_{part}"
+
+    def title_of(self, part: str) -> str:
+        """The title of one part. The small decoder's encoder is the full one's."""
+        if part == "decoder":
+            return self.title
+        whole = find_decoder(self.variant, "full") if self.kind == "small" else self
+        return whole.title.replace("decoder", "encoder")
 
 
 def _tiny(

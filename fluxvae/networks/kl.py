@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from fluxvae.networks.attention import EPS, Attention
 from fluxvae.networks.catalog import KLForm
 from fluxvae.networks.kl_keys import RESNETS
-from fluxvae.networks.structure import Layer, Residual, Step, VAEInput, row
+from fluxvae.networks.structure import Layer, Residual, Step, VAEInput, VAEOutput, row
 
 _SILU = Layer("", F.silu)
 
@@ -87,10 +87,15 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(self.pad(x))
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """As ``structure.Described`` asks."""
+        return row(self, name, "pad", "conv")
 
 
 class UpBlock(nn.Module):
@@ -123,6 +128,10 @@ class DownBlock(nn.Module):
         for resnet in self.resnets:
             x = resnet(x)
         return x if self.downsamplers is None else self.downsamplers[0](x)
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """As ``structure.Described`` asks."""
+        return row(self, name, "resnets", "downsamplers")
 
 
 def _resnets(before: int, after: int, groups: int, count: int) -> nn.ModuleList:
@@ -214,16 +223,33 @@ class KLDecoder(nn.Module):
         return (*row(self, name, *order), _SILU, *row(self, name, "conv_out"))
 
 
+class ToSigned(nn.Module):
+    """Image values in [0, 1] to [-1, 1]."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * 2 - 1
+
+
+class Mean(nn.Module):
+    """The mean of moments (B, 2 C, h, w): their first half. The other is the log variance."""
+
+    def forward(self, moments: Tensor) -> Tensor:
+        return moments.chunk(2, dim=1)[0]
+
+
 class KLEncoder(nn.Module):
     """Image (B, 3, 8h, 8w) in [0, 1] to the mean latent (B, C, h, w) in the VAE's own space.
 
     diffusers' encoder takes [-1, 1]; the scaling is here, as every encoder of ours takes photos.
-    Names are diffusers' without the leading ``encoder.``.
+    Names are diffusers' without the leading ``encoder.``. ``bn`` is the decoder's (see
+    ``KLDecoder``): it leads from this latent to the sampler's, and takes no part in ``forward``.
     """
 
-    def __init__(self, channels: int, form: KLForm) -> None:
+    def __init__(self, channels: int, form: KLForm, *, statistics: bool = True) -> None:
         super().__init__()
         widths, groups = form.encoder_widths, form.groups
+        self.signed = ToSigned()
+        self.bn = Statistics(4 * channels) if form.quant_convs and statistics else None
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         steps = list(pairwise((widths[0], *widths)))
         self.down_blocks = nn.ModuleList(
@@ -233,12 +259,21 @@ class KLEncoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * channels, 3, padding=1)
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if form.quant_convs else None
+        self.mean = Mean()
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.conv_in(image * 2 - 1)
+        x = self.conv_in(self.signed(image))
         for block in self.down_blocks:
             x = block(x)
         x = self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
-        moments = x if self.quant_conv is None else self.quant_conv(x)
-        mean: Tensor = moments.chunk(2, dim=1)[0]  # the other half is the log variance
-        return mean
+        return self.mean(x if self.quant_conv is None else self.quant_conv(x))
+
+    def vae_output(self) -> VAEOutput:
+        """As ``structure.GivesLatent`` asks."""
+        quant = "quant_conv" if self.quant_conv else None
+        return VAEOutput("conv_out", quant, "mean", self.bn)
+
+    def steps(self, name: str) -> tuple[Step, ...]:
+        """As ``structure.Described`` asks."""
+        order = ("signed", "conv_in", "down_blocks", "mid_block", "conv_norm_out")
+        return (*row(self, name, *order), _SILU, *row(self, name, "conv_out", "quant_conv", "mean"))

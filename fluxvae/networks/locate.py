@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from fluxvae.networks.catalog import PARTS
 from fluxvae.networks.kl_keys import (
     KL_BFL,
     KL_DIFFUSERS,
@@ -25,7 +26,6 @@ from fluxvae.networks.kl_keys import (
 )
 from fluxvae.networks.shapes import known_names
 
-PARTS = ("decoder", "encoder")
 TAESD = "taesd Sequential"
 TAESD_PREFIXED = "taesd Sequential, prefixed"
 DIFFUSERS = "diffusers AutoencoderTiny"
@@ -35,7 +35,7 @@ _DIFFUSERS_OFFSET = {"decoder": 1, "encoder": 0}
 _MOST_DOTS = 5  # of a name within a network
 _LEAST_DOTS = 3  # of a name that other models are not likely to have: ``3.conv.0.weight``
 # Modules of one part that diffusers keeps beside it. A counter of training is not a weight.
-_BESIDE = {"decoder": ("post_quant_conv", "bn"), "encoder": ("quant_conv",)}
+_BESIDE = {"decoder": ("post_quant_conv", "bn"), "encoder": ("quant_conv", "bn")}
 _COUNTER = "bn.num_batches_tracked"
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fluxvae.networks.catalog import Decoder
-from fluxvae.networks.kl_keys import Shape
+from fluxvae.networks.kl_keys import STATISTICS, Shape
 from fluxvae.networks.locate import PARTS
 from fluxvae.networks.shapes import entry_shapes
 
@@ -88,11 +88,22 @@ _KL_AFFINE = 0.2  # standard deviation of a GroupNorm's gain around 1, and of it
 
 
 def _kl_tensors(entry: Decoder, part: str, seed: int) -> dict[str, Tensor]:
-    """As ``random_tensors``. No affine is the identity, so that a lost one shows."""
+    """As ``random_tensors``. No affine is the identity, so that a lost one shows.
+
+    The two parts of one seed have one VAE's batch-norm statistics: the first numbers of the
+    decoder's.
+    """
     shapes = entry_shapes(entry, part)
-    key = [seed, PARTS.index(part), entry.contract.channels, 1]  # 1: not a tiny decoder's
-    stream = np.random.PCG64(np.random.SeedSequence(key))
-    return {name: _draw_kl(part, name, shapes[name], stream) for name in sorted(shapes)}
+    streams = {
+        part: np.random.PCG64(  # 1: not a tiny decoder's
+            np.random.SeedSequence([seed, PARTS.index(part), entry.contract.channels, 1])
+        )
+        for part in PARTS
+    }
+    return {
+        name: _draw_kl(part, name, shapes[name], streams["decoder" if name in STATISTICS else part])
+        for name in sorted(shapes)
+    }
 
 
 def _draw_kl(part: str, name: str, shape: Shape, stream: np.random.PCG64) -> Tensor:

@@ -23,7 +23,7 @@ def empty_network(entry: Decoder, part: str, *, statistics: bool = True) -> nn.M
             return (tiny_decoder if decodes else tiny_encoder)(channels, pool=entry.pool)
         if decodes:
             return KLDecoder(channels, entry.kl, statistics=statistics)
-        return KLEncoder(channels, entry.kl)
+        return KLEncoder(channels, entry.kl, statistics=statistics)
 
 
 def entry_shapes(entry: Decoder, part: str) -> dict[str, Shape]:

@@ -80,12 +80,35 @@ class VAEInput:
     statistics: nn.Module | None
 
 
+@dataclass(frozen=True)
+class VAEOutput:
+    """How an encoder of the VAE's own latents ends: module names.
+
+    ``conv``: its last 3x3 convolution, of mean and log variance. ``quant``: the 1x1 convolution
+    after it, or None. ``mean``: what takes the mean out of both. ``statistics``: as of ``VAEInput``.
+    """
+
+    conv: str
+    quant: str | None
+    mean: str
+    statistics: nn.Module | None
+
+
 @runtime_checkable
 class TakesVAELatent(Protocol):
     """A network that takes the VAE's own latents; all others take the sampler's."""
 
     def vae_input(self) -> VAEInput:
         """How it begins."""
+        ...
+
+
+@runtime_checkable
+class GivesVAELatent(Protocol):
+    """A network that gives the VAE's own latents; all other encoders give the sampler's."""
+
+    def vae_output(self) -> VAEOutput:
+        """How it ends."""
         ...
 
 
@@ -118,8 +141,8 @@ class Site:
 
     ``role``: ``in`` (first), ``out`` (last), ``up`` (after an upsampling), ``pool`` (TAEF2's
     branch), ``block`` (inside a block), ``block-end`` (its output is added to the skip path),
-    ``shortcut`` (on the skip path) or ``plain``. ``scale`` is the map's side over the latent's: 1,
-    2, 4 or 8. ``macs`` are multiply-accumulates for each latent pixel.
+    ``shortcut`` (on the skip path) or ``plain``. ``scale`` is the side of the map that it makes
+    over the latent's: 1, 2, 4 or 8. ``macs`` are multiply-accumulates for each latent pixel.
     """
 
     name: str
@@ -131,8 +154,8 @@ class Site:
 
 def conv_sites(network: nn.Module) -> tuple[Site, ...]:
     """Every layer with a weight matrix, in execution order."""
-    found: list[tuple[str, str, int]] = []  # name, role, scale
-    scale, resized = 1, False
+    found: list[tuple[str, str, Fraction]] = []  # name, role, scale over the input's
+    scale, resized = Fraction(1), False
 
     def visit(given: tuple[Step, ...], role: str, end: str) -> None:
         nonlocal scale, resized
@@ -146,13 +169,16 @@ def conv_sites(network: nn.Module) -> tuple[Site, ...]:
                 scale, resized = scale * 2, True
             for name in (step.name,) if isinstance(step.run, nn.Conv2d | nn.Linear) else step.parts:
                 here = end if step is given[-1] and name == (step.parts or (name,))[-1] else role
+                if isinstance(step.run, nn.Conv2d):
+                    scale /= step.run.stride[0]
                 found.append((name, "up" if resized else here, scale))
                 resized = False
 
     visit(steps(network), "plain", "plain")
     ends = {found[0][0]: "in", found[-1][0]: "out"} if found else {}
+    latent = min((scale for _, _, scale in found), default=Fraction(1))
     return tuple(
-        _site(name, ends.get(name, role), scale, network.get_submodule(name))
+        _site(name, ends.get(name, role), int(scale / latent), network.get_submodule(name))
         for name, role, scale in found
     )
 
@@ -249,7 +275,8 @@ def _multiply(parameter: object, numbers: Tensor, axis: int) -> None:
 def streams(network: nn.Module) -> tuple[Stream, ...]:
     """Every stream, each named after what writes it first, in the order in which they end.
 
-    ReLU and upsampling to nearest neighbours carry a scale on; any other function ends a stream.
+    ReLU, upsampling to nearest neighbours and zero padding carry a scale on; any other function
+    ends a stream.
     """
     found: list[Stream] = []
 
@@ -273,7 +300,7 @@ def streams(network: nn.Module) -> tuple[Stream, ...]:
             elif step.parts:
                 stream.readers += step.parts[:-1]
                 stream = opened(step.parts[-1])
-            elif not isinstance(step.run, nn.ReLU | nn.Upsample):
+            elif not isinstance(step.run, nn.ReLU | nn.Upsample | nn.ZeroPad2d):
                 if stream in found and not (stream.readers or stream.norms):
                     found.remove(stream)
                 stream = Stream("")  # of values that no scale can be moved through

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fluxvae.networks.catalog import DECODERS
+from fluxvae.networks.catalog import DECODERS, PARTS
 from fluxvae.recipes.compression import Compression
 from fluxvae.recipes.sizes import HALO, Size
 
@@ -10,6 +10,7 @@ PRECISIONS = ("float16", "float32")
 LAYOUTS = ("nchw", "nhwc")
 SHAPES = ("fixed", "enumerated", "multifunction")
 OUTPUTS = ("tensor", "image")
+INPUTS = OUTPUTS
 FORMATS = ("mlprogram", "neuralnetwork")
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18", "iOS26")
 # The same releases under the names Mac users know.
@@ -26,7 +27,7 @@ TILE_STATISTICS = ("strided", "whole")
 
 
 def native_form(kind: str) -> str:
-    """The form that a decoder takes without anything in front of it."""
+    """The form that a decoder takes, and its encoder gives, without anything between."""
     return "sampler" if kind == "tiny" else "vae"
 
 
@@ -52,10 +53,17 @@ class RecipeFields:
     chunks: int = 1
     tile: int | None = None
     tile_statistics: str = "strided"
+    part: str = "decoder"
+    input: str = "tensor"
+
+    @property
+    def encodes(self) -> bool:
+        """Whether images go in and latents come out."""
+        return self.part == "encoder"
 
     @property
     def latent_form(self) -> str:
-        """``vae``, ``sampler`` or ``packed``: which latent the artifact takes."""
+        """``vae``, ``sampler`` or ``packed``: which latent the artifact takes or gives."""
         return self.latents or native_form(self.decoder)
 
     @property
@@ -82,4 +90,6 @@ ALLOWED: dict[str, tuple[object, ...]] = {
     "fp16_safety": FP16_SAFETY,
     "chunks": (1, 2),
     "tile_statistics": TILE_STATISTICS,
+    "part": PARTS,
+    "input": INPUTS,
 }

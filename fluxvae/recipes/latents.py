@@ -1,7 +1,7 @@
-"""Which latent an artifact takes: forms and their contracts. Standard library only.
+"""Which latent a decoder takes or an encoder gives: forms and their contracts. Standard library.
 
-``vae``: the VAE's own space, which the KL decoders take. ``sampler``: as the sampler leaves it,
-unpatchified, which the tiny decoders take. ``packed``: the same in 2 x 2 patches, as the
+``vae``: the VAE's own space, the KL networks'. ``sampler``: as the sampler leaves it,
+unpatchified, the tiny networks'. ``packed``: the same in 2 x 2 patches, as the
 transformer gives it: FLUX.1 (1, H/16 * W/16, 64) tokens, FLUX.2 (1, 128, H/16, W/16).
 """
 
@@ -39,7 +39,7 @@ _IN_WORDS = {
 
 
 def artifact_contract(recipe: RecipeFields, own: LatentContract) -> LatentContract:
-    """What the artifact takes. ``own``: what the decoder with its weights takes."""
+    """The artifact's latent. ``own``: that of the network with its weights."""
     form = recipe.latent_form
     if form == native_form(recipe.decoder):
         return own

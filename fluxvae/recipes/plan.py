@@ -13,8 +13,8 @@ from fluxvae.recipes.recipe import Recipe
 class Plan:
     """One artifact to make, with nothing left to choose.
 
-    ``recipe``: as artifacts record it, with a form of attention. ``own``: what the decoder with its
-    weights takes and gives, ``contract``: what the artifact does. ``target``: the oldest release it
+    ``recipe``: as artifacts record it, with a form of attention. ``own``: the latent and the image
+    of the network with its weights, ``contract``: those of the artifact. ``target``: the oldest release it
     runs on; None for neural networks. ``boundary``: dtype of what parts pass to each other; it must
     hold every value that the programs compute, exactly. ``tiles``: rows and columns in latent
     pixels that each function of tiles takes; ``stride``: how far apart their statistics are
@@ -31,12 +31,15 @@ class Plan:
 
 
 def plan_of(recipe: Recipe, own: LatentContract | None = None, channels: int = 0) -> Plan:
-    """The plan of an artifact from a decoder of the contract ``own``.
+    """The plan of an artifact from a network of the contract ``own``.
 
-    Without one: the catalogue's, with ``channels`` of the decoder's latent.
+    Without one: the catalogue's, with ``channels`` of the network's latent. Every encoder takes
+    images in [0, 1].
     """
     made = recipe.resolved()
     own = own or replace(find_decoder(made.variant, made.decoder).contract, channels=channels)
+    if made.encodes:
+        own = replace(own, low=0.0, high=1.0)
     wide = "float32" in (made.precision, made.io_dtype)
     tiled, tiny = made.tile is not None, made.decoder == "tiny"
     return Plan(

@@ -22,8 +22,10 @@ class Recipe(RecipeFields):
     ``nhwc_model`` makes the graph NHWC inside and out; ``layout="nhwc"`` alone puts NHWC input
     and output around the NCHW graph. ``compression`` None: weights as they are.
 
-    The last seven are for the full decoders, but ``tile``, ``chunks`` and ``latents`` (None: the
-    decoder's own, ``sampler`` for the tiny ones and ``vae`` for the KL ones). ``attention`` is a
+    ``decoder`` names the network, ``part`` which half of it: the ``encoder`` takes an image and
+    gives a latent, ``input`` says as what the image comes (a tensor in [0, 1], or 8-bit RGB).
+    ``latents`` None: the network's own, ``sampler`` for the tiny ones and ``vae`` for the KL ones.
+    ``attention`` is a
     form with an optional number of queries computed at a time, ``chunked:1024``; ``chunks`` the
     number of programs. ``tile``: side in pixels of the tiles that the picture is made of (see
     ``fluxvae.artifact.tiles``), None for one pass; ``tile_statistics`` says where a KL decoder's
@@ -114,7 +116,7 @@ class Recipe(RecipeFields):
 
     def name(self) -> str:
         """File name without suffix: ``flux2_tiny_decoder_nchw_float16_hw1024``."""
-        parts = [find_decoder(self.variant, self.decoder).artifact_stem()]
+        parts = [find_decoder(self.variant, self.decoder).artifact_stem(self.part)]
         parts.append("nhwcmodel" if self.nhwc_model else self.layout)
         parts.append(self.precision)
         if self.io_dtype != self.precision:
@@ -125,7 +127,8 @@ class Recipe(RecipeFields):
             parts.append("hw" + "-".join(str(s.height) for s in self.sizes))
         else:
             parts.append("hw" + "-".join(f"{s.height}x{s.width}" for s in self.sizes))
-        parts += [p for p in (self.shapes, self.output) if p not in ("fixed", "tensor")]
+        forms = (self.shapes, self.input, self.output)
+        parts += [form for form in forms if form not in ("fixed", "tensor")]
         if self.compression:
             parts.append(self.compression.label())
         parts += self._full_labels()
@@ -178,7 +181,7 @@ class Recipe(RecipeFields):
 
 _YOUNGER = (
     *("compression", "decoder", "attention", "latents", "fp16_safety"),
-    *("chunks", "tile", "tile_statistics"),
+    *("chunks", "tile", "tile_statistics", "part", "input"),
 )
 
 

@@ -121,6 +121,23 @@ def _safety(recipe: RecipeFields) -> Iterator[Rule]:
     )
 
 
+def _part(recipe: RecipeFields) -> Iterator[Rule]:
+    """What only one of decoder and encoder can have."""
+    if not recipe.encodes:
+        yield recipe.input == "image", "--input is for --part encoder: a decoder takes latents"
+        return
+    yield from _headed(
+        "an encoder",
+        (recipe.output == "image", "gives latents: use --output tensor"),
+        (recipe.chunks != 1, "is one program: leave --chunks out"),
+        (recipe.tile is not None, "has no tiles: leave --tile out"),
+        (
+            recipe.input == "image" and recipe.format == "neuralnetwork",
+            "takes 8-bit images as an ML Program only: use --format mlprogram",
+        ),
+    )
+
+
 def _latents(recipe: RecipeFields) -> Iterator[Rule]:
     """Where the recipe cannot have its ``latents``."""
     form = recipe.latent_form
@@ -133,17 +150,20 @@ def _latents(recipe: RecipeFields) -> Iterator[Rule]:
         (recipe.variant not in PACKED, "is not known: leave --latents out"),
         (
             form == "vae" and recipe.variant == "flux2",
-            "needs FLUX.2's batch-norm statistics, which the tiny decoder has not: use --latents "
-            "sampler or packed, or --decoder full",
+            f"needs FLUX.2's batch-norm statistics, which the tiny {recipe.part} has not: use "
+            "--latents sampler or packed, or --decoder full",
         ),
         (recipe.nhwc_model, "has no NHWC graph: --layout nhwc alone gives NHWC in and out"),
         (recipe.format == "neuralnetwork", "is for --format mlprogram"),
         (
             patches and any(side % step for s in recipe.sizes for side in (s.height, s.width)),
-            f"takes 2 x 2 patches: height and width must be multiples of {step}",
+            f"is of 2 x 2 patches: height and width must be multiples of {step}",
         ),
         (
-            form == "packed" and recipe.variant == "flux1" and recipe.shapes == "enumerated",
+            form == "packed"
+            and recipe.variant == "flux1"
+            and recipe.shapes == "enumerated"
+            and not recipe.encodes,
             "cannot tell sizes apart by their number of tokens: use --shapes multifunction",
         ),
     )
@@ -204,11 +224,11 @@ def _decoder(recipe: RecipeFields) -> Iterator[Rule]:
     if recipe.decoder == "tiny":
         yield (
             recipe.attention != "auto",
-            "the tiny decoders have no attention: --attention needs --decoder full or small",
+            "the tiny networks have no attention: --attention needs --decoder full or small",
         )
         return
     yield from _headed(
-        f"the {recipe.decoder} decoder",
+        f"the {recipe.decoder} {recipe.part}",
         (recipe.format == "neuralnetwork", "has no neuralnetwork form: use --format mlprogram"),
         (recipe.nhwc_model, "has no NHWC graph: --layout nhwc alone gives NHWC in and out"),
         (recipe.compression is not None, "cannot be compressed: that is for --decoder tiny"),
@@ -220,5 +240,5 @@ def _decoder(recipe: RecipeFields) -> Iterator[Rule]:
 
 
 _TOPICS: tuple[Callable[[RecipeFields], Iterator[Rule]], ...] = (
-    _shapes, _format, _safety, _latents, _parts, _decoder,
+    _shapes, _format, _part, _safety, _latents, _parts, _decoder,
 )  # fmt: skip

@@ -1,6 +1,7 @@
-"""Which latent a decoder takes: what lies between the sampler and the decoder, folded into it.
+"""Which latent a network takes or gives: what lies between it and the sampler, folded into it.
 
-Every form equals, in real numbers, the arithmetic of ``fluxvae.data.spaces`` before the decoder.
+Every form equals, in real numbers, the arithmetic of ``fluxvae.data.spaces`` before the decoder or
+after the encoder.
 A patch's numbers are in the order (channel, row, column), which is ``pixel_shuffle``'s own: FLUX's
 rank-6 permutations are one operation each, and take no rank above 4.
 """
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from fluxvae.convert.rewrite.replace import with_parts
 from fluxvae.errors import WeightsError
 from fluxvae.networks.kl_keys import NO_STATISTICS, STATISTICS_EPS
-from fluxvae.networks.structure import TakesVAELatent, convolution, stages
+from fluxvae.networks.structure import GivesVAELatent, TakesVAELatent, convolution, stages
 from fluxvae.recipes.latents import FLUX1_SCALE, FLUX1_SHIFT, PATCH
 
 
@@ -35,6 +36,13 @@ class UnpackTokens(nn.Module):
             tokens.shape[0], tokens.shape[2], self.rows, self.columns
         )
         return F.pixel_shuffle(patches, PATCH)
+
+
+class PackTokens(nn.Module):
+    """Patches (B, 4 C, rows, columns) to tokens (B, rows * columns, 4 C), row by row."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return patches.flatten(2).transpose(1, 2)
 
 
 class ToSampler(nn.Module):
@@ -88,9 +96,96 @@ def with_latents(
     return Fronted(UnpackTokens(*patches), decoder)
 
 
-def _conv(weight: Tensor, bias: Tensor, like: Tensor, stride: int = 1) -> nn.Conv2d:
+def with_encoded_latents(encoder: nn.Module, variant: str, form: str) -> nn.Module:
+    """A copy of ``encoder`` that gives another form of latent; shares the other parameters.
+
+    All that follows its last 3x3 convolution (the 1x1 convolution, dropping the log variance, scale
+    and shift or batch norm, packing) is folded into that one, in float64; its dtype is kept.
+    ``form``: ``vae``, ``sampler`` or ``packed``. Raises WeightsError as ``with_latents``.
+    """
+    name, weight, bias, statistics = _last_convolution(encoder)
+    channels, like = len(weight), convolution(encoder, name).weight
+    factor = torch.ones(channels, PATCH**2, dtype=torch.float64)
+    shift = torch.zeros_like(factor)
+    own = "vae" if isinstance(encoder, GivesVAELatent) else "sampler"
+    if (own == "vae") != (form == "vae"):
+        factor, shift = _affine(variant, channels, own, statistics)
+    if form != "packed" and (factor == factor[:, :1]).all() and (shift == shift[:, :1]).all():
+        scale = factor[:, 0]
+        last: nn.Module = _conv(
+            weight * scale[:, None, None, None], bias * scale + shift[:, 0], like, padding=1
+        )
+    else:
+        tokens = form == "packed" and variant == "flux1"
+        after = PackTokens() if tokens else Unpack() if form != "packed" else nn.Identity()
+        last = nn.Sequential(_patched(weight, bias, factor, shift, like), after)
+    parts = {name: last}
+    if isinstance(encoder, GivesVAELatent):
+        end = encoder.vae_output()
+        parts |= {part: nn.Identity() for part in (end.quant, end.mean) if part is not None}
+    return with_parts(encoder, parts)
+
+
+def _last_convolution(encoder: nn.Module) -> tuple[str, Tensor, Tensor, nn.Module | None]:
+    """Name, weight and bias of a 3x3 convolution that gives the network's own latent, in float64,
+    and FLUX.2's statistics.
+    """
+    if not isinstance(encoder, GivesVAELatent):
+        name = list(dict(encoder.named_children()))[-1]
+        return name, *_parts(convolution(encoder, name)), None
+    end = encoder.vae_output()
+    weight, bias = _parts(convolution(encoder, end.conv))
+    if end.quant is not None:
+        matrix, offset = _parts(convolution(encoder, end.quant))
+        weight = torch.einsum("om,mihw->oihw", matrix[:, :, 0, 0], weight)
+        bias = matrix[:, :, 0, 0] @ bias + offset
+    half = len(weight) // 2  # the mean; the other half is the log variance
+    return end.conv, weight[:half], bias[:half], end.statistics
+
+
+def _affine(
+    variant: str, channels: int, own: str, statistics: nn.Module | None
+) -> tuple[Tensor, Tensor]:
+    """Factor and shift (C, 4) by position in a patch, from the ``own`` space to the other one."""
+    whole = torch.ones(channels, PATCH**2, dtype=torch.float64)
+    if variant == "flux1" and own == "vae":
+        return whole * FLUX1_SCALE, whole * (-FLUX1_SHIFT * FLUX1_SCALE)
+    if variant == "flux1":
+        return whole / FLUX1_SCALE, whole * FLUX1_SHIFT
+    mean, deviation = _by_position(statistics, channels)
+    return 1 / deviation, -mean / deviation
+
+
+def _patched(weight: Tensor, bias: Tensor, factor: Tensor, shift: Tensor, like: Tensor) -> nn.Conv2d:
+    """A 3x3 convolution, packing and an affine of each packed channel as one convolution.
+
+    The four pixels of a patch read windows of 3 x 3 that lie one pixel apart: 4 x 4 with stride 2.
+    """
+    channels, into = weight.shape[:2]
+    wide = weight.new_zeros(channels, PATCH**2, into, 3 + 1, 3 + 1)
+    for position in range(PATCH**2):
+        row, column = divmod(position, PATCH)
+        scaled = weight * factor[:, position, None, None, None]
+        wide[:, position, :, row : row + 3, column : column + 3] = scaled
+    return _conv(
+        wide.reshape(-1, into, 4, 4), (bias[:, None] * factor + shift).reshape(-1), like, PATCH, 1
+    )
+
+
+def _by_position(statistics: nn.Module | None, channels: int) -> tuple[Tensor, Tensor]:
+    """FLUX.2's mean and deviation (C, 4), by position in a patch, float64."""
+    if statistics is None:
+        raise WeightsError(NO_STATISTICS)
+    mean = statistics.get_buffer("running_mean").double().reshape(channels, -1)
+    deviation = (statistics.get_buffer("running_var").double() + STATISTICS_EPS).sqrt()
+    return mean, deviation.reshape(channels, -1)
+
+
+def _conv(
+    weight: Tensor, bias: Tensor, like: Tensor, stride: int = 1, padding: int = 0
+) -> nn.Conv2d:
     out, into, side, _ = weight.shape
-    conv = nn.Conv2d(into, out, side, stride, dtype=like.dtype)
+    conv = nn.Conv2d(into, out, side, stride, padding, dtype=like.dtype)
     conv.load_state_dict({"weight": weight.to(like.dtype), "bias": bias.to(like.dtype)})
     return conv
 
@@ -119,14 +214,10 @@ def _denormalised(
     convolution of 2 x 2 pixels with stride 2. ``conv_in`` could not absorb the means: its zero
     padding comes after them.
     """
-    if statistics is None:
-        raise WeightsError(NO_STATISTICS)
     quant = convolution(decoder, name)
     weight, bias = _parts(quant)
     out, channels = weight.shape[:2]
-    mean = statistics.get_buffer("running_mean").double().reshape(channels, -1)  # (C, positions)
-    deviation = (statistics.get_buffer("running_var").double() + STATISTICS_EPS).sqrt()
-    deviation = deviation.reshape(channels, -1)
+    mean, deviation = _by_position(statistics, channels)
     positions = torch.eye(PATCH**2, dtype=torch.float64)
     matrix = weight[:, :, 0, 0]
     # (out, position of the output, channel, position of the input)

@@ -1,4 +1,4 @@
-"""Input and output forms around a decoder: NHWC tensors, and images of 0..255.
+"""Input and output forms around a network: NHWC tensors, and images of 0..255.
 
 Of a decoder whose activations are NHWC throughout Core ML's convolution, upsampling and group
 normalisation still want channels second, so each of these modules gets a permutation before and
@@ -14,9 +14,9 @@ _CHANNELS_SECOND = (nn.Conv2d, nn.Upsample, nn.GroupNorm)
 
 
 class NHWCInterface(nn.Module):
-    """Latent (B, h, w, C) to image (B, H, W, 3) around an NCHW decoder: two transposes.
+    """(B, h, w, C) to (B, H, W, C') around an NCHW network: two transposes.
 
-    ``planar`` images stay (B, 3, H, W), as image outputs are.
+    With ``planar`` the output stays NCHW, as image outputs and tokens are.
     """
 
     def __init__(self, decoder: nn.Module, *, planar: bool = False) -> None:
@@ -29,7 +29,7 @@ class NHWCInterface(nn.Module):
 
 
 class NHWCOutput(nn.Module):
-    """Image (B, 3, H, W) of what takes no NHWC itself (tokens, features) to (B, H, W, 3)."""
+    """NCHW output to NHWC, of what does not take NHWC itself (tokens, features, images)."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
@@ -50,6 +50,22 @@ class PlanarOutput(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         image: Tensor = self.decoder(latent)
         return image.permute(0, 3, 1, 2)
+
+
+class PixelInput(nn.Module):
+    """Scales an 8-bit RGB image (B, 3, H, W) from [0, 255] to the encoder's [0, 1].
+
+    ``nhwc``: for an encoder that takes NHWC, as image inputs are planar.
+    """
+
+    def __init__(self, encoder: nn.Module, *, nhwc: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.nhwc = encoder, nhwc
+
+    def forward(self, levels: Tensor) -> Tensor:
+        image = levels * (1 / 255)
+        latent: Tensor = self.encoder(image.permute(0, 2, 3, 1) if self.nhwc else image)
+        return latent
 
 
 class PixelOutput(nn.Module):
