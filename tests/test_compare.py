@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compared(weights: Weights, views: tuple[View, ...], folder: Path) -> Comparison:
     recipes = parse_recipes("int8-plain,w8a8-plain", BASE)
-    return compare_variants(Simple(weights, folder, latent=views[0].latent), recipes, views)
+    return compare_variants(Simple(weights, folder, latent=views[0].values), recipes, views)
 
 
 def test_views_are_what_torch_decodes(views: tuple[View, ...]) -> None:
@@ -71,7 +71,7 @@ def test_views_are_what_torch_decodes(views: tuple[View, ...]) -> None:
     assert [view.name for view in views] == ["chelsea", "coffee"]
     for view in views:
         latent, image = reference.pair(view.name, SIZE)
-        assert np.allclose(view.latent, latent, atol=1e-6)
+        assert np.allclose(view.values, latent, atol=1e-6)
         assert np.allclose(view.reference, image, atol=1e-5)
 
 
@@ -83,7 +83,7 @@ def test_rows_are_numpys_figures_of_the_saved_packages(
         session = Session(read_package(row.path))
         found = []
         for view in views:
-            image = session.run({"latent": view.latent})["image"].astype(np.float64)
+            image = session.run({"latent": view.values})["image"].astype(np.float64)
             found.append(-10 * np.log10(np.mean((image - view.reference) ** 2)))
         assert [view.psnr_db for view in row.views] == pytest.approx(found, abs=1e-6)
         assert row.psnr_db == pytest.approx(np.mean(found), abs=1e-6)
@@ -146,7 +146,7 @@ def test_artifacts_of_other_weights_are_not_taken_for_ours(
     other = replace(weights, digest="0" * 64)
     with pytest.raises(OutputError, match="--overwrite, or another folder with --out"):
         compare_variants(Never(other, folder), recipes, views)
-    seen = calibration_of("other photos", [views[1].latent])
+    seen = calibration_of("other photos", [views[1].values])
     with pytest.raises(OutputError, match="calibration"):
         compare_variants(Never(weights, folder, seen), recipes, views)
 
@@ -159,7 +159,7 @@ def test_views_of_a_folder_are_the_middles_of_its_images(
     Image.fromarray(pixels[18:82, 10:74]).save(tmp_path / "a.png")
     first, second = load_views(str(tmp_path), weights, encoder, SIZE)
     assert (first.name, second.name) == ("a.png", "b.png")
-    assert np.array_equal(first.latent, second.latent)
+    assert np.array_equal(first.values, second.values)
 
 
 def test_folder_without_images_is_refused(

@@ -8,7 +8,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fluxvae.convert.fp16_safety import probe_latents
+from fluxvae.convert.fp16_safety import probe_inputs
 from fluxvae.convert.rewrite.latents import with_latents
 from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import DownloadError, FluxVAEError, UsageError, WeightsError
@@ -257,7 +257,7 @@ def test_a_decoder_without_statistics_refuses_the_sampler_s_latents(
 def test_fp16_safety_of_a_decoder_without_statistics_measures_on_noise(bare: Weights) -> None:
     (size,) = parse_sizes("64")
     recipe = Recipe("flux2", sizes=(size,), decoder="full", latents="vae")
-    (latent,) = probe_latents(bare, None, size, recipe)
+    (latent,) = probe_inputs(bare, None, size, recipe)
     assert latent.values.shape == (1, 32, 8, 8)
 
 

@@ -1,8 +1,8 @@
 """Who runs an artifact: our reference executor on any OS, or Core ML itself on a Mac.
 
 Both take a float32 NCHW latent and give a float32 NCHW image in the contract's range, or for an
-encoder the other way, so that nothing above has to know layouts, dtypes or image outputs. The Core ML side has not been run on a
-Mac yet.
+encoder the other way, so that nothing above has to know layouts, dtypes or images. The Core ML side
+has not been run on a Mac yet.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fluxvae.data.latents import from_model, to_model, to_planes
+from fluxvae.data.latents import from_model, taken_by, to_model, to_planes
 from fluxvae.errors import ArtifactError, ToolError
 from fluxvae.mil.executor import OnOp, Session
 from fluxvae.mil.program import Feature, Program, Signature
@@ -46,8 +46,8 @@ def single_input(signature: Signature) -> tuple[Feature, Feature]:
     """The input and the output. Raises ArtifactError when there are others."""
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
         raise ArtifactError(
-            f"a decoder or encoder has one input and one output; this model has {len(signature.inputs)} "
-            f"and {len(signature.outputs)}"
+            "a decoder or encoder has one input and one output; this model has "
+            f"{len(signature.inputs)} and {len(signature.outputs)}"
         )
     return signature.inputs[0], signature.outputs[0]
 
@@ -87,45 +87,33 @@ def function_runner(
 def make_runner(
     program: Program, function: str | None, layout: str, backend: str, units: str = "all"
 ) -> Runner:
-    """``on_planes`` of a model of one program without a record, whose image is in [0, 1] or a
-    tensor.
+    """From latent (1, C, h, w) to image (1, 3, H, W), both float32, by a model of one program
+    without a record, whose image is in [0, 1] or a tensor.
     """
     latent, _ = single_input(program.signatures[function or program.default_function])
     run = raw_runner(program, function, backend, units)
-    return on_planes(run, layout, (0.0, 1.0), tokens=len(latent.shape) == 3)
 
-
-def on_planes(run: Runner, layout: str, span: tuple[float, float], *, tokens: bool) -> Runner:
-    """``run``, from latent (1, C, h, w) to image (1, 3, H, W), both float32.
-
-    FLUX.1's ``tokens`` come as the map whose pixels they are. ``span`` is the range of the
-    contract, which the levels of an 8-bit output stand for.
-    """
-
-    def decode(latent: np.ndarray) -> np.ndarray:
-        array = to_model(latent, layout, tokens=tokens)
-        return to_planes(run(np.ascontiguousarray(array, np.float32)), layout, span)
+    def decode(values: np.ndarray) -> np.ndarray:
+        array = to_model(values, layout, tokens=len(latent.shape) == 3)
+        return to_planes(run(np.ascontiguousarray(array, np.float32)), layout)
 
     return decode
 
 
 def on_network(run: Runner, recipe: Recipe, contract: LatentContract) -> Runner:
-    """``run`` of an artifact, between float32 maps in NCHW: latent (1, C, h, w), image (1, 3, H, W).
+    """``run`` of an artifact, between a latent (1, C, h, w) and an image (1, 3, H, W), float32.
 
-    An encoder takes the image in [0, 1]; one that takes 8-bit images gets it rounded to them.
+    FLUX.1's tokens are the map whose pixels they are. The levels of an 8-bit output stand for the
+    contract's range. An encoder takes the image in [0, 1], rounded if it takes 8 bits.
     """
-    layout = recipe.layout
-    if not recipe.encodes:
-        return on_planes(run, layout, contract.span, tokens=contract.tokens)
-    eight_bit = recipe.input == "image"
 
-    def encode(image: np.ndarray) -> np.ndarray:
-        given = to_model(image, layout, image=eight_bit)
-        if not eight_bit:
-            given = np.ascontiguousarray(given, np.float32)
-        return from_model(run(given), layout, contract, image.shape[2:])
+    def between_maps(values: np.ndarray) -> np.ndarray:
+        output = run(taken_by(recipe, contract, values))
+        if recipe.encodes:
+            return from_model(output, recipe.layout, contract, values.shape[2:])
+        return to_planes(output, recipe.layout, contract.span)
 
-    return encode
+    return between_maps
 
 
 def _coreml_runner(path: Path, function: str, program: Program, units: str) -> FunctionRunner:

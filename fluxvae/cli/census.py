@@ -75,15 +75,15 @@ def command(
 
 def _measured(recipe: Recipe, weights: Weights, encoder: Weights | None) -> tuple[Latent, ...]:
     """Photo latents, or noise without an encoder, as the recipe takes them."""
-    from fluxvae.convert.fp16_safety import probe_latents
+    from fluxvae.convert.fp16_safety import probe_inputs
     from fluxvae.data.latents import Latent
     from fluxvae.data.spaces import latent_transform
 
     if encoder is None:
         say("warning: no encoder belongs to these weights; noise says less than photos do")
     transform = latent_transform(recipe, weights)
-    own = probe_latents(weights, encoder, recipe.sizes[0], recipe)
-    return tuple(Latent(x.name, transform.from_decoder(x.values)) for x in own)
+    own = probe_inputs(weights, encoder, recipe.sizes[0], recipe)
+    return tuple(Latent(x.name, transform.into_artifact(x.values)) for x in own)
 
 
 def _print(census: Census, every: bool) -> None:

@@ -145,7 +145,7 @@ def _write_photos(artifact: Path, file: Path, size: str | None, offline: bool) -
     sizes = parse_sizes(size) if size else record.recipe.sizes
     say(f"encoding photos with the encoder of weights {encoder.source.name}")
     latents = {
-        case.name if len(sizes) == 1 else f"{case.name}-{one}": case.latent
+        case.name if len(sizes) == 1 else f"{case.name}-{one}": case.values
         for one in sizes
         for case in build_cases(record, one, encoder, (), latent_transform(record.recipe, weights))
         if case.kind == "photo"

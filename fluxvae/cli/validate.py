@@ -136,7 +136,7 @@ def _intermediates(report: Report, inputs: Inputs) -> Intermediates:
     size, transform = min(recipe.sizes), latent_transform(recipe, weights)
     case = next(build_cases(report.record, size, inputs.encoder, inputs.latents, transform))
     say(f"comparing every operation on {case.name} at {size}")
-    return compare_intermediates(report.path, report.record, weights, case.latent, size)
+    return compare_intermediates(report.path, report.record, weights, case.values, size)
 
 
 def _budget(report: Report, inputs: Inputs) -> Budget:

@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from fluxvae.convert.program import write_model
-from fluxvae.data.latents import Latent, to_model
+from fluxvae.convert.program import write_packages
+from fluxvae.data.latents import Latent, taken_by
 from fluxvae.errors import LatentError
 from fluxvae.files import scratch
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Op
+from fluxvae.networks.catalog import LatentContract
 from fluxvae.recipes import Recipe, Size
+from fluxvae.recipes.plan import plan_of
 
 FP16_LIMIT = float(np.finfo(np.float16).max)
 
@@ -60,9 +62,10 @@ def take_census(
 ) -> Census:
     """Convert ``recipe`` at float32 for the latents' size, run it on each, and keep the ranges.
 
-    ``latents`` (1, C, h, w) are of the form the recipe takes, and of its first size; ``channels``
-    are those of the decoder's own latent. Values have the names that they have in the artifact
-    which ``recipe`` makes. Raises LatentError without latents or for several sizes.
+    ``latents`` (1, C, h, w), or images (1, 3, H, W) for an encoder, are of the form the recipe
+    takes, and of its first size; ``channels`` are those of the network's own latent. Values have
+    the names that they have in the artifact which ``recipe`` makes. Raises LatentError without
+    latents or for several sizes.
     """
     shapes = {latent.values.shape for latent in latents}
     if len(shapes) != 1:
@@ -70,18 +73,20 @@ def take_census(
     one = recipe.resolved().exact(recipe.sizes[0])
     with scratch(Path(tempfile.gettempdir())) as folder:
         path = folder / "census.mlpackage"
-        write_model(decoder, one, channels, path)
+        plan = plan_of(one, channels=channels)
+        write_packages(decoder, plan, path)
         session = Session(read_package(path))
-        taps = _taps(session, recipe.layout, latents)
+        taps = _taps(session, plan.recipe, plan.contract, latents)
     return Census(one.sizes[0], tuple(latent.name for latent in latents), taps)
 
 
-def _taps(session: Session, layout: str, latents: Sequence[Latent]) -> tuple[Tap, ...]:
+def _taps(
+    session: Session, recipe: Recipe, contract: LatentContract, latents: Sequence[Latent]
+) -> tuple[Tap, ...]:
     (feature,) = session.signature.inputs
     found: dict[str, Tap] = {}
     for latent in latents:
-        array = to_model(latent.values, layout, tokens=len(feature.shape) == 3)
-        steps = session.iterate({feature.name: np.ascontiguousarray(array)})
+        steps = session.iterate({feature.name: taken_by(recipe, contract, latent.values)})
         for index, (operation, outputs) in enumerate(steps, start=1):
             for name, value in outputs.items():
                 if not value.is_floating_point():

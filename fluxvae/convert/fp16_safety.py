@@ -51,10 +51,10 @@ class Safety:
 def make_safe(
     decoder: nn.Module, recipe: Recipe, weights: Weights, encoder: Weights | None = None
 ) -> Safety:
-    """Measure ``decoder`` on a few small latents, and do what ``recipe.fp16_safety`` says.
+    """Measure a network on a few small inputs, and do what ``recipe.fp16_safety`` says.
 
-    ``recipe`` is ``resolved``. Photos by ``encoder``, or noise without one. Nothing is done at
-    float32.
+    ``recipe`` is ``resolved``. A decoder's are photos by ``encoder``, or noise without one; an
+    encoder's the photos. Nothing is done at float32.
     """
     mode = recipe.fp16_safety
     if mode == "off" or recipe.precision != "float16":
@@ -62,7 +62,7 @@ def make_safe(
     if mode == "mixed":
         return _mixed(decoder, recipe, weights, encoder)
     count = PHOTOS if mode == "rescale" else 1
-    latents = probe_latents(weights, encoder, Size(SIDE, SIDE), recipe, count=count)
+    latents = probe_inputs(weights, encoder, Size(SIDE, SIDE), recipe, count=count)
     tensors = [torch.from_numpy(latent.values) for latent in latents]
     notes: dict[str, Any] = {}
     if mode == "rescale":
@@ -90,7 +90,7 @@ def kept(notes: Mapping[str, Any]) -> dict[Size, frozenset[str]]:
     }
 
 
-def probe_latents(
+def probe_inputs(
     weights: Weights,
     encoder: Weights | None,
     size: Size,
@@ -98,18 +98,19 @@ def probe_latents(
     *,
     count: int = PHOTOS,
 ) -> tuple[Latent, ...]:
-    """Latents in the decoder's own space: photos through ``encoder``, or noise of the sampler's.
+    """What the network itself takes: photos (1, 3, H, W), or latents in the decoder's own space,
+    of photos through ``encoder`` or noise of the sampler's.
 
     Without FLUX.2's batch-norm statistics the noise is taken as it is.
     """
-    if encoder is not None:
-        network = build_encoder(encoder)
-        latents = []
+    if recipe.encodes or encoder is not None:
+        encode = nn.Identity() if encoder is None or recipe.encodes else build_encoder(encoder)
+        inputs = []
         for photo in CALIBRATION_PHOTOS[:count]:
             image = torch.from_numpy(photo_image(photo, size.height, size.width))
             with torch.no_grad():
-                latents.append(Latent(photo.name, network(image).numpy()))
-        return tuple(latents)
+                inputs.append(Latent(photo.name, encode(image).numpy()))
+        return tuple(inputs)
     shape = (1, weights.contract.channels, size.height // SCALE, size.width // SCALE)
     noise = np.random.Generator(np.random.PCG64(0)).standard_normal(shape, np.float32)
     transform = replace(latent_transform(recipe, weights), form="sampler")
@@ -130,7 +131,7 @@ def _warnings(decoder: nn.Module, latents: Sequence[torch.Tensor], mode: str) ->
     layers = list(dict.fromkeys(row.layer for row in beyond))
     return (
         f"values go beyond float16's {FP16_LIMIT:.0f} at {len(layers)} layers, first of all the "
-        f"{_what(beyond[0].kind)} of {beyond[0].layer} ({beyond[0].largest:.3g}): the image will "
+        f"{_what(beyond[0].kind)} of {beyond[0].layer} ({beyond[0].largest:.3g}): the output will "
         f"be wrong, even where it is finite{_way_out(mode)}",
     )
 
@@ -152,9 +153,9 @@ def _mixed(decoder: nn.Module, recipe: Recipe, weights: Weights, encoder: Weight
     for size in recipe.sizes:
         probe, parts = _probe_recipe(recipe, size)
         if parts not in by_parts:
-            own = probe_latents(weights, encoder, probe.sizes[0], recipe)
+            own = probe_inputs(weights, encoder, probe.sizes[0], recipe)
             transform = latent_transform(recipe, weights)
-            measured = tuple(Latent(x.name, transform.from_decoder(x.values)) for x in own)
+            measured = tuple(Latent(x.name, transform.into_artifact(x.values)) for x in own)
             census = take_census(decoder, probe, weights.contract.channels, measured)
             names = frozenset(tap.name for tap in census.beyond(FP16_LIMIT / MARGIN))
             by_parts[parts] = names

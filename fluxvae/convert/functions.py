@@ -113,9 +113,7 @@ class _Builder:
         if recipe.encodes:
             image = recipe.input == "image"
             shapes = tuple(image_shape(s, "nchw" if image else recipe.layout) for s in sizes)
-            return Port(
-                OUTPUT_NAME, shapes, recipe.io_dtype, step=contract.scale, image=image
-            )
+            return Port(OUTPUT_NAME, shapes, recipe.io_dtype, step=contract.scale, image=image)
         shapes = tuple(contract.shape(s.height, s.width, recipe.layout) for s in sizes)
         axes = ((1, 2) if recipe.layout == "nhwc" else (2, 3)) if open_axes else ()
         return Port(INPUT_NAME, shapes, recipe.io_dtype, axes)

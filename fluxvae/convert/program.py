@@ -141,9 +141,7 @@ def _run_converter(ct: Any, program: Any, made: Function, plan: Plan) -> Any:
 
 def _input(ct: Any, np: Any, port: Port) -> Any:
     if port.image:
-        return ct.ImageType(
-            name=port.name, shape=_shape(ct, port), color_layout=ct.colorlayout.RGB
-        )
+        return ct.ImageType(name=port.name, shape=_shape(ct, port), color_layout=ct.colorlayout.RGB)
     return ct.TensorType(name=port.name, shape=_shape(ct, port), dtype=getattr(np, port.dtype))
 
 

@@ -318,17 +318,21 @@ def float16_note(latent: Latent, recipe: Recipe) -> str | None:
     return f"The latent {latent.name} {beyond}." if beyond else None
 
 
-def to_model(
-    latent: np.ndarray, layout: str, *, tokens: bool = False, image: bool = False
-) -> np.ndarray:
-    """A map (1, C, h, w) as a model takes it: NCHW, NHWC, tokens (1, h w, C), or an RGB image of
-    [0, 1] as uint8 (h, w, 3).
-    """
-    if image:
-        return pixels(latent)
+def to_model(latent: np.ndarray, layout: str, *, tokens: bool = False) -> np.ndarray:
+    """A map (1, C, h, w) as a model takes it: NCHW, NHWC or tokens (1, h w, C)."""
     if tokens:
         return latent.reshape(*latent.shape[:2], -1).transpose(0, 2, 1)
     return latent.transpose(0, 2, 3, 1) if layout == "nhwc" else latent
+
+
+def taken_by(recipe: Recipe, contract: LatentContract, values: np.ndarray) -> np.ndarray:
+    """A latent (1, C, h, w), or an image (1, 3, H, W) in [0, 1] for an encoder, as the artifact of
+    ``recipe`` takes it. ``contract``: the artifact's.
+    """
+    if recipe.input == "image":
+        return pixels(values)
+    tokens = contract.tokens and not recipe.encodes
+    return np.ascontiguousarray(to_model(values, recipe.layout, tokens=tokens), np.float32)
 
 
 def pixels(image: np.ndarray, span: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:

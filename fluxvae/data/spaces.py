@@ -40,20 +40,40 @@ def unpack(patches: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LatentTransform:
-    """Between what an artifact takes and what its decoder takes, both (1, C, h, w) maps.
+    """Between an artifact's latent and that of its network, both (1, C, h, w) maps.
 
-    FLUX.1's tokens are here the map (1, 64, H/16, W/16) whose pixels they are.
+    FLUX.1's tokens are here the map (1, 64, H/16, W/16) whose pixels they are. ``part``: a decoder
+    takes the latent, an encoder gives it; images are the same on both sides.
     """
 
     variant: str
     form: str  # the artifact's
     native: str  # the decoder's
-    tensors: Mapping[str, Tensor]  # the decoder's weights: they hold FLUX.2's statistics
+    tensors: Mapping[str, Tensor]  # the network's weights: they hold FLUX.2's statistics
+    part: str = "decoder"
 
     @property
     def known(self) -> bool:
         """Whether the weights have what it takes to leave the VAE's own space."""
         return self.variant != "flux2" or self.native != "vae" or _MEAN in self.tensors
+
+    def into_network(self, given: np.ndarray, dtype: str = "float32") -> np.ndarray:
+        """What the network takes, of what the artifact takes."""
+        if self.part == "encoder":
+            return given.astype(dtype, copy=False)
+        return self.to_decoder(given, dtype)
+
+    def into_artifact(self, given: np.ndarray, dtype: str = "float32") -> np.ndarray:
+        """The inverse of ``into_network``."""
+        if self.part == "encoder":
+            return given.astype(dtype, copy=False)
+        return self.from_decoder(given, dtype)
+
+    def out_of_network(self, given: np.ndarray, dtype: str = "float32") -> np.ndarray:
+        """What the artifact gives, of what the network gives."""
+        if self.part == "encoder":
+            return self.from_decoder(given, dtype)
+        return given.astype(dtype, copy=False)
 
     def to_decoder(self, latent: np.ndarray, dtype: str = "float32") -> np.ndarray:
         """What the decoder takes, in ``dtype``, of what the artifact takes."""
@@ -103,9 +123,10 @@ class LatentTransform:
 
 
 def latent_transform(recipe: Recipe, weights: Weights) -> LatentTransform:
-    """The transform of an artifact made by ``recipe`` from the decoder's ``weights``."""
+    """The transform of an artifact made by ``recipe`` from its network's ``weights``."""
     native = native_form(recipe.decoder)
-    return LatentTransform(recipe.variant, recipe.latent_form, native, weights.tensors)
+    form, tensors = recipe.latent_form, weights.tensors
+    return LatentTransform(recipe.variant, form, native, tensors, weights.part)
 
 
 # Measured by scripts/measure_latents.py with the real encoders of TAEF1 and TAEF2 on the photos and

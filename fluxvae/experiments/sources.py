@@ -150,7 +150,7 @@ def _latents(
         recipe = Recipe(variant, decoder=kind, sizes=(size,))
         record = make_record(recipe, weights)
         for case in build_cases(record, size, encoder, (), latent_transform(recipe, weights)):
-            yield f"{name}/{group}/{case.name}", (case.kind, case.latent)
+            yield f"{name}/{group}/{case.name}", (case.kind, case.values)
 
 
 def _variant_and_kind(name: str) -> tuple[str, str]:

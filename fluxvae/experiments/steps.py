@@ -190,7 +190,7 @@ def measure(job: Job, out: Path, result: Result, environment: Mapping[str, str])
 
     def prepare() -> Decode:
         case = next(cases(job, parse_sizes(job.cell.sizes)[0]))
-        return ready_decode(job, package, case.latent)
+        return ready_decode(job, package, case.values)
 
     energy = cell_energy(this_host(), prepare, print)
     compiled = package.with_suffix(SUFFIX)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from fluxvae.errors import WeightsError
-from fluxvae.networks.catalog import KNOWN_FILES, all_decoders
+from fluxvae.networks.catalog import KNOWN_FILES, PARTS, all_decoders
 from fluxvae.networks.files import Checkpoint
 from fluxvae.networks.keys import (
     check_fit,
@@ -18,7 +18,7 @@ from fluxvae.networks.keys import (
     likely_entry,
 )
 from fluxvae.networks.kl_keys import STATISTICS
-from fluxvae.networks.locate import PARTS, UNKNOWN, Network, find_networks, group_names, passed_over
+from fluxvae.networks.locate import UNKNOWN, Network, find_networks, group_names, passed_over
 from fluxvae.networks.sharded import checkpoint_bytes, checkpoint_sha256, open_checkpoint
 from fluxvae.networks.weights import WeightSource, load_file
 

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fluxvae.networks.catalog import Decoder
+from fluxvae.networks.catalog import PARTS, Decoder
 from fluxvae.networks.kl_keys import STATISTICS, Shape
-from fluxvae.networks.locate import PARTS
 from fluxvae.networks.shapes import entry_shapes
 
 # Variance of an output over the mean square of an input, for each kind of convolution. 2 is

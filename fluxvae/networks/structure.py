@@ -85,7 +85,7 @@ class VAEOutput:
     """How an encoder of the VAE's own latents ends: module names.
 
     ``conv``: its last 3x3 convolution, of mean and log variance. ``quant``: the 1x1 convolution
-    after it, or None. ``mean``: what takes the mean out of both. ``statistics``: as of ``VAEInput``.
+    after it, or None. ``mean``: what takes the mean out of both. ``statistics``: see ``VAEInput``.
     """
 
     conv: str

@@ -13,6 +13,7 @@ from torch import Tensor
 from fluxvae.errors import UsageError, WeightsError
 from fluxvae.files import file_sha256
 from fluxvae.networks.catalog import (
+    PARTS,
     Decoder,
     LatentContract,
     demo_contract,
@@ -22,7 +23,7 @@ from fluxvae.networks.catalog import (
 from fluxvae.networks.folder import choose_file, fitting_files
 from fluxvae.networks.hub import Fetching, fetch_file
 from fluxvae.networks.keys import choose_network, first_few, fits_entry
-from fluxvae.networks.locate import PARTS, Network, find_networks, group_names, passed_over
+from fluxvae.networks.locate import Network, find_networks, group_names, passed_over
 from fluxvae.networks.random import random_tensors
 from fluxvae.networks.shapes import entry_shapes
 from fluxvae.networks.sharded import checkpoint_sha256, open_checkpoint

@@ -14,11 +14,11 @@ class Plan:
     """One artifact to make, with nothing left to choose.
 
     ``recipe``: as artifacts record it, with a form of attention. ``own``: the latent and the image
-    of the network with its weights, ``contract``: those of the artifact. ``target``: the oldest release it
-    runs on; None for neural networks. ``boundary``: dtype of what parts pass to each other; it must
-    hold every value that the programs compute, exactly. ``tiles``: rows and columns in latent
-    pixels that each function of tiles takes; ``stride``: how far apart their statistics are
-    measured, None where they need none.
+    of the network with its weights, ``contract``: those of the artifact. ``target``: the oldest
+    release it runs on; None for neural networks. ``boundary``: dtype of what parts pass to each
+    other; it must hold every value that the programs compute, exactly. ``tiles``: rows and columns
+    in latent pixels that each function of tiles takes; ``stride``: how far apart their statistics
+    are measured, None where they need none.
     """
 
     recipe: Recipe

@@ -22,23 +22,23 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from fluxvae.artifact.backends import choose_backend, make_runner
+from fluxvae.artifact.backends import choose_backend, on_network, raw_runner
 from fluxvae.artifact.open import open_artifact
 from fluxvae.artifact.record import Record
 from fluxvae.convert.fp16_safety import as_recorded, kept
 from fluxvae.convert.program import write_model
-from fluxvae.data.latents import Latent, to_model
+from fluxvae.data.latents import Latent, taken_by
 from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import ArtifactError
 from fluxvae.files import scratch
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Op
-from fluxvae.networks.build import build_decoder
+from fluxvae.networks.build import build_network
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.validation.metrics import Metrics
-from fluxvae.validation.validate import build_cases, measure, torch_reference
+from fluxvae.validation.validate import build_cases, measure, peak_of, torch_reference
 
 # An operation departs when its signal-to-noise ratio falls below this, in dB. Measured on photo
 # latents (chelsea, coffee, 256 px): fp16 rounding alone leaves 42.2 dB or more at every operation
@@ -106,9 +106,9 @@ def error_budget(
                 run = artifact.runner(function, chosen, compute_units)
             else:
                 twin = read_package(_convert(record, recipe, weights, folder))
-                run = make_runner(twin, None, recipe.layout, chosen, compute_units)
+                run = on_network(raw_runner(twin, None, chosen, compute_units), recipe, contract)
             clipped = {key: image.clip(*span) for key, image in images.items()}
-            found = measure(run, cases, lambda c: clipped[id(c)], peak=contract.peak)  # noqa: B023
+            found = measure(run, cases, lambda c: clipped[id(c)], peak=peak_of(record))  # noqa: B023
             columns.append([one.metrics for one in found])
     rows = zip(cases, zip(*columns, strict=True), strict=True)
     return Budget(
@@ -121,9 +121,9 @@ def error_budget(
 def _convert(record: Record, recipe: Recipe, weights: Weights, folder: Path) -> Path:
     """A program of the artifact's own decoder by another recipe of one size, into ``folder``."""
     path = folder / f"twin{recipe.suffix}"
-    decoder = as_recorded(build_decoder(weights), record.safety)
+    network = as_recorded(build_network(weights), record.safety)
     keep = kept(record.safety) if recipe.precision == "float16" else {}
-    write_model(decoder, recipe, weights.contract.channels, path, keep=keep)
+    write_model(network, recipe, weights.contract.channels, path, keep=keep)
     return path
 
 
@@ -168,9 +168,9 @@ def require_comparable(path: Path, recipe: Recipe) -> None:
 
 
 def compare_intermediates(
-    path: Path, record: Record, weights: Weights, latent: np.ndarray, size: Size
+    path: Path, record: Record, weights: Weights, values: np.ndarray, size: Size
 ) -> Intermediates:
-    """Run the artifact and its float32 twin on one latent (1, C, h, w).
+    """Run the artifact and its float32 twin on one case's ``values`` (see ``Case``).
 
     Raises ArtifactError when the two programs are not made of the same operations, or scale their
     channels differently.
@@ -181,7 +181,7 @@ def compare_intermediates(
     session = Session(read_package(path), size.function if several else None)
     with scratch(Path(tempfile.gettempdir())) as folder:
         twin = Session(read_package(_convert(record, recipe.exact(size), weights, folder)))
-        array = to_model(latent, recipe.layout, tokens=record.contract.tokens)
+        array = taken_by(recipe, record.contract, values)
         rows = tuple(_rows(_compute(session, array), _compute(twin, array)))
     compressed = recipe.compression is not None
     bound = COMPRESSED_DEPARTS_BELOW if compressed else DEPARTS_BELOW[recipe.precision]

@@ -1,13 +1,13 @@
-"""An artifact against the float32 torch decoder: cases, metrics, a verdict.
+"""An artifact against the float32 torch network: cases, metrics, a verdict.
 
 Real photo latents come first, seeded noise second, extreme ones third: noise flatters fp16 by up
-to 10 dB. The reference is always the plain torch decoder with the artifact's own weights
+to 10 dB. The reference is always the plain torch network with the artifact's own weights
 (checked by digest), never another artifact.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from fluxvae.artifact.backends import Runner, choose_backend
-from fluxvae.artifact.open import Artifact, open_artifact
+from fluxvae.artifact.open import Artifact, open_artifact, require_part
 from fluxvae.artifact.record import Record
 from fluxvae.data.latents import Latent, float16_note
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.data.spaces import LatentTransform, latent_transform
 from fluxvae.errors import LatentError, WeightsError
 from fluxvae.mil.program import Op
-from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.build import build_encoder, build_network
 from fluxvae.networks.catalog import LatentContract
 from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size
@@ -36,11 +36,14 @@ SATURATED = 8.0  # far beyond the decoder's own soft clamp at 3
 
 @dataclass(frozen=True)
 class Case:
-    """One input: its name, its kind (photo, normal, extreme or user), latent (1, C, h, w)."""
+    """One input: its name, its kind (photo, normal, extreme or user), and its values.
+
+    ``values``: a latent (1, C, h, w) for a decoder, an image (1, 3, H, W) for an encoder.
+    """
 
     name: str
     kind: str
-    latent: np.ndarray
+    values: np.ndarray
 
 
 AnyCase = TypeVar("AnyCase", bound=Case)
@@ -130,7 +133,8 @@ def resolve_weights(
         )
     chosen = spec if spec is not None else {"hub": None}.get(source.kind, source.name)
     kind = record.recipe.decoder
-    weights = load_weights(record.recipe.variant, chosen, kind=kind, offline=offline)
+    variant, part = record.recipe.variant, record.recipe.part
+    weights = load_weights(variant, chosen, kind=kind, part=part, offline=offline)
     if weights.digest != record.weights_digest:
         raise WeightsError(
             f"these weights ({weights.source.name}, digest {weights.digest[:12]}) are not the "
@@ -142,7 +146,10 @@ def resolve_weights(
 
 @dataclass(frozen=True, eq=False)  # arrays have no useful ==
 class Measured:
-    """One case through a decoder: its image, torch's, both (1, 3, H, W), and the distance."""
+    """One case through an artifact: its output, torch's, and the distance.
+
+    Both are images (1, 3, H, W), or latents (1, C, h, w) of an encoder.
+    """
 
     case: Case
     image: np.ndarray
@@ -162,25 +169,29 @@ def measure(
     cases: Iterable[AnyCase],
     reference: Callable[[AnyCase], np.ndarray],
     *,
-    peak: float = 1.0,
+    peak: float | None = 1.0,
 ) -> Iterator[Measured]:
-    """Every case by ``run`` against its reference, whose range is ``peak``; one at a time."""
+    """Every case by ``run`` against its reference; one at a time.
+
+    ``peak`` is the reference's range; None takes each one's own, as latents have no common one.
+    """
     for case in cases:
         expected = reference(case)
-        image = run(case.latent)
-        yield Measured(case, image, expected, compare(image, expected, peak=peak))
+        image = run(case.values)
+        span = float(np.ptp(expected)) if peak is None else peak
+        yield Measured(case, image, expected, compare(image, expected, peak=span))
 
 
 def torch_reference(recipe: Recipe, weights: Weights) -> Callable[[Case], np.ndarray]:
-    """What the float32 torch decoder makes of a case of an artifact of ``recipe``."""
-    decoder, transform = build_decoder(weights), latent_transform(recipe, weights)
+    """What the float32 torch network makes of a case of an artifact of ``recipe``."""
+    network, transform = build_network(weights), latent_transform(recipe, weights)
 
-    def decode(case: Case) -> np.ndarray:
+    def run(case: Case) -> np.ndarray:
         with torch.no_grad():
-            image: np.ndarray = decoder(torch.from_numpy(transform.to_decoder(case.latent))).numpy()
-        return image
+            output = network(torch.from_numpy(transform.into_network(case.values)))
+        return transform.out_of_network(output.numpy())
 
-    return decode
+    return run
 
 
 def judge(
@@ -196,18 +207,23 @@ def judge(
     An 8-bit image is compared with torch's image clamped to its range.
     """
     record, watch = artifact.record, Watch()
+    peak = peak_of(record)
     decode, function = torch_reference(record.recipe, weights), None
     span = record.contract.span if record.recipe.output == "image" else (-math.inf, math.inf)
     for name, size in artifact.functions_and_sizes():
         if function != name:  # one runner for all sizes of a function
             runner, function = artifact.runner(name, backend, compute_units, on_op=watch), name
-        peak = record.contract.peak
         for found in measure(runner, cases(size), lambda case: decode(case).clip(*span), peak=peak):
             case, limit = found.case, limit_for(record, found.case.kind)
             yield (
                 CaseResult(case.name, case.kind, name, size, found.metrics, limit, watch.take()),
                 found,
             )
+
+
+def peak_of(record: Record) -> float | None:
+    """Range of an artifact's output, as ``measure`` takes it."""
+    return None if record.recipe.encodes else record.contract.peak
 
 
 def validate(
@@ -227,6 +243,8 @@ def validate(
     """
     artifact = open_artifact(path)
     record = artifact.record
+    if latents:
+        require_part(path.name, record, "decoder")
     chosen = choose_backend(backend)
     network = None if encoder is None or latents else build_encoder(encoder)
     transform = latent_transform(record.recipe, weights)
@@ -259,7 +277,7 @@ def _notes(
             "Core ML shows no values inside: whether all of them are finite is for --backend "
             "reference to say."
         )
-    if encoder is None and not latents:
+    if encoder is None and not latents and not record.recipe.encodes:
         notes.append(
             "Photo latents were NOT tested: no encoder belongs to these weights. "
             "Pass --encoder PATH or --latents FILE; noise flatters fp16 by up to 10 dB."
@@ -284,9 +302,16 @@ def build_cases(
 ) -> Iterator[Case]:
     """The inputs for one size: photos (or the user's latents), noise, then extreme ones.
 
-    ``encoder`` as weights is built here; pass a built module to reuse it over sizes. ``transform``
-    leads from its latents to the artifact's.
+    For an encoder they are images in [0, 1], of 256 levels where it takes those. ``encoder`` as
+    weights is built here; pass a built module to reuse it over sizes. ``transform`` leads from its
+    latents to the artifact's.
     """
+    if record.recipe.encodes:
+        levels = record.recipe.input == "image"
+        for case in _image_cases(size):
+            rounded = np.rint(case.values * 255) / np.float32(255)
+            yield replace(case, values=rounded) if levels else case
+        return
     contract = record.contract
     sides = (size.height // contract.scale, size.width // contract.scale)
     shape = (1, contract.channels, *sides)
@@ -305,4 +330,16 @@ def build_cases(
     yield Case("normal", "normal", noise)
     yield Case("saturated", "extreme", np.copysign(np.float32(SATURATED), noise))
     yield Case("constant", "extreme", np.ones(shape, np.float32))
+    yield Case("zero", "extreme", np.zeros(shape, np.float32))
+
+
+def _image_cases(size: Size) -> Iterator[Case]:
+    """Photos, uniform noise, black and white pixels, grey, black: (1, 3, H, W) in [0, 1]."""
+    for photo in EVALUATION_PHOTOS:
+        yield Case(photo.name, "photo", photo_image(photo, size.height, size.width))
+    shape = (1, 3, size.height, size.width)
+    noise = np.random.Generator(np.random.PCG64(0)).random(shape, np.float32)
+    yield Case("noise", "normal", noise)
+    yield Case("saturated", "extreme", np.rint(noise))
+    yield Case("constant", "extreme", np.full(shape, 0.5, np.float32))
     yield Case("zero", "extreme", np.zeros(shape, np.float32))

@@ -156,7 +156,9 @@ def _affine(
     return 1 / deviation, -mean / deviation
 
 
-def _patched(weight: Tensor, bias: Tensor, factor: Tensor, shift: Tensor, like: Tensor) -> nn.Conv2d:
+def _patched(
+    weight: Tensor, bias: Tensor, factor: Tensor, shift: Tensor, like: Tensor
+) -> nn.Conv2d:
     """A 3x3 convolution, packing and an affine of each packed channel as one convolution.
 
     The four pixels of a patch read windows of 3 x 3 that lie one pixel apart: 4 x 4 with stride 2.
