@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.artifact.open import TILED, Artifact, open_artifact
+from fluxvae.artifact.open import TILED, Artifact, open_artifact, require_part
 from fluxvae.artifact.record import Record
 from fluxvae.data.latents import (
     Latent,
@@ -17,6 +17,7 @@ from fluxvae.data.latents import (
     size_of,
     to_model,
     to_planes,
+    write_tensors,
 )
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.files import refuse_existing, write_file
@@ -64,9 +65,10 @@ def decode_file(
     """
     opened = open_artifact(artifact)
     record = opened.record
+    require_part(artifact.name, record, "decoder")
     if tile is not None:
         check_tiles(artifact.name, record.recipe, tile)
-    choices = _choices(opened, function, size)
+    choices = size_choices(opened, function, size)
     any_size = opened.any_size and size is None
     wanted = latent_input(record.recipe, record.contract, tuple(choices), any_size=any_size)
     found = read_latents(latents, wanted, strict=strict)
@@ -97,7 +99,7 @@ def decode_file(
         decoded.append(_summary(latent, name, image, record, target))
         on_image(decoded[-1])
     if raw:
-        _write_tensors(out, outputs, overwrite)
+        write_tensors(out, outputs, overwrite=overwrite)
     return tuple(decoded)
 
 
@@ -130,8 +132,8 @@ def _why_whole(recipe: Recipe) -> str:
     return "its one program takes whole latents, and plain tiles would be 2.5 times the work"
 
 
-def _choices(opened: Artifact, function: str | None, sizes: str | None) -> dict[Size, str]:
-    """Image size -> function that decodes it, narrowed to what was asked for."""
+def size_choices(opened: Artifact, function: str | None, sizes: str | None) -> dict[Size, str]:
+    """Image size -> function for it, narrowed to what was asked for. Raises UsageError."""
     program = opened.programs[0]
     if function is not None and opened.record.tiles is not None:
         raise UsageError(f"--function is not for {program.path.name}: tiles need all its functions")
@@ -146,9 +148,10 @@ def _choices(opened: Artifact, function: str | None, sizes: str | None) -> dict[
         return dict.fromkeys(wanted, TILED)
     for size in wanted:
         if size not in choices:
+            does = "encodes" if opened.record.recipe.encodes else "decodes"
             where = f"function {function} of {program.path.name}" if function else program.path.name
             raise UsageError(
-                f"--size {size} is not in {where}, which decodes {', '.join(map(str, choices))}"
+                f"--size {size} is not in {where}, which {does} {', '.join(map(str, choices))}"
             )
     return {size: choices[size] for size in wanted}
 
@@ -178,13 +181,6 @@ def _write_png(path: Path, image: np.ndarray, span: tuple[float, float], overwri
 
     picture = Image.fromarray(pixels(image, span))
     write_file(path, lambda temporary: picture.save(temporary, format="PNG"), overwrite=overwrite)
-
-
-def _write_tensors(path: Path, outputs: dict[str, np.ndarray], overwrite: bool) -> None:
-    from safetensors.numpy import save
-
-    # not save_file: it reports a full disk as an error of its own without a number
-    write_file(path, lambda temporary: temporary.write_bytes(save(outputs)), overwrite=overwrite)
 
 
 def _file_name(name: str) -> str:

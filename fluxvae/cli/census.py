@@ -9,6 +9,7 @@ import click
 from fluxvae.cli.options import json_option, one_size, option_group, print_json, say
 from fluxvae.cli.recipe_options import latent_form_option
 from fluxvae.cli.sources import AnySources, UserLatents
+from fluxvae.errors import UsageError
 from fluxvae.recipes import Recipe, Size
 from fluxvae.recipes.latents import artifact_contract
 
@@ -57,16 +58,19 @@ def command(
         precision="float32",
         sizes=sizes,
         decoder=sources.decoder,
+        part=sources.part,
         latents=latent_form,
     )
     from fluxvae.convert.census import take_census
-    from fluxvae.networks.build import build_decoder
+    from fluxvae.networks.build import build_network
 
     loaded = sources.load()
+    if recipe.encodes and user.latents is not None:
+        raise UsageError("--latents is for decoders: an encoder's census is of photos")
     given = user.read(recipe, artifact_contract(recipe, loaded.contract))
     chosen = given.latents if given else _measured(recipe, loaded, sources.find_encoder())
     say(f"running the float32 program on {', '.join(x.name for x in chosen)} at {sizes[0]}")
-    census = take_census(build_decoder(loaded), recipe, loaded.contract.channels, chosen)
+    census = take_census(build_network(loaded), recipe, loaded.contract.channels, chosen)
     if as_json:
         print_json(_json(census, recipe, loaded, () if given is None else given.notes))
     else:
@@ -79,7 +83,7 @@ def _measured(recipe: Recipe, weights: Weights, encoder: Weights | None) -> tupl
     from fluxvae.data.latents import Latent
     from fluxvae.data.spaces import latent_transform
 
-    if encoder is None:
+    if encoder is None and not recipe.encodes:
         say("warning: no encoder belongs to these weights; noise says less than photos do")
     transform = latent_transform(recipe, weights)
     own = probe_inputs(weights, encoder, recipe.sizes[0], recipe)

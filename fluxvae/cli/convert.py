@@ -33,6 +33,7 @@ from fluxvae.cli.sources import AnySources
 from fluxvae.errors import UsageError
 from fluxvae.recipes import (
     FORMATS,
+    INPUTS,
     LAYOUTS,
     MAC_TARGETS,
     OUTPUTS,
@@ -93,12 +94,19 @@ class ModelOptions:
         type=click.Choice(SHAPES),
         help="How several sizes share a model. [default: fixed; multifunction for several sizes]",
     )
+    input: str = option(
+        "--input",
+        type=click.Choice(INPUTS),
+        default="tensor",
+        show_default=True,
+        help="What an encoder takes: a tensor in [0, 1], or an 8-bit RGB image.",
+    )
     output: str = option(
         "--output",
         type=click.Choice(OUTPUTS),
         default="tensor",
         show_default=True,
-        help="A tensor in the decoder's own range, or an 8-bit RGB image.",
+        help="What a decoder gives: a tensor in its own range, or an 8-bit RGB image.",
     )
     model_format: str = option(
         "--format",
@@ -123,6 +131,8 @@ class ModelOptions:
         return Recipe(
             sources.variant,
             decoder=sources.decoder,
+            part=sources.part,
+            input=self.input,
             precision=self.precision or ("float32" if network else "float16"),
             io_precision=self.io_precision,
             layout=self.layout or ("nhwc" if self.nhwc_model else "nchw"),
@@ -169,7 +179,7 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Turn a FLUX VAE decoder into a Core ML model.
+    """Turn a FLUX VAE's decoder or encoder into a Core ML model.
 
     \b
     Examples:
@@ -181,6 +191,7 @@ def command(
       fluxvae convert --variant flux2 --decoder small --weights random --size 256
       fluxvae convert --variant flux1 --decoder full --chunks 2
       fluxvae convert --variant flux2 --tile 512
+      fluxvae convert --variant flux2 --part encoder --input image
     """
     request = compression.request()
     recipe = model.recipe(sources, form, request.recipe_compression())
@@ -243,7 +254,13 @@ def _probe_encoder(recipe: Recipe, sources: AnySources) -> Weights | None:
     """
     random = sources.encoder is None and sources.label == "random"
     tiny = recipe.decoder == "tiny" and recipe.fp16_safety == "report"
-    if recipe.precision != "float16" or recipe.fp16_safety == "off" or tiny or random:
+    if (
+        recipe.encodes
+        or recipe.precision != "float16"
+        or recipe.fp16_safety == "off"
+        or tiny
+        or random
+    ):
         return None
     return sources.find_encoder()
 

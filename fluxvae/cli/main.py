@@ -13,9 +13,10 @@ from fluxvae.errors import FluxVAEError
 # command -> (module, one-line help); the module's `command`, or what a colon names. It is
 # imported only when its command runs.
 COMMANDS = {
-    "convert": ("fluxvae.cli.convert", "Turn a decoder into a Core ML model."),
+    "convert": ("fluxvae.cli.convert", "Turn a decoder or encoder into a Core ML model."),
     "qat": ("fluxvae.cli.qat", "Train a decoder for int8 or small tables: a checkpoint."),
-    "validate": ("fluxvae.cli.validate", "Compare a saved model with the PyTorch decoder."),
+    "validate": ("fluxvae.cli.validate", "Compare a saved model with the PyTorch network."),
+    "encode": ("fluxvae.cli.encode", "Encode images with a saved model, on any OS."),
     "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),
     "inspect": ("fluxvae.cli.inspect", "Say what is inside a saved model."),
     "census": ("fluxvae.cli.census", "List the largest activations, and what float16 cannot hold."),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxvae.cli.options import LATENT_FILES, option, say
-from fluxvae.errors import WeightsError
-from fluxvae.networks.catalog import CATALOG, DECODERS
+from fluxvae.errors import UsageError, WeightsError
+from fluxvae.networks.catalog import CATALOG, DECODERS, PARTS
 
 if TYPE_CHECKING:
     from fluxvae.artifact.record import Record
@@ -38,7 +38,7 @@ _DECODER: dict[str, Any] = {
     "type": click.Choice(DECODERS),
     "default": "tiny",
     "show_default": True,
-    "help": "The tiny decoder, or a KL decoder: full, or (FLUX.2) small.",
+    "help": "The tiny network, or a KL network: full, or (FLUX.2) small.",
 }
 
 Log = Callable[[str], None]  # gets a line of progress or a note
@@ -65,27 +65,39 @@ class Sources:
         return "tiny"
 
     @property
+    def half(self) -> str:
+        """``decoder`` or ``encoder``: which part of the VAE is made."""
+        return "decoder"
+
+    @property
     def label(self) -> str:
         """``demo`` or ``random`` where the weights are that, else the file's name or nothing."""
         return (self.weights or "").partition(":")[0]
 
     def load(self, log: Log = say) -> Weights:
-        """The decoder's weights; ``log`` gets what was taken of a file that holds more."""
+        """The weights; ``log`` gets what was taken of a file that holds more."""
         from fluxvae.networks.weights import load_weights
 
         log(f"loading {self.weights or 'pinned'} weights of {self.variant}")
-        weights = load_weights(self.variant, self.weights, kind=self.kind, offline=self.offline)
+        weights = load_weights(
+            self.variant, self.weights, kind=self.kind, part=self.half, offline=self.offline
+        )
         say_notes(weights.notes, log)
         return weights
 
     def find_encoder(self, log: Log = say) -> Weights | None:
         """``--encoder`` when given, else the one that belongs to ``--weights``; None without one.
 
-        Raises WeightsError, UsageError or DownloadError when there is one that cannot be used.
+        An encoder needs no other: then it is None. Raises WeightsError, UsageError or
+        DownloadError when there is one that cannot be used.
         """
         from fluxvae.networks.weights import find_encoder, load_weights
 
         variant, kind, offline = self.variant, self.kind, self.offline
+        if self.half == "encoder":
+            if self.encoder is not None:
+                raise UsageError("--encoder is for decoders: give an encoder's own with --weights")
+            return None
         if self.encoder is None:
             return find_encoder(variant, self.weights, kind=kind, offline=offline)
         chosen = load_weights(variant, self.encoder, kind=kind, part="encoder", offline=offline)
@@ -108,13 +120,24 @@ class Sources:
 
 @dataclass(frozen=True)
 class AnySources(Sources):
-    """The same of any decoder."""
+    """The same of any network."""
 
     decoder: str = option("--decoder", **_DECODER)
+    part: str = option(
+        "--part",
+        type=click.Choice(PARTS),
+        default="decoder",
+        show_default=True,
+        help="Latents to images, or images to latents: the encoder that belongs to the decoder.",
+    )
 
     @property
     def kind(self) -> str:
         return self.decoder
+
+    @property
+    def half(self) -> str:
+        return self.part
 
 
 @dataclass(frozen=True)
@@ -135,7 +158,9 @@ class OwnSources:
         weights, spec = resolve_weights(record, self.weights, offline=self.offline)
         say_notes(weights.notes)
         recipe = record.recipe
-        return weights, AnySources(recipe.variant, spec, self.encoder, self.offline, recipe.decoder)
+        return weights, AnySources(
+            recipe.variant, spec, self.encoder, self.offline, recipe.decoder, recipe.part
+        )
 
 
 @dataclass(frozen=True)

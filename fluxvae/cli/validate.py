@@ -46,9 +46,10 @@ def command(
     runner: Runner,
     as_json: bool,
 ) -> int:
-    """Compare a saved model with the float32 PyTorch decoder.
+    """Compare a saved model with the float32 PyTorch network.
 
-    Photo latents first, seeded noise second, extreme ones (saturated, constant, zero) third.
+    Photos first (their latents for a decoder), seeded noise second, extreme inputs (saturated,
+    constant, zero) third.
     Without ARTIFACT, the newest one in coreml_out/. Exit code 3 when a case is outside its limit.
 
     \b
@@ -57,7 +58,7 @@ def command(
       fluxvae validate coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
       fluxvae validate model.mlpackage --weights taef2_decoder.pth --intermediates
     """
-    from fluxvae.artifact.open import open_artifact, refuse_parts
+    from fluxvae.artifact.open import open_artifact, refuse_parts, require_part
 
     record = open_artifact(artifact).record
     if budget:
@@ -67,6 +68,8 @@ def command(
 
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
+    if user.latents is not None:
+        require_part(artifact.name, record, "decoder")
     loaded, own = sources.resolve(record)
     given = user.read(record.recipe, record.contract)
     latents, notes = ((), ()) if given is None else (given.latents, given.notes)
@@ -115,7 +118,7 @@ class Inputs:
 def _run(path: Path, inputs: Inputs) -> Report:
     from fluxvae.validation.validate import validate
 
-    say(f"validating {path.name} against the float32 PyTorch decoder")
+    say(f"validating {path.name} against the float32 PyTorch network")
     return validate(
         path,
         inputs.weights,
@@ -218,7 +221,7 @@ def _print_departures(departures: Intermediates, line: Callable[[str], None]) ->
 
 
 def _print_budget(budget: Budget, line: Callable[[str], None]) -> None:
-    line(f"error budget at {budget.size}: PSNR in dB against the float32 PyTorch decoder;")
+    line(f"error budget at {budget.size}: PSNR in dB against the float32 PyTorch network;")
     line("each stage includes those before it")
     wide = max(len(row.case) for row in budget.cases)
     line("  ".join((f"{'case':<{wide}}", *(f"{name:>10}" for name in budget.stages))))

@@ -6,7 +6,7 @@ and a marker without values. https://github.com/comfyanonymous/ComfyUI/blob/mast
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from fluxvae.data.spaces import unlike
 from fluxvae.errors import LatentError, git_lfs_problem
+from fluxvae.files import write_file
 from fluxvae.networks.catalog import LatentContract
 from fluxvae.recipes import Recipe
 from fluxvae.recipes.axes import FIRST, LatentInput, Reading, choose_reading
@@ -296,6 +297,31 @@ def size_of(latent: Latent, contract: LatentContract) -> str:
 def space_metadata(contract: LatentContract) -> dict[str, str]:
     """Metadata for a safetensors file of latents, so that a wrong decoder refuses them."""
     return {SPACE_KEY: contract.space, "fluxvae.contract": json.dumps(contract.wants)}
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool,
+) -> None:
+    """A safetensors file, the same bytes for the same content.
+
+    ``safetensors`` writes metadata in the order of a hash table that differs from process to
+    process; the header is JSON, after its length in 8 bytes.
+    """
+    from safetensors.numpy import save
+
+    data = save(dict(tensors), metadata=dict(metadata or {}) or None)
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if metadata:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    content = len(text).to_bytes(8, "little") + text + data[8 + length :]
+    # not save_file: it reports a full disk as an error of its own without a number
+    write_file(path, lambda temporary: temporary.write_bytes(content), overwrite=overwrite)
 
 
 def beyond_float16(values: np.ndarray) -> str | None:

@@ -11,6 +11,7 @@ from fluxvae.recipes.compression import (
 from fluxvae.recipes.fields import (
     FORMATS,
     FP16_SAFETY,
+    INPUTS,
     LATENTS,
     LAYOUTS,
     MAC_TARGETS,
@@ -39,6 +40,7 @@ __all__ = [
     "FORMATS",
     "FP16_SAFETY",
     "HALO",
+    "INPUTS",
     "KINDS",
     "LARGEST_SIDE",
     "LATENTS",
