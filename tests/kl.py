@@ -47,7 +47,8 @@ def diffusers_names(*parts: Weights) -> dict[str, Tensor]:
 def autoencoder(entry: Decoder, *parts: Weights) -> nn.Module:
     """diffusers' own class in the entry's form, with these weights where they are given.
 
-    Its stages are as long as ours (``tests.kl_hot.short_stages``).
+    FLUX.1's class has equal widths in both parts: the decoder's, but for an encoder alone. Its
+    stages are as long as ours (``tests.kl_hot.short_stages``).
     """
     form = entry.kl
     assert form is not None
@@ -62,7 +63,8 @@ def autoencoder(entry: Decoder, *parts: Weights) -> nn.Module:
     if entry.variant == "flux2":
         made = AutoencoderKLFlux2(**common, decoder_block_out_channels=form.widths)
     else:
-        common["block_out_channels"] = form.widths
+        if [weights.part for weights in parts] != ["encoder"]:
+            common["block_out_channels"] = form.widths
         made = AutoencoderKL(**common, use_quant_conv=False, use_post_quant_conv=False)
     if parts:
         missing, unexpected = made.load_state_dict(diffusers_names(*parts), strict=False)

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from unittest.mock import patch
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.catalog import KLForm, find_decoder
-from fluxvae.networks.kl import KLDecoder
+from fluxvae.networks.kl import KLDecoder, KLEncoder
 from fluxvae.networks.kl_keys import RESNETS
 from fluxvae.networks.random import random_tensors
 from fluxvae.networks.weights import Weights, load_entry, tensor_digest
@@ -51,18 +51,20 @@ def kl_decoder(variant: str = "flux1") -> KLDecoder:
     return decoder.double()
 
 
-def heat(decoder: KLDecoder, latent: Tensor, hot: float, channel: int = 5) -> None:
-    """Make one channel of the residual stream reach ``hot`` on ``latent``, through every stage.
+def heat(network: KLDecoder | KLEncoder, given: Tensor, hot: float, channel: int = 5) -> None:
+    """Make one channel of the residual stream reach ``hot`` on ``given``, through every stage.
 
-    ``conv_in`` makes it, each upsampler and shortcut hands it on, and no other channel hears of it
+    ``conv_in`` makes it, each resampler and shortcut hands it on, and no other channel hears of it
     but through the norms.
     """
-    before = latent if decoder.post_quant_conv is None else decoder.post_quant_conv(latent)
-    factor = hot / decoder.conv_in(before)[:, channel].abs().max()
-    decoder.conv_in.weight[channel] *= factor
-    decoder.conv_in.bias[channel] *= factor
-    for name, module in decoder.named_modules():
-        if name.endswith(("upsamplers.0.conv", "conv_shortcut")):
+    first = network.signed if isinstance(network, KLEncoder) else network.post_quant_conv
+    before = given if first is None else first(given)
+    factor = hot / network.conv_in(before)[:, channel].abs().max()
+    network.conv_in.weight[channel] *= factor
+    network.conv_in.bias[channel] *= factor
+    for name, module in network.named_modules():
+        if name.endswith(("samplers.0.conv", "conv_shortcut")):
+            assert isinstance(module, nn.Conv2d)
             middle = module.kernel_size[0] // 2
             module.weight[:, channel] = 0
             module.weight[channel] = 0

@@ -97,7 +97,7 @@ def _fitted(path: Path, sizes: tuple[Size, ...], crop: bool) -> Pixels:
         except ImageError as error:
             raise ImageError(f"{path.name}: {error}") from error
     height, width = image.pixels.shape[:2]
-    if Size(height, width) not in sizes:
+    if (height, width) not in [(s.height, s.width) for s in sizes]:
         raise ImageError(
             f"{path.name} has {height} x {width} pixels (height x width); the model takes "
             f"{' or '.join(f'{s.height} x {s.width}' for s in sizes)}: scale it first, or use "
