@@ -202,7 +202,9 @@ def test_weight_that_is_not_the_decoder_s_is_caught_by_name(
     monkeypatch.setattr("fluxvae.artifact.save.write_packages", spoilt)
     with (
         short_stages(),
-        pytest.raises(CompressionError, match=r"bias of up_blocks\.1\.resnets\.0\.conv2"),
+        pytest.raises(
+            CompressionError, match=r"bias of convolution up_blocks\.1\.resnets\.0\.conv2"
+        ),
     ):
         save_artifact(weights, recipe("flux1"), tmp_path / "x.mlpackage")
     assert not (tmp_path / "x.mlpackage").exists()

@@ -16,10 +16,10 @@ from fluxvae.artifact.record import (
     stamp,
 )
 from fluxvae.compress.forms import CompressedDecoder, require_granularity
-from fluxvae.compress.guard import check_layers, check_weights
+from fluxvae.compress.guard import check_weights, site_names
 from fluxvae.compress.write import write_compressed
 from fluxvae.convert.fp16_safety import make_safe, report_cost
-from fluxvae.convert.functions import functions_of, image_shape
+from fluxvae.convert.functions import Named, functions_of, image_shape
 from fluxvae.convert.program import write_packages
 from fluxvae.errors import CompressionError, ConvertError
 from fluxvae.files import commit, staging
@@ -79,34 +79,45 @@ def save_artifact(
             report(f"warning: {warning}")
         draft = folder / path.name
         write_packages(safety.decoder, plan, draft, keep=safety.keep, verbose=verbose)
-        if compressed is not None:
-            write_compressed(draft, compressed, plan.recipe.precision)
         drafts = [folder / one.name for one in paths]
+        layers = [] if plan.target is None else _layers(plan, safety.decoder)
+        if compressed is not None:
+            _expect_all(compressed, layers)
+            for one, own in zip(drafts, layers, strict=True):
+                write_compressed(one, compressed, plan.recipe.precision, own)
         notes = safety.notes | report_cost(drafts[0], safety, report)
         record = replace(planned_record(plan, weights, compressed), safety=notes)
         _stamp_and_read(drafts, record)
-        _check_layers(drafts, plan, compressed or safety.decoder)
+        for one, own in zip(drafts, layers, strict=bool(layers)):  # none of neural networks
+            check_weights(one, compressed or safety.decoder, plan.recipe.precision, own)
         if check is not None:
             check(drafts[0])
         commit(folder, *paths, overwrite=overwrite)
     return paths
 
 
-def _check_layers(drafts: Sequence[Path], plan: Plan, asked: CompressedDecoder | nn.Module) -> None:
-    """Compare the saved weights with those asked for. Neural networks are not compared."""
-    recipe = plan.recipe
-    if isinstance(asked, CompressedDecoder):
-        check_weights(drafts[0], asked, recipe.precision)
-        return
-    in_order = isinstance(asked, nn.Sequential) and len(drafts) == 1 and recipe.tile is None
-    in_order = in_order and not recipe.encodes  # whose last convolution may hold more
-    if in_order and recipe.fp16_safety != "mixed":  # some of a mixed model's are float32
-        assert isinstance(asked, nn.Sequential)
-        if recipe.format == "mlprogram":
-            check_weights(drafts[0], asked, recipe.precision)
-        return
-    for draft, functions in zip(drafts, functions_of(asked, plan, {}), strict=True):
-        check_layers(draft, {made.name: made.layers for made in functions}, recipe.precision)
+def _expect_all(
+    compressed: CompressedDecoder, layers: Sequence[dict[str, tuple[Named, ...]]]
+) -> None:
+    """Raise CompressionError when a compressed layer is in no function of the artifact."""
+    run = {
+        name
+        for package in layers
+        for function in package.values()
+        for name, _ in site_names(compressed.decoder, function)
+    }
+    lost = sorted(set(compressed.weights) - run)
+    if lost:
+        raise CompressionError(
+            f"the compressed layer {lost[0]} is not in the model ({len(lost)} of "
+            f"{len(compressed.weights)}): please report this, with the command"
+        )
+
+
+def _layers(plan: Plan, network: nn.Module) -> list[dict[str, tuple[Named, ...]]]:
+    """By package and function: its layers in the order they run."""
+    packages = functions_of(network, plan, {})
+    return [{made.name: made.in_order() for made in functions} for functions in packages]
 
 
 def _stamp_and_read(drafts: Sequence[Path], record: Record) -> None:

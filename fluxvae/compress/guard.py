@@ -4,12 +4,9 @@ coremltools can drop or corrupt a weight on its way to the file (its issues 2716
 could we. Nothing here is shared with the writer: the package is read by ``fluxvae.mil``, its
 weights expanded by the operations the executor runs, and compared with ``forms.dense``.
 
-Weights are compared by their digest: every layer of the network must be found in the program, and
-the reverse. Where forms are asked for, or the layers run in the order in which the network lists
-its sites, the order is compared too: the first convolution that differs is named.
+Layers are compared in the order they run: the first that differs is named.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,66 +40,72 @@ class _Layer:
     activation: Activation | None = None
 
 
-def check_weights(package: Path, asked: CompressedDecoder | nn.Module, precision: str) -> None:
-    """Read a saved ``.mlpackage`` back and compare every convolution, in order, with ``asked``.
+def check_weights(
+    package: Path,
+    asked: CompressedDecoder | nn.Module,
+    precision: str,
+    layers: Mapping[str, Sequence[tuple[str, nn.Module]]] | None = None,
+) -> None:
+    """Read a saved ``.mlpackage`` back and compare every layer, in order, with ``asked``.
 
-    ``asked``: the compressed decoder, or a plain one whose weights were to be kept as they are;
-    ``precision``: ``float16`` or ``float32``. Weights must be equal bit for bit, and so must the
-    rounding of inputs to 8 bits. Nothing is decoded: about as long as loading the model. Raises
-    CompressionError that names the first convolution that differs and how; ArtifactError when the
-    package cannot be read.
+    ``asked``: the compressed network, or a plain one whose weights were to be kept as they are;
+    ``precision``: ``float16`` or ``float32``. ``layers``: of each function, its convolutions and
+    linear layers in the order they run, with names for those that are not ``asked``'s own; None
+    for a network that was converted as it is. Weights must be equal bit for bit once rounded to
+    ``precision``, and so must the rounding of inputs to 8 bits. Nothing is decoded: about as long
+    as loading the model. Raises CompressionError that names the first layer that differs and how;
+    ArtifactError when the package cannot be read.
     """
-    compressed = asked if isinstance(asked, CompressedDecoder) else CompressedDecoder(asked, {})
-    wanted = _sites(compressed, precision)
-    merged = _sites(compressed, precision, factor=_LEVELS)
     program = read_package(package)
+    compressed = asked if isinstance(asked, CompressedDecoder) else CompressedDecoder(asked, {})
     for name in sorted(program.functions):
-        found = _stored(program, program.functions[name], ("conv",))
+        run = own_layers(compressed.decoder) if layers is None else layers[name]
+        wanted = _wanted(compressed, run, precision)
+        found = _stored(program, program.functions[name], LAYERS)
         if len(found) != len(wanted):
             raise CompressionError(
-                f"the saved function {name!r} has {len(found)} convolutions; "
+                f"the saved function {name!r} has {len(found)} convolutions and linear layers; "
                 f"{len(wanted)} were asked for"
             )
-        image = program.signatures[name].outputs[0].kind == "image"
-        last = merged[-1] if image and _equal(found[-1].weight, merged[-1].weight) else wanted[-1]
-        _compare_in_order(name, found, (*wanted[:-1], last))
+        if program.signatures[name].outputs[0].kind == "image":
+            merged = _wanted(compressed, run[-1:], precision, factor=_LEVELS)
+            if _equal(found[-1].weight, merged[0].weight):
+                wanted = (*wanted[:-1], *merged)
+        _compare_in_order(name, found, wanted, precision)
 
 
-def check_layers(
-    package: Path, network: nn.Module | Mapping[str, nn.Module], precision: str
-) -> None:
-    """Compare every convolution and linear layer of a saved ``.mlpackage`` with ``network``'s.
-
-    In any order: a KL decoder's order of operations is not that of its modules. ``network`` is
-    what was converted, in its final form; by function where they are of different parts. Values
-    must be equal bit for bit once rounded to ``precision``. Raises CompressionError that names the
-    first layer that was lost; ArtifactError when the package cannot be read.
-    """
-    program = read_package(package)
-    for name in sorted(program.functions):
-        own = network[name] if isinstance(network, Mapping) else network
-        found = _stored(program, program.functions[name], LAYERS)
-        _compare_digests(
-            name, [layer for layer in found if layer.weight is not None], own, precision
-        )
+def own_layers(network: nn.Module) -> tuple[tuple[str, nn.Module], ...]:
+    """Names and convolutions of a network's sites, in execution order."""
+    return tuple((site.name, convolution(network, site.name)) for site in conv_sites(network))
 
 
-def _sites(
-    compressed: CompressedDecoder, precision: str, *, factor: float = 1
+def site_names(
+    network: nn.Module, layers: Sequence[tuple[str, nn.Module]]
+) -> tuple[tuple[str, nn.Module], ...]:
+    """The layers under the names that they have in ``network``, where they are its own."""
+    own = {id(module): name for name, module in network.named_modules()}
+    return tuple((own.get(id(module), name), module) for name, module in layers)
+
+
+def _wanted(
+    compressed: CompressedDecoder,
+    layers: Sequence[tuple[str, nn.Module]],
+    precision: str,
+    *,
+    factor: float = 1,
 ) -> tuple[_Layer, ...]:
-    """What each convolution must hold; ``factor`` multiplies the last one's, if it has no form."""
-    sites = conv_sites(compressed.decoder)
+    """What each layer must hold; ``factor`` multiplies those that have no form."""
     result = []
-    for site in sites:
-        module = convolution(compressed.decoder, site.name)
-        form = compressed.weights.get(site.name)
-        times = np.float32(factor if site is sites[-1] and form is None else 1)
+    for name, module in site_names(compressed.decoder, layers):
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        form = compressed.weights.get(name)
+        times = np.float32(factor if form is None else 1)
         weight, bias = (
             None if t is None else as_stored(t.detach().cpu().numpy() * times, precision)
             for t in (module.weight, module.bias)
         )
         weight = weight if form is None else dense(form, precision)
-        result.append(_Layer(site.name, weight, bias, compressed.activations.get(site.name)))
+        result.append(_Layer(name, weight, bias, compressed.activations.get(name)))
     return tuple(result)
 
 
@@ -122,8 +125,16 @@ def _stored(program: Program, function: Function, kinds: Sequence[str]) -> list[
     ]
 
 
-def _compare_in_order(function: str, found: Sequence[_Layer], wanted: Sequence[_Layer]) -> None:
-    for layer, asked in zip(found, wanted, strict=True):
+def _compare_in_order(
+    function: str, found: Sequence[_Layer], wanted: Sequence[_Layer], precision: str
+) -> None:
+    for stored, asked in zip(found, wanted, strict=True):
+        # Of a program with parts in float32 some values are wider.
+        weight, bias = (
+            None if values is None else as_stored(values, precision)
+            for values in (stored.weight, stored.bias)
+        )
+        layer = replace(stored, weight=weight, bias=bias)
         where = f"convolution {asked.name} ({layer.name!r} of function {function!r})"
         if not _equal(layer.weight, asked.weight):
             raise CompressionError(
@@ -139,40 +150,6 @@ def _compare_in_order(function: str, found: Sequence[_Layer], wanted: Sequence[_
                 f"the input of {where} is {_words(layer.activation, 'not rounded to 8 bits')}; "
                 f"expected {_words(asked.activation, 'none of that')}: {WAY_OUT}"
             )
-
-
-def _compare_digests(
-    function: str, found: Sequence[_Layer], network: nn.Module, precision: str
-) -> None:
-    rest: dict[bytes, list[np.ndarray | None]] = {}
-    for layer in found:
-        # Of a program with parts in float32 a bias may be wider than its weight.
-        bias = None if layer.bias is None else as_stored(layer.bias, precision)
-        rest.setdefault(_digest(layer.weight, precision), []).append(bias)
-    asked = 0
-    for name, module in network.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
-        asked += 1
-        bias = None if module.bias is None else as_stored(module.bias.numpy(), precision)
-        same = rest.get(_digest(module.weight.numpy(), precision), [])
-        index = next((i for i, other in enumerate(same) if _same_bias(other, bias)), None)
-        if index is None:
-            what = "bias" if same else "weight"
-            raise CompressionError(
-                f"the saved function {function!r} has no layer with the {what} of {name}: {WAY_OUT}"
-            )
-        same.pop(index)
-    if len(found) != asked:
-        raise CompressionError(
-            f"the saved function {function!r} has {len(found)} convolutions and linear layers; "
-            f"{asked} were asked for: {WAY_OUT}"
-        )
-
-
-def _digest(weight: np.ndarray | None, precision: str) -> bytes:
-    """Of the values as ``precision`` stores them. BLAKE2b: these are hundreds of megabytes."""
-    return hashlib.blake2b(np.ascontiguousarray(weight, precision).data).digest()
 
 
 def _expanded(program: Program, function: Function) -> Mapping[str, np.ndarray]:

@@ -43,6 +43,7 @@ from fluxvae.recipes.functions import (
 from fluxvae.recipes.latents import PATCH
 from fluxvae.recipes.plan import Plan
 
+Named = tuple[str, nn.Module]
 ANY = (8, 512)  # rows or columns of a latent that any image may have
 
 
@@ -86,18 +87,36 @@ class Function:
     """One function to convert: its module, what goes in, and the one output.
 
     ``image_sizes``: of an 8-bit RGB output, which the module scales to 0..255; empty for a tensor
-    of ``dtype``. ``layers``: the module whose convolutions and linear layers the function must
-    hold. ``keep`` names values whose producers and readers stay float32 in a float16 program.
+    of ``dtype``. ``keep`` names values whose producers and readers stay float32 in a float16
+    program. ``unread``: a part of the module that the output does not depend on.
     """
 
     name: str
     network: nn.Module
-    layers: nn.Module
     inputs: tuple[Port, ...]
     output: str
     dtype: str
     image_sizes: tuple[Size, ...] = ()
     keep: frozenset[str] = frozenset()
+    unread: nn.Module | None = None
+
+    def in_order(self) -> tuple[Named, ...]:
+        """Its convolutions and linear layers in the order they run; nothing is computed."""
+        found: list[nn.Module] = []
+        unread = () if self.unread is None else {id(part) for part in self.unread.modules()}
+        hooks = [
+            layer.register_forward_pre_hook(lambda layer, _: found.append(layer))
+            for layer in self.network.modules()
+            if isinstance(layer, nn.Conv2d | nn.Linear) and id(layer) not in unread
+        ]
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+                self.network(*(torch.empty(port.shapes[0]) for port in self.inputs))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        names = {id(layer): name for name, layer in self.network.named_modules()}
+        return tuple((names[id(layer)], layer) for layer in found)
 
 
 @dataclass(frozen=True)
@@ -200,9 +219,7 @@ def functions_of(
 def _whole(decoder: nn.Module, builder: _Builder, sizes: tuple[Size, ...]) -> Function:
     network = builder.around(builder.prepared(decoder, sizes[0]))
     keep = builder.keep.get(sizes[0], frozenset())
-    made = Function(
-        builder.name(sizes[0]), network, network, (builder.entry(*sizes),), *builder.exit
-    )
+    made = Function(builder.name(sizes[0]), network, (builder.entry(*sizes),), *builder.exit)
     return replace(made, image_sizes=builder.image_sizes(*sizes), keep=keep)
 
 
@@ -210,9 +227,9 @@ def _halves(decoder: nn.Module, builder: _Builder, size: Size) -> tuple[Function
     """The two halves of a decoder for one size, with the same functions each."""
     name, dtype = builder.name(size), builder.plan.boundary
     first, second = halves(builder.prepared(decoder, size))
-    before = builder.around(first, last=False), first, (builder.entry(size),)
+    before = builder.around(first, last=False), (builder.entry(size),)
     port = Port(FEATURES, (builder.features(first, size),), dtype)
-    after = builder.around(second, first=False), second, (port,)
+    after = builder.around(second, first=False), (port,)
     return (
         Function(name, *before, FEATURES, dtype),
         Function(name, *after, *builder.exit, builder.image_sizes(size)),
@@ -237,19 +254,18 @@ def _tiled(decoder: nn.Module, builder: _Builder) -> list[Function]:
         name, statistics = function_names(recipe, size)
         latent = builder.entry(size, open_axes=not norms)
         whole = builder.around(front, last=False)
-        functions.append(Function(name, whole, front, (latent,), FEATURES, dtype))
+        functions.append(Function(name, whole, (latent,), FEATURES, dtype))
         if norms:
             stride = builder.plan.stride or 1
             batch, width, rows, columns = builder.features(front, size)
             port = Port(FEATURES, ((batch, width, rows // stride, columns // stride),), dtype)
             # no statistics come after the last norm
-            functions.append(
-                Function(statistics, Measuring(up), up[:-1], (port,), STATISTICS, dtype)
-            )
+            measuring = Function(statistics, Measuring(up), (port,), STATISTICS, dtype)
+            functions.append(replace(measuring, unread=up[-1]))
     width = builder.features(front, recipe.sizes[0])[1]
     last = builder.around(Frozen(up) if norms else up, first=False)
     for name, shape in builder.plan.tiles.items():
         ports = [Port(FEATURES, ((1, width, *shape),), dtype)]
         ports += [Port(STATISTICS, ((1, norms, groups, 2),), dtype)] if norms else []
-        functions.append(Function(name, last, up, tuple(ports), *builder.exit))
+        functions.append(Function(name, last, tuple(ports), *builder.exit))
     return functions

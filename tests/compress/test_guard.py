@@ -212,7 +212,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         "input of convolution 7 .* is not rounded to 8 bits; expected rounded to int8",
     ),
     "rounding of another": (rounding_of_another, "input of convolution 11 .* expected none"),
-    "a missing convolution": (a_missing_convolution, "has 12 convolutions; 13 were asked for"),
+    "a missing convolution": (
+        a_missing_convolution,
+        "has 12 convolutions and linear layers; 13 were asked for",
+    ),
 }
 
 

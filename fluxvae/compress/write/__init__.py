@@ -1,13 +1,13 @@
 """Compressed forms into a converted package, in place.
 
-The package comes fresh from ``convert.write_model`` of ``CompressedDecoder.decoder``: its
-convolutions stand in the order of ``conv_sites``, and each stored weight must be that decoder's.
+The package comes fresh from a conversion of ``CompressedDecoder.decoder``, or of parts of it: its
+convolutions stand in the order they run, and each stored weight must be that decoder's.
 Constants become constexpr operations, quantized convolutions get a ``quantize`` and a
 ``dequantize`` in front of them, and the weight file is written anew: what is still used, once.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from fluxvae.compress.forms import (
     as_stored,
     dense,
 )
+from fluxvae.compress.guard import own_layers, site_names
 from fluxvae.compress.write.blobs import WeightWriter
 from fluxvae.compress.write.ops import FLOAT_TYPES, activation_operations, weight_operations
 from fluxvae.errors import CompressionError
 from fluxvae.mil.blobs import weight_path
 from fluxvae.mil.package import model_file, parse_model, read_package
 from fluxvae.mil.program import Constant, Function, Op, Program, Ref, Variable
-from fluxvae.networks.structure import conv_sites
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,16 @@ class Placed:
     activation: Activation | None
 
 
-def write_compressed(package: Path, compressed: CompressedDecoder, precision: str) -> None:
+def write_compressed(
+    package: Path,
+    compressed: CompressedDecoder,
+    precision: str,
+    layers: Mapping[str, Sequence[tuple[str, nn.Module]]] | None = None,
+) -> None:
     """Replace the weights of a freshly converted ``.mlpackage`` by their compressed forms.
 
-    ``precision``: ``float16`` or ``float32``, the package's. Raises CompressionError when the
+    ``precision``: ``float16`` or ``float32``, the package's. ``layers``: as ``check_weights`` takes
+    them. Raises CompressionError when the
     package is not of ``compressed.decoder``, when a form names no convolution of it, or when the
     package's target cannot hold a form; OSError when the disk is full. The package is a draft: on
     an error it may be left half edited.
@@ -55,8 +61,11 @@ def write_compressed(package: Path, compressed: CompressedDecoder, precision: st
         raise CompressionError(
             f"{package.name} is a neural network; compressed weights need an ML Program"
         )
+    own = own_layers(compressed.decoder)
+    _expect_known(compressed, {name for name, _ in own})
     placed = {
-        name: locate(program.functions[name], compressed, precision) for name in program.functions
+        name: locate(function, compressed, precision, own if layers is None else layers[name])
+        for name, function in program.functions.items()
     }
     file = model_file(package)
     model = parse_model(file)
@@ -73,40 +82,42 @@ def write_compressed(package: Path, compressed: CompressedDecoder, precision: st
     file.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def locate(function: Function, compressed: CompressedDecoder, precision: str) -> tuple[Placed, ...]:
-    """The convolutions of a function beside the sites of the decoder, each weight compared.
+def locate(
+    function: Function,
+    compressed: CompressedDecoder,
+    precision: str,
+    layers: Sequence[tuple[str, nn.Module]],
+) -> tuple[Placed, ...]:
+    """The convolutions of a function beside those of ``layers``, each weight compared.
 
     Raises CompressionError where they do not belong together.
     """
-    sites = conv_sites(compressed.decoder)
-    _expect_known(compressed, {site.name for site in sites})
     convolutions = [op for op in function.ops if op.kind == "conv"]
-    if len(convolutions) != len(sites):
+    if len(convolutions) != len(layers):
         raise CompressionError(
             f"function {function.name!r} has {len(convolutions)} convolutions, "
-            f"the decoder {len(sites)}"
+            f"the decoder {len(layers)}"
         )
     constants = {op.outputs[0].name: op for op in function.ops if op.kind == "const"}
     found = []
-    for site, op in zip(sites, convolutions, strict=True):
-        form = compressed.weights.get(site.name)
-        if form is not None and dense(form, precision).shape != site.shape:
+    named = site_names(compressed.decoder, layers)
+    for (site, module), op in zip(named, convolutions, strict=True):
+        assert isinstance(module, nn.Conv2d)
+        form, shape = compressed.weights.get(site), tuple(module.weight.shape)
+        if form is not None and dense(form, precision).shape != shape:
             raise CompressionError(
-                f"the form of convolution {site.name} is of shape {dense(form, precision).shape}, "
-                f"its weight of {site.shape}"
+                f"the form of convolution {site} is of shape {dense(form, precision).shape}, "
+                f"its weight of {shape}"
             )
         (weight,) = op.inputs["weight"]
         if not isinstance(weight, Ref) or weight.name not in constants:
             raise CompressionError(
-                f"the weight of convolution {site.name} ({op.name!r}) is not a constant: compress "
+                f"the weight of convolution {site} ({op.name!r}) is not a constant: compress "
                 "a package that is not compressed yet"
             )
-        module = compressed.decoder.get_submodule(site.name)
-        assert isinstance(module, nn.Conv2d)
         stored = constants[weight.name].attributes["val"]
-        _expect_weight(site.name, op.name, stored, module, precision)
-        activation = compressed.activations.get(site.name)
-        found.append(Placed(site.name, op, weight.name, form, activation))
+        _expect_weight(site, op.name, stored, module, precision)
+        found.append(Placed(site, op, weight.name, form, compressed.activations.get(site)))
     return tuple(found)
 
 

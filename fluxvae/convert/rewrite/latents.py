@@ -103,11 +103,13 @@ def with_encoded_latents(encoder: nn.Module, variant: str, form: str) -> nn.Modu
     and shift or batch norm, packing) is folded into that one, in float64; its dtype is kept.
     ``form``: ``vae``, ``sampler`` or ``packed``. Raises WeightsError as ``with_latents``.
     """
+    own = "vae" if isinstance(encoder, GivesVAELatent) else "sampler"
+    if own == form == "sampler":
+        return encoder
     name, weight, bias, statistics = _last_convolution(encoder)
     channels, like = len(weight), convolution(encoder, name).weight
     factor = torch.ones(channels, PATCH**2, dtype=torch.float64)
     shift = torch.zeros_like(factor)
-    own = "vae" if isinstance(encoder, GivesVAELatent) else "sampler"
     if (own == "vae") != (form == "vae"):
         factor, shift = _affine(variant, channels, own, statistics)
     if form != "packed" and (factor == factor[:, :1]).all() and (shift == shift[:, :1]).all():
@@ -126,12 +128,29 @@ def with_encoded_latents(encoder: nn.Module, variant: str, form: str) -> nn.Modu
     return with_parts(encoder, parts)
 
 
+def folded_sites(network: nn.Module, part: str, form: str) -> frozenset[str]:
+    """Names of the convolutions that ``with_latents`` and ``with_encoded_latents`` replace."""
+    if isinstance(network, GivesVAELatent):
+        end = network.vae_output()
+        return frozenset(name for name in (end.conv, end.quant) if name is not None)
+    if isinstance(network, TakesVAELatent):
+        own = network.vae_input()
+        return frozenset(() if form == "vae" else (own.quant or own.conv,))
+    if part == "decoder" or form == "sampler":
+        return frozenset()
+    return frozenset({_last_name(network)})
+
+
+def _last_name(encoder: nn.Module) -> str:
+    return list(dict(encoder.named_children()))[-1]
+
+
 def _last_convolution(encoder: nn.Module) -> tuple[str, Tensor, Tensor, nn.Module | None]:
     """Name, weight and bias of a 3x3 convolution that gives the network's own latent, in float64,
     and FLUX.2's statistics.
     """
     if not isinstance(encoder, GivesVAELatent):
-        name = list(dict(encoder.named_children()))[-1]
+        name = _last_name(encoder)
         return name, *_parts(convolution(encoder, name)), None
     end = encoder.vae_output()
     weight, bias = _parts(convolution(encoder, end.conv))

@@ -10,16 +10,19 @@ def replaced(root: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -> 
     """A copy of ``root`` in which ``make`` has replaced modules; None of it keeps one.
 
     Modules are asked about in the order of their registration, and a replaced one's parts are not.
-    The original stays; all that is kept is shared with it.
+    The original stays; modules in which nothing is replaced are its own.
     """
     made = make(root)
     if made is not None:
         return made.eval().requires_grad_(False)
-    twin = copy.copy(root)
-    twin._modules = {
+    parts = {
         name: None if child is None else replaced(child, make)
         for name, child in root._modules.items()
     }
+    if all(part is root._modules[name] for name, part in parts.items()):
+        return root
+    twin = copy.copy(root)
+    twin._modules = parts
     return twin
 
 
