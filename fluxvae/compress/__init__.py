@@ -2,16 +2,16 @@
 
 import time
 
-from torch import nn
-
 from fluxvae.compress.forms import CompressedDecoder, Solved
 from fluxvae.compress.mixed import Allocation, allocate, compress_allocation
 from fluxvae.compress.plain import Log, compress_weights, required
 from fluxvae.compress.store import Store, key_of
 from fluxvae.compress.w8a8 import quantize_w8a8
+from fluxvae.convert.rewrite.attention import pointwise
+from fluxvae.convert.rewrite.latents import folded_sites
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
-from fluxvae.networks.build import build_decoder
+from fluxvae.networks.build import build_network
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe
 
@@ -25,8 +25,10 @@ def compress(
     store: Store | None = None,
     log: Log = lambda _: None,
 ) -> Solved:
-    """The decoder of ``weights`` compressed as the recipe says.
+    """The network of ``weights`` compressed as the recipe says, for every form of its latent.
 
+    Its attention's layers are convolutions. Those that the recipe's latents are folded into stay
+    float.
     ``allocation`` replays mixed bits that were found before. ``store``: where to look for the same
     compression solved before, and to keep it; the result has the same bits either way. Raises
     CompressionError when calibration latents are needed and not given, or a budget cannot be met.
@@ -41,7 +43,7 @@ def compress(
         log(f"{compression.label()}: found in the cache (solved in {found.seconds:.1f} s)")
         return found
     began = time.monotonic()
-    made = _compressed(build_decoder(weights), recipe, seen, allocation, log)
+    made = _compressed(weights, recipe, seen, allocation, log)
     solved = Solved(made, time.monotonic() - began)
     if store and key:
         store.keep(key, solved, weights, recipe, log)
@@ -49,20 +51,26 @@ def compress(
 
 
 def _compressed(
-    decoder: nn.Module,
+    weights: Weights,
     recipe: Recipe,
     calibration: Calibration | None,
     allocation: Allocation | None,
     log: Log,
 ) -> CompressedDecoder:
     compression, granularity, precision = recipe.compression, recipe.granularity, recipe.precision
+    network = pointwise(build_network(weights))
+    keep = folded_sites(network, weights.part, recipe.latent_form)
     assert compression is not None
     assert granularity is not None
     if compression.kind not in ("w8a8", "mixed"):
-        return compress_weights(decoder, compression, granularity, precision, calibration, log)
+        return compress_weights(
+            network, compression, granularity, precision, calibration, log, keep=keep
+        )
     seen = required(compression, calibration)
     if compression.kind == "w8a8":
-        return quantize_w8a8(decoder, compression, precision, seen, log)
+        return quantize_w8a8(network, compression, precision, seen, log, keep=keep)
     if allocation is None:
-        allocation = allocate(decoder, compression, granularity, precision, seen, log=log)
-    return compress_allocation(decoder, allocation, precision, seen, log=log)
+        allocation = allocate(
+            network, compression, granularity, precision, seen, log=log, keep=keep
+        )
+    return compress_allocation(network, allocation, precision, seen, log=log, keep=keep)

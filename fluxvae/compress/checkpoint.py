@@ -31,9 +31,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fluxvae.compress.forms import Activation, CompressedDecoder, Palettized, Quantized, dense
+from fluxvae.convert.rewrite.attention import pointwise
 from fluxvae.errors import CompressionError, UsageError
 from fluxvae.files import write_file
-from fluxvae.networks.build import build_decoder
+from fluxvae.networks.build import build_network
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes.compression import Compression
 from fluxvae.schema import parse_json
@@ -221,7 +222,7 @@ def from_arrays(arrays: Arrays, data: Mapping[str, Any], weights: Weights) -> Co
 
     Raises CompressionError when an array is missing or does not fit.
     """
-    decoder = build_decoder(weights)
+    decoder = pointwise(build_network(weights))
     try:
         forms = {name: _form(name, entry, arrays) for name, entry in data["forms"].items()}
         activations = {name: Activation(**entry) for name, entry in data["activations"].items()}

@@ -70,13 +70,14 @@ def rounded(x: Tensor, activation: Activation) -> Tensor:
 
 
 class ConvLike(nn.Conv2d):
-    """A new convolution of another's channels, kernel and padding."""
+    """A new convolution of another's channels, kernel, stride and padding."""
 
     def __init__(self, like: nn.Conv2d, *, bias: bool, device: str | None = None) -> None:
         super().__init__(
             like.in_channels,
             like.out_channels,
             like.kernel_size,  # type: ignore[arg-type]
+            like.stride,  # type: ignore[arg-type]
             padding=like.padding,  # type: ignore[arg-type]
             bias=bias,
             device=device,

@@ -29,6 +29,8 @@ from fluxvae.compress.nearest import padded_table
 # Rounds of solving for tables and scales. Each lowers the error of a 4-bit layer by about 2, 1 and
 # 0.5 % of what is left (TAEF1); at 6 bits and above the first takes most of it.
 ROUNDS = {1: 4, 2: 4, 3: 3, 4: 3, 6: 2, 8: 1}
+WIDE = 2304  # inputs K beyond which one round is enough, and sums over codes are float32
+BLOCK = 128  # columns whose effect on the others is one product of matrices
 SHRINKS = np.linspace(1.0, 0.5, 26)  # of the largest magnitude, tried for an integer's scale
 
 
@@ -100,7 +102,7 @@ def _rounds(
     codes = gptq(layer.weight, layer.gram, codebook)
     codes = coordinate_descent(layer.weight, layer.gram, codebook, codes)
     best = (error(layer.weight - codebook.dense(codes), layer.gram), params, codes)
-    for _ in range(ROUNDS[scheme.bits]):
+    for _ in range(ROUNDS[scheme.bits] if len(layer.gram) <= WIDE else 1):
         params = refit(layer, scheme, params, codes)
         codebook = _codebook(layer, scheme, params)
         codes = coordinate_descent(layer.weight, layer.gram, codebook, codes)
@@ -145,12 +147,12 @@ def _refit_palette(layer: _Layer, scheme: Scheme, params: _Params, codes: np.nda
     count, size = params.tables.shape
     wanted = layer.weight @ layer.gram
     tables = params.tables.copy()
+    gram = layer.gram if len(layer.gram) <= WIDE else layer.gram.astype(np.float32)
     for group, rows in enumerate(np.split(np.arange(len(codes)), count)):
         normal, right = np.zeros((size, size)), np.zeros(size)
         for row in rows:
             scale = params.scale[row, 0]
-            used, pooled = _pool(layer.gram, codes[row])
-            normal[np.ix_(used, used)] += scale**2 * pooled
+            normal += scale**2 * _pool(gram, codes[row], size)
             right += scale * np.bincount(codes[row], wanted[row], minlength=size)
         # Entries no weight uses, and those the Gram matrix says nothing about, stay.
         ridge = 1e-6 * float(np.trace(normal)) / size + 1e-30
@@ -164,12 +166,11 @@ def _refit_palette(layer: _Layer, scheme: Scheme, params: _Params, codes: np.nda
     return _Params(tables, _best_scales(layer, units[:, None, :], params.scale))
 
 
-def _pool(gram: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The codes that occur (n,), and the Gram matrix (n, n) of inputs summed over each."""
-    order = np.argsort(codes, kind="stable")
-    used, starts = np.unique(codes[order], return_index=True)
-    rows = np.add.reduceat(gram[order], starts, axis=0)
-    return used, np.add.reduceat(rows[:, order], starts, axis=1)
+def _pool(gram: np.ndarray, codes: np.ndarray, size: int) -> np.ndarray:
+    """The Gram matrix (size, size) of inputs summed over each code; codes intp (K,)."""
+    one_hot = (codes == np.arange(size)[:, None]).astype(gram.dtype)
+    pooled: np.ndarray = one_hot @ gram @ one_hot.T
+    return pooled
 
 
 def _begin_integers(layer: _Layer, scheme: Scheme) -> _Params:
@@ -263,16 +264,19 @@ def gptq(
     codes = np.empty(weight.shape, np.intp)
     rows = np.arange(len(weight))
     middle = _middles(codebook)
-    moves = np.empty_like(rest)  # a fresh array for each column costs as much as the product
-    for position, column in enumerate(order):
-        block = codebook.block[column]
-        chosen = _nearest(rest[:, position], middle[:, block])
-        codes[:, column] = chosen
-        miss = rest[:, position] - codebook.values[rows, block, chosen]
-        later = np.s_[:, position + 1 :]
-        scaled = miss / factor[position, position]
-        np.multiply.outer(scaled, factor[position, position + 1 :], out=moves[later])
-        rest[later] -= moves[later]
+    for start in range(0, len(order), BLOCK):
+        end = min(start + BLOCK, len(order))
+        near = np.ascontiguousarray(rest[:, start:end])
+        scaled = np.empty_like(near)
+        for index, column in enumerate(order[start:end]):
+            position, block = start + index, codebook.block[column]
+            chosen = _nearest(near[:, index], middle[:, block])
+            codes[:, column] = chosen
+            miss = near[:, index] - codebook.values[rows, block, chosen]
+            scaled[:, index] = miss / factor[position, position]
+            later = factor[position, position + 1 : end]
+            near[:, index + 1 :] -= np.multiply.outer(scaled[:, index], later)
+        rest[:, end:] -= scaled @ factor[start:end, end:]
     return codes
 
 
@@ -297,20 +301,25 @@ def coordinate_descent(
     order = columns_by_size(gram)
     for _ in range(passes):
         changes = 0
-        for column in order:
-            wanted = chosen[:, column] + pull[:, column] / size[column]
-            moved = np.flatnonzero((wanted <= above[column]) | (wanted > below[column]))
-            if not len(moved):
-                continue
-            block = codebook.block[column]
-            new = _nearest(wanted[moved], middle[moved, block])
-            values = codebook.values[moved, block, new]
-            pull[moved] -= np.multiply.outer(values - chosen[moved, column], gram[column])
-            codes[moved, column], chosen[moved, column] = new, values
-            above[column, moved], below[column, moved] = (
-                ends[moved, block, new + side] for side in (0, 1)
-            )
-            changes += len(moved)
+        for columns in np.split(order, range(BLOCK, len(order), BLOCK)):
+            near, between = pull[:, columns], gram[np.ix_(columns, columns)]
+            steps = np.zeros_like(near)
+            for index, column in enumerate(columns):
+                wanted = chosen[:, column] + near[:, index] / size[column]
+                moved = np.flatnonzero((wanted <= above[column]) | (wanted > below[column]))
+                if not len(moved):
+                    continue
+                block = codebook.block[column]
+                new = _nearest(wanted[moved], middle[moved, block])
+                values = codebook.values[moved, block, new]
+                steps[moved, index] = values - chosen[moved, column]
+                near[moved] -= np.multiply.outer(steps[moved, index], between[index])
+                codes[moved, column], chosen[moved, column] = new, values
+                above[column, moved], below[column, moved] = (
+                    ends[moved, block, new + side] for side in (0, 1)
+                )
+                changes += len(moved)
+            pull -= steps @ gram[columns]
         if changes * 10_000 < codes.size:
             break
     return codes

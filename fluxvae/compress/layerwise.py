@@ -9,6 +9,7 @@ also holds what the skip path has lost.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,9 +20,10 @@ from torch.nn import functional as F
 
 from fluxvae.compress.forms import CompressedDecoder, CompressedWeight
 from fluxvae.errors import CompressionError
-from fluxvae.networks.structure import Residual, Site, Step, conv_sites, steps
+from fluxvae.networks.structure import Layer, Residual, Site, Step, conv_sites, convolution, steps
 
 DAMPING = 0.01  # of the Gram matrix's mean diagonal
+LARGEST_MAP = 2**21  # values of a map after an upsampling: 8 MB
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ def compress_layerwise(
 ) -> CompressedDecoder:
     """A copy of the decoder, every convolution solved in execution order, with their forms.
 
-    ``latents``: float32 (1, C, h, w), sizes may differ. ``quantize_input`` rounds each
-    convolution's input in the compressed run. About ``positions`` output positions of all latents
-    together make up each problem, drawn evenly with a fixed seed. Above the latent's resolution
-    maps are cut to ``window`` pixels a side, both runs alike: that bounds time and memory (16
-    latents: under 1 GB). Raises CompressionError when there are no latents.
+    ``latents``: what the network takes, float32 (1, C, h, w), sizes may differ. ``quantize_input``
+    rounds each convolution's input in the compressed run. About ``positions`` output positions of
+    all latents together make up each problem, drawn evenly with a fixed seed. After each upsampling
+    maps are cut to ``window`` pixels a side and to ``LARGEST_MAP`` values, both runs alike: that
+    bounds time and memory (16 latents: under 1 GB for a tiny network, 2.5 GB for a KL one). Raises
+    CompressionError when there are no latents.
     """
     pairs = [(torch.from_numpy(np.ascontiguousarray(z)).float(),) * 2 for z in latents]
     if not pairs:
@@ -90,8 +93,10 @@ def compress_layerwise(
             "the plain method"
         )
     made = copy.deepcopy(decoder)
+    sites = conv_sites(made)
     run = _LayerwisePass(
-        {site.name: site for site in conv_sites(made)},
+        {site.name: site for site in sites},
+        {site.name: convolution(made, site.name) for site in sites},
         solve,
         quantize_input or (lambda _site, x: x),
         positions,
@@ -107,6 +112,7 @@ class _LayerwisePass:
     """What the steps share. The decoder's weights are changed in place."""
 
     sites: Mapping[str, Site]
+    convs: Mapping[str, nn.Conv2d]
     solve: Callable[[Problem], Solution]
     quantize_input: Callable[[Site, Tensor], Tensor]
     positions: int
@@ -124,7 +130,10 @@ class _LayerwisePass:
             elif isinstance(step.run, nn.Conv2d):
                 added = skip if step is row[-1] else None
                 pairs = self._conv(step.name, step.run, pairs, added)
-            elif step.parts or isinstance(step.run, nn.Linear):
+            elif step.parts:
+                added = skip if step is row[-1] else None
+                pairs = self._parts(step, pairs, added)
+            elif isinstance(step.run, nn.Linear):
                 raise CompressionError(f"layer {step.name}: no rule for layers without a kernel")
             else:
                 pairs = [(step.run(a), step.run(b)) for a, b in pairs]
@@ -141,15 +150,56 @@ class _LayerwisePass:
     def _conv(
         self, name: str, conv: nn.Conv2d, pairs: list[Pair], skip: Sequence[Pair] | None
     ) -> list[Pair]:
-        """Solve one convolution, leave the solution in the decoder; the outputs of both runs."""
-        site = self.sites[name]
+        """Solve one convolution; the outputs of both runs."""
         references = [conv(reference) for reference, _ in pairs]
-        inputs = [self.quantize_input(site, x) for _, x in pairs]
-        targets = references
-        if skip is not None:
-            targets = [y + s - t for y, (s, t) in zip(references, skip, strict=True)]
+        inputs = [self.quantize_input(self.sites[name], x) for _, x in pairs]
+        self._solve(name, conv, inputs, _with_losses(references, skip))
+        return [(y, conv(x)) for y, x in zip(references, inputs, strict=True)]
+
+    def _parts(self, step: Layer, pairs: list[Pair], skip: Sequence[Pair] | None) -> list[Pair]:
+        """Solve the convolutions inside a step, one after the other; the last makes its output.
+
+        Each is seen at work: the step is run up to the end for each, as what lies between them is
+        its own affair.
+        """
+        outputs, made = self._seen(step, [reference for reference, _ in pairs], quantized=False)
+        for name in step.parts:
+            found = self._seen(step, [x for _, x in pairs], quantized=True)[1]
+            references = [y for _, y in made[name]]
+            losses = skip if name == step.parts[-1] else None
+            inputs = [x for x, _ in found[name]]
+            self._solve(name, self.convs[name], inputs, _with_losses(references, losses))
+        compressed = self._seen(step, [x for _, x in pairs], quantized=True)[0]
+        return list(zip(outputs, compressed, strict=True))
+
+    def _seen(
+        self, step: Layer, maps: Sequence[Tensor], *, quantized: bool
+    ) -> tuple[list[Tensor], dict[str, list[Pair]]]:
+        """Outputs of a step, and what goes into and comes out of each of its convolutions."""
+        seen: dict[str, list[Pair]] = {name: [] for name in step.parts}
+        hooks = []
+        for name in step.parts:
+
+            def before(_: nn.Module, x: tuple[Tensor], name: str = name) -> tuple[Tensor]:
+                return (self.quantize_input(self.sites[name], x[0]),) if quantized else x
+
+            def after(_: nn.Module, x: tuple[Tensor], y: Tensor, name: str = name) -> None:
+                seen[name].append((x[0], y))
+
+            hooks.append(self.convs[name].register_forward_pre_hook(before))
+            hooks.append(self.convs[name].register_forward_hook(after))
+        try:
+            return [step.run(x) for x in maps], seen
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _solve(
+        self, name: str, conv: nn.Conv2d, inputs: Sequence[Tensor], targets: Sequence[Tensor]
+    ) -> None:
+        """Solve one convolution and leave the solution in the decoder."""
         moments = _gather(conv, inputs, targets, self.positions)
-        problem = _problem(site, conv, moments, self.damping)
+        problem = _problem(self.sites[name], conv, moments, self.damping)
         solution = self.solve(problem)
         conv.weight.copy_(solution.weight)
         bias = problem.bias_for(conv.weight)
@@ -157,7 +207,13 @@ class _LayerwisePass:
             conv.bias.copy_(bias)
         if solution.form is not None:
             self.forms[name] = solution.form
-        return [(y, conv(x)) for y, x in zip(references, inputs, strict=True)]
+
+
+def _with_losses(references: Sequence[Tensor], skip: Sequence[Pair] | None) -> Sequence[Tensor]:
+    """What an output must be for the sum with the skip path to come out right."""
+    if skip is None:
+        return references
+    return [y + s - t for y, (s, t) in zip(references, skip, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -194,7 +250,7 @@ def _gather(
         if per_map < len(chosen):
             chosen = np.sort(generator.permutation(height * width)[:per_map])
         where = torch.from_numpy(chosen)
-        patches = _patches(x, conv.kernel_size, where, width)
+        patches = _patches(x, conv, where, width)
         wanted = target[0].flatten(1)[:, where]
         missing = wanted - rows @ patches
         if conv.bias is not None:
@@ -211,13 +267,17 @@ def _gather(
     return total
 
 
-def _patches(x: Tensor, kernel: tuple[int, ...], where: Tensor, width: int) -> Tensor:
-    """Unfolded input (I * kh * kw, positions) of a same-padded convolution, at flat positions."""
-    kh, kw = kernel
-    padded = F.pad(x[0], (kw // 2, kw // 2, kh // 2, kh // 2))
-    stride = padded.shape[2]
-    first = where // width * stride + where % width  # of each window, in the padded map
-    taps = torch.tensor([dy * stride + dx for dy in range(kh) for dx in range(kw)])
+def _patches(x: Tensor, conv: nn.Conv2d, where: Tensor, width: int) -> Tensor:
+    """Unfolded input (I * kh * kw, positions) of a convolution, at flat positions of its output,
+    which has ``width`` columns.
+    """
+    (kh, kw), (down, right) = conv.kernel_size, conv.stride
+    assert isinstance(conv.padding, tuple)
+    top, left = conv.padding
+    padded = F.pad(x[0], (left, left, top, top))
+    row = padded.shape[2]
+    first = where // width * down * row + where % width * right  # of each window
+    taps = torch.tensor([dy * row + dx for dy in range(kh) for dx in range(kw)])
     places = (taps[:, None] + first).flatten()
     # One index over the flat map takes a third of the time of pairs of rows and columns.
     return padded.flatten(1).index_select(1, places).reshape(-1, len(where))
@@ -250,9 +310,10 @@ def _problem(site: Site, conv: nn.Conv2d, moments: _Moments, damping: float) -> 
 
 
 def _cut(pairs: Sequence[Pair], window: int) -> list[Pair]:
-    """The middle of each map, at most ``window`` a side, of both runs."""
+    """The middle of each map, at most ``window`` a side and LARGEST_MAP values, of both runs."""
     result = []
     for a, b in pairs:
+        window = min(window, math.isqrt(LARGEST_MAP // a.shape[1]))
         top, left = (max(0, side - window) // 2 for side in a.shape[-2:])
         where = (..., slice(top, top + window), slice(left, left + window))
         result.append((a[where].clone(), b[where].clone()))

@@ -7,7 +7,7 @@ of the latents and is measured on the other, and the other way round.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from fluxvae.compress.sensitivity import (
 )
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
-from fluxvae.networks.structure import conv_sites
+from fluxvae.networks.structure import conv_sites, input_scale
 from fluxvae.recipes.compression import Compression, parse_budget
 from fluxvae.records.statistics import decibels
 
@@ -78,9 +78,11 @@ class Allocation:
             raise ValueError(f"expected bits of {list(known)} for granularity {granularity}")
         return cls(compression, granularity, dict(bits), dict(measured))
 
-    def schemes(self, decoder: nn.Module) -> dict[str, Scheme]:
-        """By module name. Raises CompressionError where the decoder has other convolutions."""
-        names = [site.name for site in conv_sites(decoder)]
+    def schemes(self, decoder: nn.Module, keep: Collection[str] = ()) -> dict[str, Scheme]:
+        """By module name, but of those to ``keep`` float. Raises CompressionError where the decoder
+        has other convolutions.
+        """
+        names = [site.name for site in conv_sites(decoder) if site.name not in keep]
         if set(names) != set(self.bits):
             odd = sorted(set(names) ^ set(self.bits))
             raise CompressionError(
@@ -97,13 +99,14 @@ def compress_allocation(
     calibration: Calibration,
     *,
     log: Log = lambda _line: None,
+    keep: Collection[str] = (),
 ) -> CompressedDecoder:
     """The decoder with each convolution's bits as allocated, fitted on all latents.
 
     ``notes["allocation"]`` is the allocation's dictionary. Raises CompressionError where the
     decoder has other convolutions, and without latents.
     """
-    method, schemes = allocation.compression.method, allocation.schemes(decoder)
+    method, schemes = allocation.compression.method, allocation.schemes(decoder, keep)
     made = by_schemes(decoder, schemes, method, precision, calibration.latents, log)
     notes = {
         "method": method,
@@ -121,8 +124,9 @@ def allocate(
     calibration: Calibration,
     *,
     log: Log = lambda _line: None,
+    keep: Collection[str] = (),
 ) -> Allocation:
-    """Bits for every convolution of ``decoder`` that meet ``compression.budget``.
+    """Bits for every convolution of ``decoder`` but those to ``keep``, that meet the budget.
 
     A size: at most that many bytes of weight file, tables, biases, records and padding included.
     A PSNR: the smallest file found that meets it in trials; where none does, the best, with
@@ -137,7 +141,8 @@ def allocate(
     options = measure_options(
         decoder, granularity, CHOICES[granularity], precision, calibration.latents
     )
-    rest = other_bytes(decoder, precision)
+    options = {name: found for name, found in options.items() if name not in keep}
+    rest = other_bytes(decoder, precision, keep)
     if budget.unit == "dB":
         trial = _Trials(decoder, compression.method, precision, calibration.latents, log)
         chosen, measured = _search(options, rest, budget.value, trial, log)
@@ -225,7 +230,8 @@ class _Trials:
         log: Log,
     ) -> None:
         self._decoder, self._method, self._precision, self._log = decoder, method, precision, log
-        self._latents = [middle(latent, MEASURED) for latent in latents]
+        side = MEASURED * input_scale(decoder)
+        self._latents = [middle(latent, side) for latent in latents]
         with torch.no_grad():
             self._pictures = [decoder(torch.from_numpy(z)) for z in self._latents]
 

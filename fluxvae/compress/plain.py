@@ -4,7 +4,7 @@ Plain means each weight for itself, as coremltools does it.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,8 +30,10 @@ def compress_weights(
     precision: str,
     calibration: Calibration | None,
     log: Log = lambda _line: None,
+    *,
+    keep: Collection[str] = (),
 ) -> CompressedDecoder:
-    """Palettes, int8 or int4 for every convolution (mixed bits: ``mixed``).
+    """Palettes, int8 or int4 for every convolution but those to ``keep`` (mixed bits: ``mixed``).
 
     ``granularity`` is the compression's, resolved for the target; ``precision`` the program's, to
     which products of tables and scales are rounded. Deterministic on one machine. Raises
@@ -45,7 +47,7 @@ def compress_weights(
         )
     bits = compression.bits or INTEGER_BITS[compression.kind]
     scheme = Scheme(compression.kind, bits, granularity)
-    schemes = {site.name: scheme for site in conv_sites(decoder)}
+    schemes = {site.name: scheme for site in conv_sites(decoder) if site.name not in keep}
     if compression.method == "plain":
         return by_schemes(decoder, schemes, "plain", precision)
     seen = required(compression, calibration)
@@ -72,7 +74,8 @@ def by_schemes(
     latents: Sequence[np.ndarray] = (),
     log: Log = lambda _line: None,
 ) -> CompressedDecoder:
-    """Each convolution by its scheme (by module name), found by a recipe's ``method``.
+    """Each convolution by its scheme (by module name; those without one stay float), found by a
+    recipe's ``method``.
 
     ``plain`` looks at no latents, and few weights stay float, as coremltools'; the other method
     solves one convolution after another (see ``layerwise``).
@@ -85,6 +88,8 @@ def by_schemes(
         number = order.index(problem.site.name) + 1
         if number % 10 == 0 or number == len(order):
             log(f"fitting weights: convolution {number} of {len(order)}")
+        if problem.site.name not in schemes:
+            return Solution(problem.weight, None)
         return compensated(problem, schemes[problem.site.name], precision)
 
     fitted = compress_layerwise(decoder, latents, solve)
@@ -96,7 +101,7 @@ def _plain(decoder: nn.Module, schemes: Mapping[str, Scheme], precision: str) ->
     forms = {}
     for site in conv_sites(made):
         weight = convolution(made, site.name).weight
-        if weight.numel() < SMALLEST:
+        if weight.numel() < SMALLEST or site.name not in schemes:
             continue
         form = plain_form(weight.detach().numpy(), schemes[site.name])
         forms[site.name] = form

@@ -1,6 +1,6 @@
 """What each number of bits costs each convolution, in bytes and in error of the picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from torch import nn
 from fluxvae.compress.forms import Scheme
 from fluxvae.compress.kmeans import kmeans
 from fluxvae.compress.noise import measure_noise
-from fluxvae.networks.structure import Site, conv_sites, convolution
+from fluxvae.networks.structure import Site, conv_sites, convolution, input_scale
 
 WINDOW = 16  # of latent pixels a side: gains are measured on this middle of each latent
 BLOB = 64  # bytes: blobs of a weight file start at multiples of it, each after a record of its size
@@ -39,7 +39,8 @@ def measure_options(
 
     ``latents`` float32 (1, C, h, w). The gains are ``noise.measure_noise``'s.
     """
-    gains = measure_noise(decoder, [middle(latent, WINDOW) for latent in latents])
+    side = WINDOW * input_scale(decoder)
+    gains = measure_noise(decoder, [middle(latent, side) for latent in latents])
     found: dict[str, tuple[Option, ...]] = {}
     for site in conv_sites(decoder):
         rows = (
@@ -58,15 +59,17 @@ def measure_options(
     return found
 
 
-def other_bytes(decoder: nn.Module, precision: str) -> int:
-    """Bytes of a weight file beside the convolutions' weights, as an upper bound.
+def other_bytes(decoder: nn.Module, precision: str, keep: Collection[str] = ()) -> int:
+    """Bytes of a weight file beside the compressed weights, as an upper bound.
 
-    Biases and affine parameters of norms, for each of which coremltools also stores a mean and a
-    variance; the file's header.
+    Weights of the convolutions to ``keep``, biases and affine parameters of norms, for each of
+    which coremltools also stores a mean and a variance; the file's header.
     """
     width = 2 if precision == "float16" else 4
     total = BLOB
-    for module in decoder.modules():
+    for name, module in decoder.named_modules():
+        if isinstance(module, nn.Conv2d) and name in keep:
+            total += _blob(module.weight.numel() * width)
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             total += _blob(module.bias.numel() * width)
         elif isinstance(module, nn.GroupNorm):

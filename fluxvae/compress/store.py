@@ -43,9 +43,10 @@ class Store:
     limit: int = LIMIT
 
     def path(self, key: str, weights: Weights, recipe: Recipe) -> Path:
-        """Of an entry: its name says what it is, ``flux2_tiny_pal4_float16_KEY.safetensors``."""
+        """Of an entry: ``flux2_tiny_decoder_pal4_float16_KEY.safetensors``, what it is."""
         assert recipe.compression is not None
-        what = (weights.variant, weights.kind, recipe.compression.label(), recipe.precision)
+        network = f"{weights.variant}_{weights.kind}_{weights.part}"
+        what = (network, recipe.compression.label(), recipe.precision)
         return self.folder / f"{'_'.join(what)}_{key[:16]}{SUFFIX}"
 
     def find(self, key: str, weights: Weights, recipe: Recipe, log: Log) -> Solved | None:
@@ -103,7 +104,8 @@ def key_of(
     root = Path(__file__).parents[1]
     files = sorted(file for room in ROOMS for file in (root / room).rglob("*.py"))
     return data_sha256({
-        "weights": [weights.variant, weights.kind, weights.digest],
+        "weights": [weights.variant, weights.kind, weights.part, weights.digest],
+        "latents": None if weights.kind == "tiny" and not recipe.encodes else recipe.latent_form,
         "compression": asdict(replace(recipe.compression, granularity=recipe.granularity)),
         "precision": recipe.precision,
         "calibration": calibration and [calibration.name, calibration.digest],

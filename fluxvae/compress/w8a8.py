@@ -12,7 +12,7 @@ coremltools' torch quantizer writes after a ReLU). ``minmax`` is coremltools' ar
 ``least_error`` gives up rare extremes for finer steps where that shows less in the picture.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -37,7 +37,7 @@ from fluxvae.compress.plain import Log
 from fluxvae.compress.sensitivity import WINDOW, middle
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
-from fluxvae.networks.structure import Site, conv_sites, convolution, watch
+from fluxvae.networks.structure import Site, conv_sites, convolution, input_scale, watch
 from fluxvae.recipes.compression import Compression
 
 INT8 = Scheme("int8", 8, "channel")
@@ -67,8 +67,9 @@ def quantize_w8a8(
     log: Log = lambda _: None,
     *,
     effort: Effort = Effort(),
+    keep: Collection[str] = (),
 ) -> CompressedDecoder:
-    """``decoder`` (float32) with int8 convolutions.
+    """``decoder`` (float32) with int8 convolutions; those to ``keep`` stay float.
 
     At least ``compression.int8_share`` of the multiply-accumulates are int8 (all with ``plain``).
     ``precision`` is the program's, to which int8 weights expand. ``log`` gets a line per stage.
@@ -80,9 +81,9 @@ def quantize_w8a8(
             "W8A8 needs calibration latents, got none: give photos or latent files"
         )
     if compression.method == "plain":
-        made = _plain(decoder, compression, calibration.latents)
+        made = _plain(decoder, compression, calibration.latents, keep)
     else:
-        made = _compensated(decoder, compression, precision, calibration.latents, effort, log)
+        made = _compensated(decoder, compression, precision, calibration.latents, effort, log, keep)
     sites = conv_sites(decoder)
     notes = {
         "int8_share": int8_share(sites, made.weights),
@@ -99,11 +100,15 @@ def int8_share(sites: Sequence[Site], quantized: Mapping[str, object]) -> float:
 
 
 def _plain(
-    decoder: nn.Module, compression: Compression, latents: Sequence[np.ndarray]
+    decoder: nn.Module,
+    compression: Compression,
+    latents: Sequence[np.ndarray],
+    keep: Collection[str],
 ) -> CompressedDecoder:
     activations = {
         name: minmax(low, high, compression.activations)
         for name, (low, high) in input_extremes(decoder, latents).items()
+        if name not in keep
     }
     weights = {
         name: plain_form(convolution(decoder, name).weight.detach().numpy(), INT8)
@@ -119,18 +124,19 @@ def _compensated(
     latents: Sequence[np.ndarray],
     effort: Effort,
     log: Log,
+    keep: Collection[str],
 ) -> CompressedDecoder:
-    kind = compression.activations
+    kind, side = compression.activations, WINDOW * input_scale(decoder)
     sites = conv_sites(decoder)
     log(f"W8A8: measuring what rounding shows, on {len(latents)} latents")
     noise = measure_noise(
-        decoder, [middle(latent, WINDOW) for latent in latents], positions=effort.samples
+        decoder, [middle(latent, side) for latent in latents], positions=effort.samples
     )
     log("W8A8: choosing what stays float")
-    every = [site.name for site in sites]
+    every = [site.name for site in sites if site.name not in keep]
     scales = choose_scales(decoder, noise, quantized=every, kind=kind, steps=effort.steps // 3)
     errors = _errors(decoder, noise, scales, kind)
-    chosen = choose_int8(sites, errors, compression.int8_share)
+    chosen = choose_int8(sites, errors, compression.int8_share, keep)
     log(f"W8A8: equalizing the channels of {len(chosen)} convolutions")
     scales = choose_scales(decoder, noise, quantized=chosen, kind=kind, steps=effort.steps)
     equal = apply_scales(decoder, scales)
@@ -141,13 +147,19 @@ def _compensated(
 
 
 def choose_int8(
-    sites: Sequence[Site], errors: Mapping[str, float], share: float
+    sites: Sequence[Site],
+    errors: Mapping[str, float],
+    share: float,
+    keep: Collection[str] = (),
 ) -> tuple[str, ...]:
     """The convolutions to make int8: the least sum of ``errors`` with ``share`` of the arithmetic.
 
-    Exact, by dynamic programming over the multiply-accumulates that stay float.
+    Those to ``keep`` are none of them, and count as float. Exact, by dynamic programming over the
+    multiply-accumulates that stay float.
     """
     budget = int((1 - share) * sum(site.macs for site in sites) + 1e-6)
+    budget -= sum(site.macs for site in sites if site.name in keep)
+    sites = [site for site in sites if site.name not in keep]
     best: dict[int, tuple[float, frozenset[str]]] = {0: (0.0, frozenset())}
     for site in sites:
         for used, (saved, names) in sorted(best.items(), reverse=True):

@@ -191,6 +191,12 @@ def _site(name: str, role: str, scale: int, layer: nn.Module) -> Site:
     )
 
 
+def input_scale(network: nn.Module) -> int:
+    """Side of what a network takes, over the latent's: 1 for a decoder, 8 for an encoder."""
+    first = conv_sites(network)[0]
+    return first.scale * convolution(network, first.name).stride[0]
+
+
 def convolution(network: nn.Module, name: str) -> nn.Conv2d:
     """The convolution of a site."""
     found = network.get_submodule(name)

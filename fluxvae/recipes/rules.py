@@ -178,7 +178,6 @@ def _parts(recipe: RecipeFields) -> Iterator[Rule]:
         "--tile" if tiled else "--chunks",
         (tiled and recipe.chunks != 1, "goes without --chunks"),
         (recipe.format == "neuralnetwork", "needs ML Programs: use --format mlprogram"),
-        (recipe.compression is not None, "has no compressed form: leave compression out"),
         (recipe.nhwc_model, "passes on NCHW: use --layout nhwc without --nhwc-model"),
         (
             recipe.fp16_safety == "mixed",
@@ -231,7 +230,6 @@ def _decoder(recipe: RecipeFields) -> Iterator[Rule]:
         f"the {recipe.decoder} {recipe.part}",
         (recipe.format == "neuralnetwork", "has no neuralnetwork form: use --format mlprogram"),
         (recipe.nhwc_model, "has no NHWC graph: --layout nhwc alone gives NHWC in and out"),
-        (recipe.compression is not None, "cannot be compressed: that is for --decoder tiny"),
         (
             recipe.shapes == "enumerated",
             "has an attention of one size: use --shapes multifunction",
