@@ -109,8 +109,9 @@ def _expect_all(
     lost = sorted(set(compressed.weights) - run)
     if lost:
         raise CompressionError(
-            f"the compressed layer {lost[0]} is not in the model ({len(lost)} of "
-            f"{len(compressed.weights)}): please report this, with the command"
+            f"the compressed layer {lost[0]} is not in the model as it was compressed "
+            f"({len(lost)} of {len(compressed.weights)} are not): compress, or train, for the same "
+            "--latents; fluxvae qat trains for the network's own, without --latents"
         )
 
 

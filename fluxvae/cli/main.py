@@ -14,7 +14,7 @@ from fluxvae.errors import FluxVAEError
 # imported only when its command runs.
 COMMANDS = {
     "convert": ("fluxvae.cli.convert", "Turn a decoder or encoder into a Core ML model."),
-    "qat": ("fluxvae.cli.qat", "Train a decoder for int8 or small tables: a checkpoint."),
+    "qat": ("fluxvae.cli.qat", "Train a network for int8 or small tables: a checkpoint."),
     "validate": ("fluxvae.cli.validate", "Compare a saved model with the PyTorch network."),
     "encode": ("fluxvae.cli.encode", "Encode images with a saved model, on any OS."),
     "decode": ("fluxvae.cli.decode", "Decode latents with a saved model, on any OS."),

@@ -23,7 +23,7 @@ from fluxvae.cli.options import (
     print_json,
     say,
 )
-from fluxvae.cli.sources import Sources
+from fluxvae.cli.sources import AnySources
 from fluxvae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
 
 
 @click.command("qat")
-@option_group("sources", Sources)
+@option_group("sources", AnySources)
 @click.option(
     "--from",
     "start",
@@ -78,7 +78,7 @@ SAY_EVERY = 10.0  # seconds between two lines of progress
 @overwrite_option
 @json_option
 def command(
-    sources: Sources,
+    sources: AnySources,
     start: str,
     minutes: float | None,
     steps: int | None,
@@ -98,9 +98,9 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Train a decoder for int8: fewer bits, the same pictures.
+    """Train a network for int8 or small tables: fewer bits, the same pictures.
 
-    Distils the float32 decoder into the compressed one and writes a checkpoint that
+    Distils the float32 decoder (or encoder) into the compressed one and writes a checkpoint that
     `fluxvae convert --w8a8 --qat PATH` takes. A run that was killed goes on where it was when the
     same command is given again. Evaluation photos are measured on, never trained on.
 
@@ -137,8 +137,11 @@ def command(
     with _process_group(device) as processes:
         first = processes.rank == 0
         log = say if first else _quiet
-        decoder, network = sources.load_pair("training needs latents of photos", log)
-        job = Job(decoder, network, begin, calibration, images, settings, path, overwrite,
+        if sources.part == "encoder":
+            weights, network = sources.load(log), sources.find_encoder(log)
+        else:
+            weights, network = sources.load_pair("training needs latents of photos", log)
+        job = Job(weights, network, begin, calibration, images, settings, path, overwrite,
                   save_every, compressions())  # fmt: skip
         trained = run_job(job, processes=processes, say=log, watch=_watcher(first))
         if first:
@@ -154,9 +157,11 @@ def _start(text: str) -> Compression | Path:
     return parse_label(text)
 
 
-def _default_path(sources: Sources, start: Compression | Path) -> Path:
+def _default_path(sources: AnySources, start: Compression | Path) -> Path:
     label = f"_{sources.label}" if sources.label in ("demo", "random") else ""
-    own = f"{sources.variant}{label}"
+    kind = "" if sources.decoder == "tiny" else f"_{sources.decoder}"
+    part = "" if sources.part == "decoder" else f"_{sources.part}"
+    own = f"{sources.variant}{kind}{part}{label}"
     name = f"{start.stem}_more" if isinstance(start, Path) else f"{own}_{start.label()}"
     return OUT / "qat" / f"{name}.safetensors"
 

@@ -272,6 +272,8 @@ def compress(
             weights.variant,
             sources.find_encoder(),
             contract=weights.contract,
+            kind=weights.kind,
+            part=weights.part,
             layout=recipe.layout,
         )
         say_notes(calibration.notes)

@@ -8,7 +8,7 @@ from fluxvae.compress.plain import Log, compress_weights, required
 from fluxvae.compress.store import Store, key_of
 from fluxvae.compress.w8a8 import quantize_w8a8
 from fluxvae.convert.rewrite.attention import pointwise
-from fluxvae.convert.rewrite.latents import folded_sites
+from fluxvae.convert.rewrite.latents import folded_layers, folded_sites
 from fluxvae.data.calibration import Calibration
 from fluxvae.errors import CompressionError
 from fluxvae.networks.build import build_network
@@ -70,7 +70,8 @@ def _compressed(
     if compression.kind == "w8a8":
         return quantize_w8a8(network, compression, precision, seen, log, keep=keep)
     if allocation is None:
+        folded = folded_layers(network, weights.variant, weights.part, recipe.latent_form)
         allocation = allocate(
-            network, compression, granularity, precision, seen, log=log, keep=keep
+            network, compression, granularity, precision, seen, log=log, keep=keep, folded=folded
         )
     return compress_allocation(network, allocation, precision, seen, log=log, keep=keep)

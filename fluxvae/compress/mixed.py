@@ -125,8 +125,11 @@ def allocate(
     *,
     log: Log = lambda _line: None,
     keep: Collection[str] = (),
+    folded: Sequence[nn.Conv2d] = (),
 ) -> Allocation:
     """Bits for every convolution of ``decoder`` but those to ``keep``, that meet the budget.
+
+    ``folded``: what stands in the program for those to ``keep``, in float.
 
     A size: at most that many bytes of weight file, tables, biases, records and padding included.
     A PSNR: the smallest file found that meets it in trials; where none does, the best, with
@@ -142,7 +145,7 @@ def allocate(
         decoder, granularity, CHOICES[granularity], precision, calibration.latents
     )
     options = {name: found for name, found in options.items() if name not in keep}
-    rest = other_bytes(decoder, precision, keep)
+    rest = other_bytes(decoder, precision, keep, folded)
     if budget.unit == "dB":
         trial = _Trials(decoder, compression.method, precision, calibration.latents, log)
         chosen, measured = _search(options, rest, budget.value, trial, log)

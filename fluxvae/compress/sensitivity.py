@@ -59,17 +59,24 @@ def measure_options(
     return found
 
 
-def other_bytes(decoder: nn.Module, precision: str, keep: Collection[str] = ()) -> int:
+def other_bytes(
+    decoder: nn.Module,
+    precision: str,
+    keep: Collection[str] = (),
+    folded: Sequence[nn.Conv2d] = (),
+) -> int:
     """Bytes of a weight file beside the compressed weights, as an upper bound.
 
-    Weights of the convolutions to ``keep``, biases and affine parameters of norms, for each of
-    which coremltools also stores a mean and a variance; the file's header.
+    Weights of the ``folded`` convolutions, which stand for those to ``keep``; biases and affine
+    parameters of norms, for each of which coremltools also stores a mean and a variance; the file's
+    header.
     """
     width = 2 if precision == "float16" else 4
     total = BLOB
-    for name, module in decoder.named_modules():
-        if isinstance(module, nn.Conv2d) and name in keep:
-            total += _blob(module.weight.numel() * width)
+    for conv in folded:
+        total += _blob(conv.weight.numel() * width)
+    modules = [module for name, module in decoder.named_modules() if name not in keep]
+    for module in (*modules, *folded):
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             total += _blob(module.bias.numel() * width)
         elif isinstance(module, nn.GroupNorm):

@@ -1,4 +1,4 @@
-"""Latents to calibrate compression with: photos, or a folder of the user's.
+"""What to calibrate compression with: photos, or a folder of the user's; as latents for decoders.
 
 The photos are disjoint from those that every figure is measured on.
 """
@@ -34,8 +34,8 @@ class Calibration:
     """What compression may look at.
 
     ``name`` is ``photos`` or the folder's name; ``latents`` float32, each (1, C, h, w), of sizes
-    that may differ; ``digest`` sha256 over their shapes and bytes, in order. ``notes``: what is to
-    be said of latents that came from files, in sentences.
+    that may differ, or for an encoder images (1, 3, H, W); ``digest`` sha256 over their shapes and
+    bytes, in order. ``notes``: what is to be said of latents that came from files, in sentences.
     """
 
     name: str
@@ -50,26 +50,33 @@ def load_calibration(
     encoder: Weights | None,
     *,
     contract: LatentContract | None = None,
+    kind: str = "tiny",
+    part: str = "decoder",
     layout: str = "nchw",
 ) -> Calibration:
     """What ``--calibration`` names: ``photos``, or a folder (``./photos`` for one of that name).
 
-    Raises CompressionError when photos need an encoder and there is none, and as
+    For the decoder of a catalogue entry, or for its encoder (``part``), which takes the images
+    themselves. Raises CompressionError when photos need an encoder and there is none, and as
     ``folder_calibration``.
     """
     if source != "photos":
-        return folder_calibration(Path(source), variant, encoder, contract=contract, layout=layout)
-    if encoder is None:
+        return folder_calibration(
+            Path(source), variant, encoder, contract=contract, kind=kind, part=part, layout=layout
+        )
+    if encoder is None and part == "decoder":
         raise CompressionError(
             "calibration photos need an encoder, and none belongs to these weights: pass "
             "--encoder PATH, --calibration DIR with latent files "
             "(.safetensors, .latent or .npy), or --recipe plain"
         )
-    return photo_calibration(encoder)
+    return photo_calibration(encoder if part == "decoder" else None)
 
 
-def photo_calibration(encoder: Weights, *, side: int = SIDE) -> Calibration:
-    """16 latents (1, C, side / 8, side / 8) of ``CALIBRATION_PHOTOS``, by the given encoder."""
+def photo_calibration(encoder: Weights | None, *, side: int = SIDE) -> Calibration:
+    """16 latents (1, C, side / 8, side / 8) of ``CALIBRATION_PHOTOS``, by the given encoder, or
+    the images (1, 3, side, side) without one.
+    """
     crops = [crop for photo in CALIBRATION_PHOTOS for crop in photo_crops(photo, side)]
     return calibration_of("photos", encode(encoder, crops))
 
@@ -80,6 +87,8 @@ def folder_calibration(
     encoder: Weights | None,
     *,
     contract: LatentContract | None = None,
+    kind: str = "tiny",
+    part: str = "decoder",
     layout: str = "nchw",
     side: int = SIDE,
 ) -> Calibration:
@@ -93,27 +102,31 @@ def folder_calibration(
     images have no encoder, and for any file that cannot be used.
     """
     images, others = _files(folder)
-    stored = [f for f in others if f.suffix.lower() in LATENT_SUFFIXES]
+    decodes = part == "decoder"
+    stored = [f for f in others if decodes and f.suffix.lower() in LATENT_SUFFIXES]
     if not images and not stored:
         raise CompressionError(_nothing(folder, others))
     wanted = contract or (encoder.contract if encoder else find_decoder(variant).contract)
-    form = LatentInput(wanted, variant, native_form("tiny"), layout)
+    form = LatentInput(wanted, variant, native_form(kind), layout)
     given = [_read_latents(file, form) for file in stored]
     latents = [middle for file in given for middle in _middles(file)]
     notes = [*passed_over([f for f in others if f not in stored])]
     notes += [note for file in given for note in file.notes]
     if images:
-        if encoder is None:
+        if encoder is None and decodes:
             raise CompressionError(
                 f"{folder} holds images, but no encoder belongs to these weights: pass --encoder "
                 "PATH, or a folder of latent files (.safetensors, .latent or .npy)"
             )
-        latents += encode(encoder, _image_crops(images, side, notes.append))
+        crops = _image_crops(images, side, notes.append)
+        latents += encode(encoder if decodes else None, crops)
     return replace(calibration_of(folder.resolve().name, latents), notes=tuple(notes))
 
 
-def encode(encoder: Weights, images: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Latents float32 (1, C, H/8, W/8) of images float32 (1, 3, H, W) in [0, 1]."""
+def encode(encoder: Weights | None, images: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Latents float32 (1, C, H/8, W/8) of images float32 (1, 3, H, W) in [0, 1], or those."""
+    if encoder is None:
+        return list(images)
     network = build_encoder(encoder)
     with torch.no_grad():
         return [network(torch.from_numpy(image)).numpy() for image in images]

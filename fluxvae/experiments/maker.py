@@ -121,7 +121,14 @@ def calibration_for(
     """``source``'s latents if one of ``recipes`` needs some. Raises as ``load_calibration``."""
     if not any(r.compression is not None and r.compression.needs_calibration for r in recipes):
         return None
-    seen = load_calibration(source, weights.variant, encoder, contract=weights.contract)
+    seen = load_calibration(
+        source,
+        weights.variant,
+        encoder,
+        contract=weights.contract,
+        kind=weights.kind,
+        part=weights.part,
+    )
     for note in seen.notes:
         log(f"note: {note}")
     return seen

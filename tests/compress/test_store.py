@@ -212,12 +212,12 @@ def test_entries_that_were_not_used_for_longest_go_first(tmp_path: Path) -> None
     labels = ["int8-plain", "int8-tensor-plain", "int4-plain"]
     for age, label in enumerate(labels):
         compress(WEIGHTS, recipe_of(label), None, store=store)
-        (path,) = tmp_path.glob(f"flux2_tiny_{label}_*")
+        (path,) = tmp_path.glob(f"flux2_tiny_decoder_{label}_*")
         os.utime(path, (1000 + age, 1000 + age))
     compress(WEIGHTS, recipe_of(labels[0]), None, store=store)  # used just now
     size = max(path.stat().st_size for path in kept(store))
     compress(WEIGHTS, recipe_of("int4-channel-plain"), None, store=Store(tmp_path, 3 * size))
-    assert [path.name.split("_")[2] for path in kept(store)] == [
+    assert [path.name.split("_")[3] for path in kept(store)] == [
         *("int4-channel-plain", "int4-plain", "int8-plain")
     ]
 

@@ -36,12 +36,13 @@ from fluxvae.recipes import Compression, Recipe
 class Job:
     """What to train: ``start`` is a way to compress after training, or an earlier checkpoint.
 
+    ``encoder``: what makes a decoder's latents; None for an encoder, which takes the images.
     ``images`` is ``photos`` or a folder; ``calibration`` too, or None for the images that are
     trained on; ``out`` is the checkpoint's path; ``store``: of solved compressions, for the start.
     """
 
     weights: Weights
-    encoder: Weights
+    encoder: Weights | None
     start: Compression | Path
     calibration: str | None
     images: str
@@ -108,7 +109,12 @@ def calibrate(job: Job, pictures: Pictures) -> Calibration:
     if job.calibration is not None:
         weights = job.weights
         return load_calibration(
-            job.calibration, weights.variant, job.encoder, contract=weights.contract
+            job.calibration,
+            weights.variant,
+            job.encoder,
+            contract=weights.contract,
+            kind=weights.kind,
+            part=weights.part,
         )
     latents = encode(job.encoder, calibration_images(pictures))
     return Calibration(f"{pictures.name}, those trained on", pictures.digest, tuple(latents))
@@ -124,8 +130,15 @@ def _compressed(
             "such as w8a8, w8a8-85 or pal4"
         )
     precision = job.settings.precision
-    recipe = Recipe(job.weights.variant, precision=precision, compression=compression)
-    return compress(job.weights, recipe, calibration, store=job.store, log=say).compressed
+    weights = job.weights
+    recipe = Recipe(
+        weights.variant,
+        decoder=weights.kind,
+        part=weights.part,
+        precision=precision,
+        compression=compression,
+    )
+    return compress(weights, recipe, calibration, store=job.store, log=say).compressed
 
 
 def _start(
@@ -138,7 +151,7 @@ def _start(
     seen = {
         "calibration": job.calibration,
         "photos": pictures.digest,
-        "encoder": job.encoder.digest,
+        "encoder": job.encoder and job.encoder.digest,
         "precision": job.settings.precision,
     }
     if processes.rank == 0 and not path.exists():

@@ -1,6 +1,6 @@
-"""Quantization-aware training: the float32 decoder distilled into the compressed one.
+"""Quantization-aware training: the float32 network distilled into the compressed one.
 
-The teacher is the plain decoder, the student the compressed one with its rounding in place; both
+The teacher is the plain network, the student the compressed one with its rounding in place; both
 decode latents of photo crops, and the student's error against the teacher falls by gradient
 descent (Adam, warm-up, cosine decay). What is judged, and kept when it is the best on parts of
 photos that are not trained on, is a running average of the parameters, exported and simulated
@@ -39,7 +39,7 @@ from fluxvae.compress.qat.state import (
 )
 from fluxvae.compress.qat.student import Rates, learning_rates, make_compressed, make_student
 from fluxvae.errors import CompressionError, UsageError
-from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.build import build_encoder, build_network
 from fluxvae.networks.weights import Weights
 from fluxvae.records.statistics import decibels
 
@@ -112,6 +112,7 @@ class _Bench:
     pictures: Pictures
     validation: tuple[tuple[Tensor, Tensor], ...]  # latents and what the teacher makes of them
     held_out: tuple[tuple[Tensor, Tensor], ...]
+    peak: float | None  # of the teacher's output, as ``psnr`` takes it
     rates: dict[str, float]
     settings: Settings
     processes: ProcessGroup
@@ -120,7 +121,7 @@ class _Bench:
 def train(
     start: CompressedDecoder,
     weights: Weights,
-    encoder: Weights,
+    encoder: Weights | None,
     pictures: Pictures,
     settings: Settings,
     state: Path,
@@ -129,8 +130,9 @@ def train(
     save_every: float = 60.0,
     watch: Callable[[Progress], object] = lambda _: None,
 ) -> Trained:
-    """Train ``start`` towards the float32 decoder of ``weights``; go on from ``state`` if there.
+    """Train ``start`` towards the float32 network of ``weights``; go on from ``state`` if there.
 
+    ``encoder`` makes a decoder's latents of photos; None for an encoder, which takes them itself.
     ``state`` is written every ``save_every`` seconds and at the end (by rank 0). Raises
     CompressionError when it belongs to another run or is damaged, or when a form cannot be trained.
     """
@@ -154,14 +156,14 @@ def train(
 def _prepare(
     start: CompressedDecoder,
     weights: Weights,
-    encoder: Weights,
+    encoder: Weights | None,
     pictures: Pictures,
     settings: Settings,
     processes: ProcessGroup,
 ) -> _Bench:
     share(settings.batch, processes)  # refuses a batch that cannot be split
-    teacher = build_decoder(weights).to(processes.device)
-    encode = build_encoder(encoder).to(processes.device)
+    teacher = build_network(weights).to(processes.device)
+    encode = nn.Identity() if encoder is None else build_encoder(encoder).to(processes.device)
 
     def targets(images: Sequence[np.ndarray]) -> tuple[tuple[Tensor, Tensor], ...]:
         with torch.no_grad():
@@ -176,18 +178,19 @@ def _prepare(
         pictures=pictures,
         validation=targets(pieces(pictures.validation, settings.side)) if judges else (),
         held_out=targets(held_out_pieces(settings.side)) if judges else (),
+        peak=None if weights.part == "encoder" else weights.contract.peak,
         rates=learning_rates(make_student(start), settings.rates),
         settings=settings,
         processes=processes,
     )
 
 
-def _identity(weights: Weights, encoder: Weights, bench: _Bench) -> dict[str, Any]:
+def _identity(weights: Weights, encoder: Weights | None, bench: _Bench) -> dict[str, Any]:
     """Which run this is: all that decides its course."""
     return {
         "variant": weights.variant,
         "weights": weights.digest,
-        "encoder": encoder.digest,
+        "encoder": encoder and encoder.digest,
         "photos": bench.pictures.name,
         "photos_digest": bench.pictures.digest,
         "start": digest_of(bench.start),
@@ -290,8 +293,8 @@ def _judge(bench: _Bench, run: Run) -> Point | None:
     point = Point(
         step=run.step,
         loss=sum(run.losses) / len(run.losses) if run.losses else None,
-        validation_db=psnr(candidate, bench.validation),
-        held_out_db=psnr(candidate, bench.held_out),
+        validation_db=psnr(candidate, bench.validation, bench.peak),
+        held_out_db=psnr(candidate, bench.held_out, bench.peak),
     )
     if not run.curve or point.validation_db > max(p.validation_db for p in run.curve):
         run.best = {name: value.clone() for name, value in run.average.items()}
@@ -301,14 +304,21 @@ def _judge(bench: _Bench, run: Run) -> Point | None:
     return point
 
 
-def psnr(decoder: nn.Module, cases: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Mean over (latent, reference image) cases of ``-10 log10(mean squared error)``, in float64.
+def psnr(
+    network: nn.Module, cases: Sequence[tuple[Tensor, Tensor]], peak: float | None = 1.0
+) -> float:
+    """Mean PSNR in dB over (input, reference) cases, in float64; ``peak`` None: of the reference's
+    own range, as latents have no common one.
 
-    At most 200 dB, so that equal pictures stay a number.
+    At most 200 dB, so that equal outputs stay a number.
     """
-    with torch.no_grad():
-        errors = [(decoder(z).double() - t.double()).square().mean().item() for z, t in cases]
-    return float(np.mean([min(decibels(e), 200.0) for e in errors]))
+    found = []
+    for given, wanted in cases:
+        with torch.no_grad():
+            error = (network(given).double() - wanted.double()).square().mean().item()
+        span = float(wanted.max() - wanted.min()) if peak is None else peak
+        found.append(min(decibels(error / span**2), 200.0))
+    return float(np.mean(found))
 
 
 def _export(bench: _Bench, parameters: dict[str, Tensor]) -> CompressedDecoder:

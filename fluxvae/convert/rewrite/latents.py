@@ -128,6 +128,16 @@ def with_encoded_latents(encoder: nn.Module, variant: str, form: str) -> nn.Modu
     return with_parts(encoder, parts)
 
 
+def folded_layers(network: nn.Module, variant: str, part: str, form: str) -> tuple[nn.Conv2d, ...]:
+    """The convolutions that stand for those of ``folded_sites``."""
+    if part == "encoder":
+        made = with_encoded_latents(network, variant, form)
+    else:
+        made = with_latents(network, variant, form, patches=(1, 1))
+    own = set(network.modules())
+    return tuple(m for m in made.modules() if isinstance(m, nn.Conv2d) and m not in own)
+
+
 def folded_sites(network: nn.Module, part: str, form: str) -> frozenset[str]:
     """Names of the convolutions that ``with_latents`` and ``with_encoded_latents`` replace."""
     if isinstance(network, GivesVAELatent):
