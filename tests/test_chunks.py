@@ -227,7 +227,6 @@ def test_convert_names_both_halves(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("--palettize 4", "--chunks has no compressed form"),
         ("--format neuralnetwork", "--chunks needs ML Programs"),
         ("--nhwc-model", "--chunks passes on NCHW"),
         ("--size 64,72 --shapes enumerated", "--chunks has no enumerated shapes"),

@@ -305,7 +305,6 @@ def test_plain_kl_tiles_are_refused_with_the_reason() -> None:
         ("--tile 512 --chunks 2", r"--tile goes without --chunks"),
         ("--tile 512 --output image", r"use --output tensor"),
         ("--tile 512 --latents packed", r"use --latents vae or sampler"),
-        ("--tile 512 --palettize 4", r"--tile has no compressed form"),
         ("--tile 512 --target iOS17", r"needs iOS18 or newer"),
         ("--tile 512 --tile-statistics whole", r"the tiny decoders' tiles need none"),
         ("--decoder full --tile 256 --size 1032", r"expected multiples of 16 px, got --size 1032"),

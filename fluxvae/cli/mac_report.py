@@ -10,7 +10,7 @@ import click
 
 from fluxvae.cli.cache import compressions
 from fluxvae.cli.harness import HarnessProgram, cooldown_option
-from fluxvae.cli.options import json_option, option_group, print_json, say
+from fluxvae.cli.options import Variant, json_option, option_group, print_json, say
 from fluxvae.cli.sources import Sources, offline_option, weights_option
 from fluxvae.errors import OutputError, ToolError
 from fluxvae.networks.catalog import CATALOG
@@ -22,7 +22,7 @@ from fluxvae.recipes import parse_sizes
               show_default=True, help="Folder of the report; one half-done goes on.")  # fmt: skip
 @click.option("--rehearse", is_flag=True,
               help="Run without a Mac what can be; mark the rest 'not run'.")  # fmt: skip
-@click.option("--variant", "variants", type=click.Choice(sorted(CATALOG)), multiple=True,
+@click.option("--variant", "variants", type=Variant(), multiple=True,
               help="Which decoders; may be given again. [default: all]")  # fmt: skip
 @weights_option
 @click.option("--size", "sizes", default="768,1024", show_default=True, metavar="SIZES",

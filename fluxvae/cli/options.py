@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from fluxvae.errors import UsageError
+from fluxvae.networks.catalog import CATALOG
+from fluxvae.networks.names import ALIASES, resolved, why_unknown
 from fluxvae.recipes import Size, parse_sizes
 from fluxvae.recipes.known_trouble import path_note
 from fluxvae.schema import finite, json_text
@@ -70,6 +72,26 @@ def calibration_option(photos: str) -> Callable[[Any], Any]:
         metavar="photos|DIR",
         help=f"What compression may look at: 16 crops of {photos}, or your images or latents.",
     )
+
+
+class Variant(click.ParamType):
+    """A variant of the catalogue, or the name of a model that uses its VAE."""
+
+    name = "variant"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(sorted(CATALOG))}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found = resolved(value)
+        if found in CATALOG:
+            if found != value:
+                say(f"note: {value} uses the VAE of {found}")
+            return found
+        known = ", ".join((*sorted(CATALOG), *sorted(ALIASES)))
+        raise click.BadParameter(
+            why_unknown(value) or f"{value!r} is not known; expected one of {known}", ctx, param
+        )
 
 
 class FiniteRange(click.FloatRange):

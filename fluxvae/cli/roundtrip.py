@@ -13,6 +13,7 @@ from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
     OUT,
+    Variant,
     calibration_option,
     json_option,
     one_size,
@@ -23,7 +24,6 @@ from fluxvae.cli.options import (
 )
 from fluxvae.cli.sources import Sources, offline_option, weights_option
 from fluxvae.errors import OutputError, UsageError
-from fluxvae.networks.catalog import CATALOG
 from fluxvae.recipes import Recipe, Size, parse_sizes
 from fluxvae.schema import plain
 
@@ -44,7 +44,7 @@ ARTIFACTS = "artifacts"  # what is made, below --out
 @click.command("roundtrip")
 @click.option(
     "--variant",
-    type=click.Choice(sorted(CATALOG)),
+    type=Variant(),
     help="Which decoder. [default: of the newest artifact in coreml_out/, which is measured too, "
     "with its weights and size]",
 )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.options import LATENT_FILES, option, say
+from fluxvae.cli.options import LATENT_FILES, Variant, option, say
 from fluxvae.errors import UsageError, WeightsError
-from fluxvae.networks.catalog import CATALOG, DECODERS, PARTS
+from fluxvae.networks.catalog import DECODERS, PARTS
 
 if TYPE_CHECKING:
     from fluxvae.artifact.record import Record
@@ -53,7 +53,10 @@ class Sources:
     """Where a tiny decoder's weights come from, and the encoder's that makes its photo latents."""
 
     variant: str = option(
-        "--variant", type=click.Choice(sorted(CATALOG)), required=True, help="Which decoder."
+        "--variant",
+        type=Variant(),
+        required=True,
+        help="Whose VAE. z-image and hidream are names for flux1, whose VAE those models use.",
     )
     weights: str | None = option("--weights", metavar="SOURCE", help=_WEIGHTS)
     encoder: str | None = option("--encoder", metavar="PATH", help=_ENCODER)

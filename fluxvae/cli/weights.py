@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxvae.cli.options import ARTIFACT, json_option, print_json
+from fluxvae.cli.options import ARTIFACT, Variant, json_option, print_json
 from fluxvae.cli.sources import decoder_option, offline_option
 from fluxvae.cli.text import rows, size_text
-from fluxvae.networks.catalog import CATALOG, Decoder, all_decoders, demo_contract, find_decoder
+from fluxvae.networks.catalog import Decoder, all_decoders, demo_contract, find_decoder
 
 if TYPE_CHECKING:
     from fluxvae.networks.describe import FileReport
@@ -104,7 +104,7 @@ def _entry_text(entry: dict[str, Any]) -> str:
     "--variant",
     "variants",
     multiple=True,
-    type=click.Choice(sorted(CATALOG)),
+    type=Variant(),
     help="Which decoder; may be repeated. Default: all.",
 )
 @decoder_option

@@ -7,6 +7,7 @@ Latent facts: https://github.com/madebyollin/taesd and https://github.com/black-
 from dataclasses import asdict, dataclass, replace
 
 from fluxvae.errors import UsageError
+from fluxvae.networks.names import resolved, why_unknown
 
 PARTS = ("decoder", "encoder")
 
@@ -287,7 +288,10 @@ def all_decoders() -> tuple[Decoder, ...]:
 def find_decoder(variant: str, kind: str = "tiny") -> Decoder:
     """The catalogue's entry. Raises UsageError with the known names."""
     if variant not in CATALOG:
-        raise UsageError(f"unknown variant {variant!r}; known: {', '.join(sorted(CATALOG))}")
+        known = ", ".join(sorted(CATALOG))
+        if (own := resolved(variant)) != variant:
+            raise UsageError(f"{variant} uses the VAE of {own}: give {own}")
+        raise UsageError(why_unknown(variant) or f"unknown variant {variant!r}; known: {known}")
     if kind == "tiny":
         return CATALOG[variant]
     if (variant, kind) not in KL_CATALOG:

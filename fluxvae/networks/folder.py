@@ -5,7 +5,7 @@ torch's formats (``_get_model_file`` in https://github.com/huggingface/diffusers
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fluxvae.errors import WeightsError
@@ -13,6 +13,7 @@ from fluxvae.networks.catalog import Decoder
 from fluxvae.networks.files import SUFFIXES
 from fluxvae.networks.keys import choose_network, first_few
 from fluxvae.networks.locate import find_networks
+from fluxvae.networks.names import newer_model
 from fluxvae.networks.sharded import open_checkpoint
 
 _SAFE = (".safetensors", ".sft")
@@ -49,6 +50,24 @@ def choose_file(entry: Decoder, part: str, path: Path) -> tuple[Path, tuple[str,
     return taken, (f"took {taken.name}; passed over {others}",) if others else ()
 
 
+def refuse_newer(path: Path, metadata: Mapping[str, str]) -> None:
+    """Raise WeightsError for a checkpoint that says it is of a model newer than the catalogue.
+
+    Its tensors can have the names and shapes of an older one's.
+    """
+    config = path.parent / "config.json"
+    try:
+        text = config.read_text(encoding="utf-8")[:100_000] if config.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    where = newer_model(path, metadata, text)
+    if where is not None:
+        raise WeightsError(
+            f"{path}: its {where} says FLUX 3, which is newer than this fluxvae: expected weights "
+            "of FLUX.1 or FLUX.2"
+        )
+
+
 def fitting_files(entry: Decoder, part: str, folder: Path) -> tuple[list[Path], list[str]]:
     """A folder's files that are the entry's part, and why each other one is not.
 
@@ -81,7 +100,9 @@ def _problem(entry: Decoder, part: str, path: Path) -> str | None:
     if _SHARD.search(path.name):
         return f"{path.name}: is one of several files: download their *.index.json too"
     try:
-        shapes = open_checkpoint(path).shapes
+        checkpoint = open_checkpoint(path)
+        refuse_newer(path, checkpoint.metadata)
+        shapes = checkpoint.shapes
         choose_network(entry, part, find_networks(shapes), shapes, path.name)
     except WeightsError as error:
         return str(error).replace(f"{path.parent}/", "")

@@ -20,7 +20,7 @@ from fluxvae.networks.catalog import (
     find_decoder,
     random_contract,
 )
-from fluxvae.networks.folder import choose_file, fitting_files
+from fluxvae.networks.folder import choose_file, fitting_files, refuse_newer
 from fluxvae.networks.hub import Fetching, fetch_file
 from fluxvae.networks.keys import choose_network, first_few, fits_entry
 from fluxvae.networks.locate import Network, find_networks, group_names, passed_over
@@ -198,6 +198,8 @@ def load_file(
 ) -> Weights:
     """Read, check and convert one part of one checkpoint. Raises WeightsError."""
     checkpoint = open_checkpoint(path)
+    if source.kind == "file":
+        refuse_newer(path, checkpoint.metadata)
     networks = find_networks(checkpoint.shapes)
     network = choose_network(entry, part, networks, checkpoint.shapes, str(path))
     expected = entry_shapes(entry, part)

@@ -37,7 +37,6 @@ def test_dry_run_says_which_attention_auto_stands_for_and_why(capsys: Capture) -
         (("--attention", "flash"), "attention 'flash' is none of auto, plain"),
         (("--attention", "chunked"), "needs a number of queries, such as chunked:1024"),
         (("--attention", "chunked:0"), "a number of queries of at least 1"),
-        (("--palettize", "4"), "the full decoder cannot be compressed"),
         (("--layout", "nhwc", "--nhwc-model"), "the full decoder has no NHWC graph"),
         (("--format", "neuralnetwork"), "the full decoder has no neuralnetwork form"),
         (("--size", "64,128", "--shapes", "enumerated"), "use --shapes multifunction"),

@@ -162,7 +162,7 @@ def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Cand
 
 
 def _evidence(opened: Artifact, function: str) -> str:
-    """What the programs do in integers; halves and tiles cannot be compressed, and are float."""
+    """What the first program does in integers: the others are compressed alike."""
     first = opened.programs[0]
     name = first.default_function if function == TILED else function
     return quantization_evidence(first, name).classification
