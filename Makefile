@@ -61,6 +61,7 @@ format: $(READY) ## Format the code and sort its imports
 docs: $(READY) ## Write the generated pages again
 	$(BIN)/python scripts/generate_cli_doc.py
 	$(BIN)/python scripts/generate_ops_doc.py
+	$(BIN)/python scripts/generate_capabilities_doc.py
 	$(BIN)/python scripts/generate_mac_table.py
 
 clean: ## Remove .venv and caches; coreml_out stays

@@ -36,9 +36,9 @@ def short_decoder(variant: str, widths: tuple[int, ...]) -> KLDecoder:
     return decoder.eval().requires_grad_(False)
 
 
-def small_weights(variant: str = "flux1", part: str = "decoder") -> Weights:
+def small_weights(variant: str = "flux1", part: str = "decoder", kind: str = "full") -> Weights:
     """Random weights of the fewest channels that the plan allows."""
-    entry = narrow_entry(variant)
+    entry = narrow_entry(variant, kind)
     assert entry.kl is not None
     form = replace(entry.kl, widths=WIDTHS, encoder_widths=WIDTHS)
     return load_entry(replace(entry, kl=form), "random:0", part=part)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.artifact.open import TILED, Artifact, open_artifact, require_part
+from fluxvae.artifact.open import TILED, Artifact, open_artifact, require_command
 from fluxvae.artifact.record import Record
 from fluxvae.data.latents import (
     Latent,
@@ -65,7 +65,7 @@ def decode_file(
     """
     opened = open_artifact(artifact)
     record = opened.record
-    require_part(artifact.name, record, "decoder")
+    require_command(artifact.name, record, "decode")
     if tile is not None:
         check_tiles(artifact.name, record.recipe, tile)
     choices = size_choices(opened, function, size)

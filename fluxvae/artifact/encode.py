@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.artifact.decode import size_choices
-from fluxvae.artifact.open import open_artifact, require_part
+from fluxvae.artifact.open import open_artifact, require_command
 from fluxvae.data.images import Pixels, fit, image_files, open_image, passed_over, unique_names
 from fluxvae.data.latents import space_metadata, to_model, write_tensors
 from fluxvae.errors import ImageError, LatentError, UsageError
@@ -52,7 +52,7 @@ def encode_files(
     refuse_existing(out, overwrite)
     opened = open_artifact(artifact)
     record = opened.record
-    require_part(artifact.name, record, "encoder")
+    require_command(artifact.name, record, "encode")
     choices = size_choices(opened, function, size)
     if crop and len(choices) != 1:
         raise UsageError(f"--crop needs one of {', '.join(map(str, choices))}: give --size")

@@ -9,11 +9,12 @@ import numpy as np
 from fluxvae.artifact.backends import Runner, on_network, raw_runner
 from fluxvae.artifact.record import Record, read_record
 from fluxvae.artifact.tiles import TiledDecoder
-from fluxvae.errors import ArtifactError, UsageError
+from fluxvae.errors import ArtifactError
 from fluxvae.mil.executor import OnOp
 from fluxvae.mil.package import read_package
 from fluxvae.mil.program import Program
 from fluxvae.recipes import Size
+from fluxvae.recipes.capabilities import refuse_command
 
 # A tiled package runs several functions for one image; this stands for all of them.
 TILED = "tiled"
@@ -127,19 +128,9 @@ def functions_and_sizes(program: Program, record: Record) -> Iterator[tuple[str,
             yield (size.function if several else program.default_function), size
 
 
-def require_part(name: str, record: Record, part: str) -> None:
-    """Raise UsageError when ``name`` is an encoder's artifact and a decoder's is needed, or so."""
-    if record.recipe.part == part:
-        return
-    if part == "decoder":
-        raise UsageError(
-            f"{name} is an encoder, which turns images into latents; expected a decoder: use "
-            "fluxvae encode, or a model of convert --part decoder"
-        )
-    raise UsageError(
-        f"{name} is a decoder, which turns latents into images; expected an encoder: use fluxvae "
-        "decode, or a model of convert --part encoder"
-    )
+def require_command(name: str, record: Record, command: str) -> None:
+    """Raise UsageError when ``command`` does not take an artifact such as ``name``."""
+    refuse_command(command, record.recipe.decoder, record.recipe.part, name)
 
 
 def refuse_parts(name: str, record: Record, what: str) -> None:

@@ -58,7 +58,7 @@ def command(
       fluxvae validate coreml_out/flux2_tiny_decoder_nchw_float16_hw1024.mlpackage
       fluxvae validate model.mlpackage --weights taef2_decoder.pth --intermediates
     """
-    from fluxvae.artifact.open import open_artifact, refuse_parts, require_part
+    from fluxvae.artifact.open import open_artifact, refuse_parts, require_command
 
     record = open_artifact(artifact).record
     if budget:
@@ -69,7 +69,7 @@ def command(
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
     if user.latents is not None:
-        require_part(artifact.name, record, "decoder")
+        require_command(artifact.name, record, "validate --latents")
     loaded, own = sources.resolve(record)
     given = user.read(record.recipe, record.contract)
     latents, notes = ((), ()) if given is None else (given.latents, given.notes)

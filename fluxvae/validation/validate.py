@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxvae.artifact.backends import Runner, choose_backend
-from fluxvae.artifact.open import Artifact, open_artifact, require_part
+from fluxvae.artifact.open import Artifact, open_artifact, require_command
 from fluxvae.artifact.record import Record
 from fluxvae.data.latents import Latent, float16_note
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
@@ -244,7 +244,7 @@ def validate(
     artifact = open_artifact(path)
     record = artifact.record
     if latents:
-        require_part(path.name, record, "decoder")
+        require_command(path.name, record, "validate --latents")
     chosen = choose_backend(backend)
     network = None if encoder is None or latents else build_encoder(encoder)
     transform = latent_transform(record.recipe, weights)

@@ -56,8 +56,16 @@ def test_each_bad_input_gets_one_clear_line(
     empty.mkdir()
     out = str(tmp_path / "out.safetensors")
     for arguments, code, words in (
-        (("encode", decoder, str(image), "--out", out), 2, "is a decoder, which turns latents"),
-        (("decode", encoder, str(latents)), 2, "is an encoder, which turns images into latents"),
+        (
+            ("encode", decoder, str(image), "--out", out),
+            2,
+            "use fluxvae decode",
+        ),
+        (
+            ("decode", encoder, str(latents)),
+            2,
+            "use fluxvae encode",
+        ),
         (("decode", decoder, str(image)), 1, "latents come as .safetensors"),
         (("encode", encoder, str(latents), "--out", out), 1, "cannot be read as an image"),
         (("encode", encoder, str(large), "--out", out), 1, "the model takes 96 x 96"),
@@ -65,7 +73,7 @@ def test_each_bad_input_gets_one_clear_line(
         (("encode", encoder, str(image), "--out", str(latents)), 1, "--overwrite"),
         (("encode", encoder, str(image), "--out", "x.npy"), 2, "expected a name in .safetensors"),
         (("encode", encoder, str(image), "--size", "64", "--out", out), 2, "which encodes 96"),
-        (("validate", encoder, "--latents", str(latents)), 2, "is an encoder"),
+        (("validate", encoder, "--latents", str(latents)), 2, "an encoder takes images"),
         (("convert", "--variant", "flux2", "--input", "image"), 2, "--part encoder"),
         (("convert", "--variant", "flux1", "--part", "encoder", "--tile", "512"), 2, "no tiles"),
         (("convert", "--variant", "flux1", "--part", "encoder", "--output", "image"), 2, "latents"),

@@ -1,0 +1,130 @@
+"""Every cell of docs/capabilities.md that says yes is made, saved and held against PyTorch.
+
+What one model can have at once is made at once: a group of rows whose options do not contradict
+each other. Compression here is the plain method, at its cheapest; the others are in tests/compress.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fluxvae.artifact.open import open_artifact
+from fluxvae.artifact.save import save_artifact
+from fluxvae.compress import compress
+from fluxvae.data.calibration import calibration_of
+from fluxvae.data.spaces import latent_transform
+from fluxvae.errors import UsageError
+from fluxvae.networks.weights import Weights, load_weights
+from fluxvae.recipes import Compression, Recipe, artifact_name, artifact_paths
+from fluxvae.recipes.capabilities import (
+    COMMANDS,
+    NETWORKS,
+    ROWS,
+    Network,
+    Row,
+    reason,
+    recipe_of,
+    refuse_command,
+)
+from fluxvae.validation.validate import build_cases, judge
+from tests.conversion_cache import install
+from tests.kl_hot import short_stages, small_weights
+from tests.test_docs import script
+
+install()
+
+
+def network_weights(network: Network) -> Weights:
+    """Demo weights, or the narrowest KL network's."""
+    if network.kind == "tiny":
+        return load_weights(network.variant, "demo", part=network.part)
+    return small_weights(network.variant, network.part, network.kind)
+
+
+def groups(network: Network) -> list[dict[str, Any]]:
+    """Fields of recipes that have every row of the network between them."""
+    found: list[dict[str, Any]] = []
+    for row in ROWS:
+        if reason(row, network) is None and not any(_joined(network, g, row) for g in found):
+            found.append(dict(row.fields))
+    return found
+
+
+def _joined(network: Network, group: dict[str, Any], row: Row) -> bool:
+    """Add a row to a group if both can be in one recipe."""
+    if any(group.get(key, value) != value for key, value in row.fields.items()):
+        return False
+    try:
+        recipe_of(network, group | dict(row.fields))
+    except UsageError:
+        return False
+    group.update(row.fields)
+    return True
+
+
+def smallest(network: Network, fields: Mapping[str, Any]) -> Recipe:
+    """The recipe at the least size, compressed by the plain method."""
+    made = recipe_of(network, fields)
+    if isinstance(made.compression, Compression) and made.compression.kind != "mixed":
+        made = replace(made, compression=replace(made.compression, method="plain"))
+    return made
+
+
+def title(network: Network) -> str:
+    return network.title.replace(" ", "-")
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=title)
+def test_what_the_table_says_works_is_made_and_right(network: Network, tmp_path: Path) -> None:
+    with short_stages():
+        weights = network_weights(network)
+        for index, fields in enumerate(groups(network)):
+            made = smallest(network, fields)
+            path = tmp_path / str(index) / artifact_name(made, "demo")
+            path.parent.mkdir()
+            _make(weights, made, path)
+            artifact = open_artifact(artifact_paths(path, made.chunks)[0])
+            record = artifact.record
+            transform = latent_transform(record.recipe, weights)
+            results = judge(
+                artifact,
+                weights,
+                lambda size: [list(build_cases(record, size, None, (), transform))[_CASE]],  # noqa: B023
+                backend="reference",
+            )
+            for result, _ in results:
+                assert result.passed, f"{made.name()}: {result.metrics} {result.limit}"
+
+
+_CASE = 0  # noise for a decoder, a photo for an encoder
+
+
+def _make(weights: Weights, made: Recipe, path: Path) -> None:
+    compressed = None
+    if made.compression is not None:
+        shape = (1, 3, 64, 64) if made.encodes else (1, weights.contract.channels, 8, 8)
+        given = np.random.Generator(np.random.PCG64(1)).random(shape, np.float32)
+        compressed = compress(weights, made, calibration_of("noise", [given])).compressed
+    save_artifact(weights, made, path, compressed=compressed)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=title)
+def test_what_cannot_be_has_a_reason(network: Network) -> None:
+    for row in ROWS:
+        why = reason(row, network)
+        assert why is None or len(why.split()) > 4
+    for command in COMMANDS:
+        why = reason(Row("", "", command=command), network)
+        if why is not None:
+            with pytest.raises(UsageError, match=r"a model\.mlpackage: an? "):
+                refuse_command(command, network.kind, network.part, "a model.mlpackage")
+
+
+def test_the_page_is_current() -> None:
+    module = script("generate_capabilities_doc")
+    page = Path(module.__file__).parents[1] / "docs" / "capabilities.md"
+    assert page.read_text(encoding="utf-8") == module.document(), "run `make docs`"
