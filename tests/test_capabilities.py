@@ -6,6 +6,7 @@ each other. Compression here is the plain method, at its cheapest; the others ar
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import numpy as np
 import pytest
 
 from fluxvae.artifact.open import open_artifact
+from fluxvae.artifact.record import Record
 from fluxvae.artifact.save import save_artifact
 from fluxvae.compress import compress
 from fluxvae.data.calibration import calibration_of
-from fluxvae.data.spaces import latent_transform
+from fluxvae.data.photos import CALIBRATION_PHOTOS, photo_image
+from fluxvae.data.spaces import LatentTransform, latent_transform
 from fluxvae.errors import UsageError
 from fluxvae.networks.weights import Weights, load_weights
-from fluxvae.recipes import Compression, Recipe, artifact_name, artifact_paths
+from fluxvae.recipes import Compression, Recipe, Size, artifact_name, artifact_paths
 from fluxvae.recipes.capabilities import (
     COMMANDS,
     NETWORKS,
@@ -30,9 +33,9 @@ from fluxvae.recipes.capabilities import (
     recipe_of,
     refuse_command,
 )
-from fluxvae.validation.validate import build_cases, judge
+from fluxvae.validation.validate import Case, build_cases, judge
 from tests.conversion_cache import install
-from tests.kl_hot import short_stages, small_weights
+from tests.kl_hot import small_weights
 from tests.test_docs import script
 
 install()
@@ -80,35 +83,33 @@ def title(network: Network) -> str:
 
 @pytest.mark.parametrize("network", NETWORKS, ids=title)
 def test_what_the_table_says_works_is_made_and_right(network: Network, tmp_path: Path) -> None:
-    with short_stages():
-        weights = network_weights(network)
-        for index, fields in enumerate(groups(network)):
-            made = smallest(network, fields)
-            path = tmp_path / str(index) / artifact_name(made, "demo")
-            path.parent.mkdir()
-            _make(weights, made, path)
-            artifact = open_artifact(artifact_paths(path, made.chunks)[0])
-            record = artifact.record
-            transform = latent_transform(record.recipe, weights)
-            results = judge(
-                artifact,
-                weights,
-                lambda size: [list(build_cases(record, size, None, (), transform))[_CASE]],  # noqa: B023
-                backend="reference",
-            )
-            for result, _ in results:
-                assert result.passed, f"{made.name()}: {result.metrics} {result.limit}"
+    weights = network_weights(network)
+    for index, fields in enumerate(groups(network)):
+        made = smallest(network, fields)
+        path = tmp_path / str(index) / artifact_name(made, "demo")
+        path.parent.mkdir()
+        _make(weights, made, path)
+        artifact = open_artifact(artifact_paths(path, made.chunks)[0])
+        transform = latent_transform(made, weights)
+        first = partial(_first_case, artifact.record, transform)
+        for result, _ in judge(artifact, weights, first, backend="reference"):
+            assert result.passed, f"{made.name()}: {result.metrics} {result.limit}"
 
 
-_CASE = 0  # noise for a decoder, a photo for an encoder
+def _first_case(record: Record, transform: LatentTransform, size: Size) -> list[Case]:
+    """Noise for a decoder, a photo for an encoder."""
+    return [next(build_cases(record, size, None, (), transform))]
 
 
 def _make(weights: Weights, made: Recipe, path: Path) -> None:
     compressed = None
     if made.compression is not None:
-        shape = (1, 3, 64, 64) if made.encodes else (1, weights.contract.channels, 8, 8)
-        given = np.random.Generator(np.random.PCG64(1)).random(shape, np.float32)
-        compressed = compress(weights, made, calibration_of("noise", [given])).compressed
+        if made.encodes:
+            given = photo_image(CALIBRATION_PHOTOS[0], 64, 64)
+        else:
+            shape = (1, weights.contract.channels, 8, 8)
+            given = np.random.Generator(np.random.PCG64(1)).standard_normal(shape, np.float32)
+        compressed = compress(weights, made, calibration_of("test", [given])).compressed
     save_artifact(weights, made, path, compressed=compressed)
 
 

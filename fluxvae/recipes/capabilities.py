@@ -84,17 +84,15 @@ ROWS = (
         "`--tile PX --tile-statistics whole`",
         {"tile": 96, "tile_statistics": "whole", "sizes": parse_sizes("192")},
     ),
-    *(_compressed(f"`--palettize {bits}`", f"pal{bits}") for bits in (1, 2, 3, 4, 6, 8)),
-    _compressed("`--palettize 4 --granularity grouped:16`", "pal4-grouped16"),
+    _compressed("`--palettize BITS`", "pal4"),
+    _compressed("`--palettize BITS --granularity grouped:16`", "pal4-grouped16"),
     _compressed("`--quantize-weights int8`", "int8"),
     _compressed("`--quantize-weights int4`", "int4"),
     _compressed("`--mixed-bits SIZE`", "mixed-100MB"),
     _compressed("`--w8a8`", "w8a8"),
-    _compressed("`--w8a8 --activations symmetric`", "w8a8-symmetric"),
-    _compressed("`--palettize 4 --chunks 2`", "pal4", chunks=2),
-    _compressed("`--w8a8 --chunks 2`", "w8a8", chunks=2),
-    _compressed("`--palettize 4 --tile PX`", "pal4", tile=96, sizes=parse_sizes("192")),
-    _compressed("`--palettize 4 --latents packed`", "pal4", latents="packed"),
+    _compressed("any of these with `--latents packed`", "pal4", latents="packed"),
+    _compressed("any of these with `--chunks 2`", "int8", chunks=2),
+    _compressed("any of these with `--tile PX`", "int4", tile=96, sizes=parse_sizes("192")),
 )
 """Every recipe row; ``COMMANDS`` adds the commands."""
 
