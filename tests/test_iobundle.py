@@ -93,9 +93,9 @@ def test_manifest_keeps_to_the_published_schema(
     jsonschema.validate(json.loads((made.path / MANIFEST).read_text()), schema)
     again = read_bundle(made.path)
     assert again.manifest == made.manifest
-    assert np.array_equal(again.latent, made.latent)
-    assert np.array_equal(again.image, made.image)
-    assert again.latent.dtype == precision
+    assert np.array_equal(again.input, made.input)
+    assert np.array_equal(again.output, made.output)
+    assert again.input.dtype == precision
 
 
 def test_schema_refuses_what_the_reader_refuses(damaged: Callable[..., Path]) -> None:
@@ -152,29 +152,29 @@ def test_photo_is_encoded_in_float64_and_rounded_once(
     with torch.no_grad():
         exact = build_encoder(encoder).double()(pixels).numpy()
         single = build_encoder(encoder)(pixels.float()).numpy()
-    assert np.array_equal(made.latent, exact.astype(np.float32))
-    assert not np.array_equal(made.latent, single)  # the test would see single precision
+    assert np.array_equal(made.input, exact.astype(np.float32))
+    assert not np.array_equal(made.input, single)  # the test would see single precision
 
 
 def test_image_of_a_float16_bundle_is_that_of_the_rounded_latent(
     weights: Weights, tmp_path: Path
 ) -> None:
     half = export_bundle(weights, Request(SMALL, io_precision="float16"), tmp_path / "half")
-    assert half.latent.dtype == np.float16
-    assert half.image.dtype == np.float32  # a rounded reference would spoil the measure
+    assert half.input.dtype == np.float16
+    assert half.output.dtype == np.float32  # a rounded reference would spoil the measure
     with torch.no_grad():
-        rounded = torch.from_numpy(half.latent.astype(np.float64))
+        rounded = torch.from_numpy(half.input.astype(np.float64))
         exact = build_decoder(weights).double()(rounded).numpy()
-    assert np.array_equal(half.image, exact.astype(np.float32))
+    assert np.array_equal(half.output, exact.astype(np.float32))
 
 
 def test_seeds_and_layouts_differ_as_they_should(weights: Weights, tmp_path: Path) -> None:
     planes = export_bundle(weights, Request(SMALL, "nchw"), tmp_path / "a")
     last = export_bundle(weights, Request(SMALL, "nhwc"), tmp_path / "b")
     other = export_bundle(weights, Request(SMALL, "nchw", seed=1), tmp_path / "c")
-    assert np.array_equal(planes.latent.transpose(0, 2, 3, 1), last.latent)
-    assert np.array_equal(planes.image.transpose(0, 2, 3, 1), last.image)
-    assert not np.array_equal(planes.latent, other.latent)
+    assert np.array_equal(planes.input.transpose(0, 2, 3, 1), last.input)
+    assert np.array_equal(planes.output.transpose(0, 2, 3, 1), last.output)
+    assert not np.array_equal(planes.input, other.input)
 
 
 EXPORT = """

@@ -149,12 +149,12 @@ def test_bundle_of_tokens_is_read_back(tmp_path: Path) -> None:
     bundle = export_bundle(weights, Request(size, latents="packed"), tmp_path / "io")
     again = read_bundle(tmp_path / "io")
     assert again.manifest == bundle.manifest
-    assert again.latent.shape == (1, 24, 64)
-    assert again.image.shape == (1, 3, 64, 96)
+    assert again.input.shape == (1, 24, 64)
+    assert again.output.shape == (1, 3, 64, 96)
     assert again.manifest.latent_space == "fluxvae-demo-flux1-packed"
-    tokens = torch.from_numpy(again.latent.copy())
+    tokens = torch.from_numpy(again.input.copy())
     expected = build_decoder(weights)(unpack_flux1(tokens, 64, 96))
-    assert np.abs(expected.numpy() - again.image).max() < 1e-5
+    assert np.abs(expected.numpy() - again.output).max() < 1e-5
 
 
 def latent_transform(variant: str, form: str, native: str) -> LatentTransform:

@@ -242,7 +242,7 @@ def test_wrong_variants_output_fails(
     assert (code, alone) == (1, 1)
     assert "is not what was exported" in told
     assert "sha256" in line
-    rewrite(bundle, "output", other.image)  # and with a digest that hides the exchange
+    rewrite(bundle, "output", other.output)  # and with a digest that hides the exchange
     code, told, alone, _ = judge(model, bundle)
     assert (code, alone) == (3, 3)
     assert "FAIL at" in told
@@ -293,7 +293,7 @@ def test_wrong_layout_is_refused(
 def test_half_precision_bytes_declared_single_are_refused(
     judge: Judge, model: Path, bundle: Path
 ) -> None:
-    half = read_bundle(bundle).latent.astype(np.float16)
+    half = read_bundle(bundle).input.astype(np.float16)
     rewrite(bundle, "input", half)  # the manifest goes on saying float32
     code, told, alone, line = judge(model, bundle)
     assert (code, alone) == (1, 1)
@@ -336,7 +336,7 @@ def test_bound_that_passes_everything_is_wrong_usage(
 
 
 def test_input_beyond_float16_is_noted(judge: Judge, model: Path, bundle: Path) -> None:
-    latent = read_bundle(bundle).latent.copy()
+    latent = read_bundle(bundle).input.copy()
     latent[0, 0, 0, 0] = 1e30
     rewrite(bundle, "input", latent)
     _, told, alone, _ = judge(model, bundle)
@@ -347,7 +347,7 @@ def test_input_beyond_float16_is_noted(judge: Judge, model: Path, bundle: Path) 
 def test_first_calls_after_a_pause_are_measured_by_both_drivers(
     harness: Harness, model: Path, bundle: Path, capsys: Capture
 ) -> None:
-    latent = read_bundle(bundle).latent.copy()
+    latent = read_bundle(bundle).input.copy()
     latent[0, 0, 0, 0] = -7e4
     rewrite(bundle, "input", latent)
     ran = run(

@@ -9,8 +9,8 @@ import click
 from fluxvae.cli.options import json_option, one_size, option_group, print_json, say
 from fluxvae.cli.recipe_options import latent_form_option
 from fluxvae.cli.sources import AnySources, UserLatents
-from fluxvae.errors import UsageError
 from fluxvae.recipes import Recipe, Size
+from fluxvae.recipes.capabilities import refuse_command
 from fluxvae.recipes.latents import artifact_contract
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def command(
     from fluxvae.networks.build import build_network
 
     loaded = sources.load()
-    if recipe.encodes and user.latents is not None:
-        raise UsageError("--latents is for decoders: an encoder's census is of photos")
+    if user.latents is not None:
+        refuse_command("--latents FILE", sources.decoder, sources.part, "--latents")
     given = user.read(recipe, artifact_contract(recipe, loaded.contract))
     chosen = given.latents if given else _measured(recipe, loaded, sources.find_encoder())
     say(f"running the float32 program on {', '.join(x.name for x in chosen)} at {sizes[0]}")

@@ -19,6 +19,7 @@ from fluxvae.cli.recipe_options import latent_form_option
 from fluxvae.cli.sources import AnySources, UserLatents
 from fluxvae.errors import LatentError, UsageError
 from fluxvae.recipes import LAYOUTS, PRECISIONS, Recipe, Size
+from fluxvae.recipes.capabilities import refuse_command
 from fluxvae.recipes.latents import artifact_contract
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ def command(
 ) -> None:
     """Write one latent and the image PyTorch decodes it to, for programs in any language.
 
-    OUT becomes a folder of input.bin and output.bin (raw, little-endian) and manifest.json. The
-    image is computed in float64 and rounded once: the same command gives the same bytes.
+    With --part encoder an image and its latent. OUT becomes a folder of input.bin and output.bin
+    (raw, little-endian) and manifest.json. The image is computed in float64 and rounded once: the
+    same command gives the same bytes.
 
     \b
     Examples:
@@ -84,8 +86,15 @@ def command(
     if sources.encoder is not None and (noise or user.latents is not None):
         raise UsageError("--encoder makes a photo's latent: add --case chelsea, or leave it out")
     check_target(out, overwrite)
+    if user.latents is not None:
+        refuse_command("--latents FILE", sources.decoder, sources.part, "--latents")
     recipe = Recipe(
-        sources.variant, layout=layout, sizes=parsed, decoder=sources.decoder, latents=latent_form
+        sources.variant,
+        layout=layout,
+        sizes=parsed,
+        decoder=sources.decoder,
+        part=sources.part,
+        latents=latent_form,
     )
     loaded, photo = sources.load(), None
     given = user.read(recipe, artifact_contract(recipe, loaded.contract))

@@ -69,7 +69,7 @@ def command(
         refuse_parts(artifact.name, record, "--intermediates")
         require_comparable(artifact, record.recipe)
     if user.latents is not None:
-        require_command(artifact.name, record, "validate --latents")
+        require_command(artifact.name, record, "--latents FILE")
     loaded, own = sources.resolve(record)
     given = user.read(record.recipe, record.contract)
     latents, notes = ((), ()) if given is None else (given.latents, given.notes)

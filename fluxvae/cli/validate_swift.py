@@ -52,7 +52,7 @@ def command(
     on: HarnessOptions,
     as_json: bool,
 ) -> int:
-    """Compare a compiled model (.mlmodelc) with the PyTorch decoder, through Core ML's Swift API.
+    """Compare a compiled model (.mlmodelc) with the PyTorch network, through Core ML's Swift API.
 
     On Linux the same Swift program runs on fluxvae's reference executor. Without MODEL, the newest
     artifact in coreml_out/ is taken, and compiled where it is not. Exit code 3 when a case is
@@ -122,7 +122,8 @@ def _exported(
     photo = None
     if sources.encoder is not None or set(cases) != {NORMAL}:
         photo = own.find_encoder()
-    wanted = cases or ((NORMAL,) if photo is None else ("chelsea", NORMAL))
+    photos = photo is not None or record.recipe.encodes
+    wanted = cases or (("chelsea", NORMAL) if photos else (NORMAL,))
     jobs = plan_jobs(program, record, folder, function=on.function, sizes=size, cases=wanted)
     planned = iter(list(jobs))  # errors before anything is computed
     return list(validate_swift(harness, model, weights, photo, planned, on.units, say=say))

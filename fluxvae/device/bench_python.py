@@ -184,11 +184,11 @@ def _input(
     notes: tuple[str, ...] = ()
     if request.io is not None:
         bundle = read_bundle(Path(request.io))
-        beyond = beyond_float16(bundle.latent)
+        beyond = beyond_float16(bundle.input)
         if beyond and (dtype is np.float16 or (record and record.recipe.precision == "float16")):
             notes = (f"The input {beyond}.",)
         with np.errstate(over="ignore"):  # that is what the note says
-            array = bundle.latent.astype(dtype)
+            array = bundle.input.astype(dtype)
         fed = Input("io", request.io, bundle.manifest.case, None, array.shape)
     else:
         shape = _shape(request, latent, record)

@@ -1,4 +1,6 @@
-"""I/O bundles: one latent and the image PyTorch makes of it, as plain files for any language.
+"""I/O bundles: one latent and its image by PyTorch, as plain files for any language.
+
+An encoder's is an image and the latent that PyTorch makes of it.
 
 A bundle is a folder of ``input.bin`` and ``output.bin`` (raw, little-endian, C order) and a
 ``manifest.json`` that says what they are (docs/io.schema.json). The bytes are a function of the
@@ -30,7 +32,7 @@ from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError
 from fluxvae.files import commit, refuse_existing, require_writable, staging
-from fluxvae.networks.build import build_decoder, build_encoder
+from fluxvae.networks.build import build_encoder, build_network
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import PRECISIONS, Compression, Recipe, Size
 from fluxvae.recipes.bounds import check_bound
@@ -43,6 +45,7 @@ from fluxvae.validation.limits import limit_for
 
 NORMAL = "normal"
 GENERATOR = "numpy PCG64 standard_normal float32"
+IMAGE_GENERATOR = "numpy PCG64 random float32"  # of an encoder's noise, in [0, 1)
 CASES = (NORMAL, *(photo.name for photo in EVALUATION_PHOTOS))
 
 
@@ -85,12 +88,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle read or written: manifest, latent and image, in the manifest's layout and dtype."""
+    """A bundle read or written: manifest, input and output, in the manifest's layout and dtype."""
 
     path: Path
     manifest: Manifest
-    latent: np.ndarray
-    image: np.ndarray
+    input: np.ndarray
+    output: np.ndarray
 
 
 def export_bundle(
@@ -110,13 +113,13 @@ def export_bundle(
     """
     check_target(out, overwrite)
     recipe = _recipe(weights, request)
-    latent = _latent(weights, request, recipe, encoder)
-    own = latent_transform(recipe, weights).to_decoder(latent, "float64")
-    image = decode_float64(build_decoder(weights), own)
+    given, transform = _given(weights, request, recipe, encoder), latent_transform(recipe, weights)
+    made = _float64(build_network(weights), transform.into_network(given, "float64"))
+    output = transform.out_of_network(made, "float64").astype(np.float32)
     tokens = artifact_contract(recipe, weights.contract).tokens
     stored = (
-        _arranged(latent, request.layout, tokens=tokens),
-        _arranged(image, request.layout),
+        _arranged(given, request.layout, tokens=tokens and not recipe.encodes),
+        _arranged(output, request.layout, tokens=tokens and recipe.encodes),
     )
     manifest = _manifest(weights, request, *stored)
     with staging(out, overwrite=overwrite) as folder:
@@ -143,11 +146,6 @@ def check_target(out: Path, overwrite: bool) -> None:
         )
 
 
-def decode_float64(decoder: nn.Module, latent: np.ndarray) -> np.ndarray:
-    """Image (1, 3, 8h, 8w) float32 of a latent (1, C, h, w): computed in float64, rounded once."""
-    return _float64(decoder, latent).astype(np.float32)
-
-
 def _float64(network: nn.Module, array: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         result: np.ndarray = network.double()(torch.from_numpy(array.astype(np.float64))).numpy()
@@ -161,15 +159,24 @@ def _recipe(weights: Weights, request: Request) -> Recipe:
         layout=request.layout,
         sizes=(request.size,),
         decoder=weights.kind,
+        part=weights.part,
         latents=request.latents,
         compression=request.compression,
     )
 
 
-def _latent(
+def _given(
     weights: Weights, request: Request, recipe: Recipe, encoder: Weights | None
 ) -> np.ndarray:
-    """Latent (1, C, h, w) in the input's dtype; every value rounded once from where it is made."""
+    """The input in its dtype, every value rounded once from where it is made: a latent
+    (1, C, h, w), or an image (1, 3, H, W) for an encoder.
+    """
+    if recipe.encodes:
+        values = _photo(request)
+        if request.case == NORMAL:
+            generator = np.random.Generator(np.random.PCG64(request.seed))
+            values = generator.random(values.shape, np.float32)
+        return values.astype(request.io_precision)
     contract = artifact_contract(recipe, weights.contract)
     sides = (request.size.height // contract.scale, request.size.width // contract.scale)
     shape = (1, contract.channels, *sides)
@@ -199,9 +206,14 @@ def _photo_latent(request: Request, encoder: Weights | None) -> np.ndarray:
             f"the case {request.case!r} needs an encoder, and none belongs to these weights: "
             "pass --encoder PATH, or use --case normal"
         )
-    (photo,) = (p for p in EVALUATION_PHOTOS if p.name == request.case)
-    pixels = photo_image(photo, request.size.height, request.size.width)
-    return _float64(build_encoder(encoder), pixels)
+    return _float64(build_encoder(encoder), _photo(request))
+
+
+def _photo(request: Request) -> np.ndarray:
+    """The photo (1, 3, H, W) of a case; the first one for noise."""
+    photos = {photo.name: photo for photo in EVALUATION_PHOTOS}
+    photo = photos.get(request.case, EVALUATION_PHOTOS[0])
+    return photo_image(photo, request.size.height, request.size.width)
 
 
 def _arranged(planes: np.ndarray, layout: str, *, tokens: bool = False) -> np.ndarray:
@@ -211,9 +223,10 @@ def _arranged(planes: np.ndarray, layout: str, *, tokens: bool = False) -> np.nd
 
 
 def _manifest(
-    weights: Weights, request: Request, latent: np.ndarray, image: np.ndarray
+    weights: Weights, request: Request, given: np.ndarray, output: np.ndarray
 ) -> Manifest:
     recipe = _recipe(weights, request)
+    names = (OUTPUT_NAME, INPUT_NAME) if recipe.encodes else (INPUT_NAME, OUTPUT_NAME)
     limits = {
         precision: limit_for(
             make_record(replace(recipe, precision=precision), weights), request.kind
@@ -224,9 +237,9 @@ def _manifest(
         variant=weights.variant,
         size=f"{request.size.height}x{request.size.width}",
         case=request.case if request.latent is None else request.latent.name,
-        input=_tensor_file(INPUT_NAME, "input.bin", latent, request),
-        output=_tensor_file(OUTPUT_NAME, "output.bin", image, request),
-        source=_source(request),
+        input=_tensor_file(names[0], "input.bin", given, request),
+        output=_tensor_file(names[1], "output.bin", output, request),
+        source=_source(request, IMAGE_GENERATOR if recipe.encodes else GENERATOR),
         weights=Origin(weights.source.kind, weights.digest),
         latent_space=artifact_contract(recipe, weights.contract).space,
         limits={p: build(Limit, asdict(limit)) for p, limit in limits.items()},
@@ -250,11 +263,11 @@ def _tensor_file(name: str, file: str, array: np.ndarray, request: Request) -> T
     )
 
 
-def _source(request: Request) -> dict[str, Any]:
+def _source(request: Request, generator: str) -> dict[str, Any]:
     if request.latent is not None:
         return {"kind": "file", "name": request.latent.name, "sha256": request.latent_sha256}
     if request.case == NORMAL:
-        return {"kind": "normal", "seed": request.seed, "generator": GENERATOR}
+        return {"kind": "normal", "seed": request.seed, "generator": generator}
     (photo,) = (p for p in EVALUATION_PHOTOS if p.name == request.case)
     return {"kind": "photo", "photo": photo.name, "sha256": photo.sha256}
 

@@ -1,4 +1,4 @@
-"""An artifact, in all functions and sizes, against the PyTorch decoder by the Swift harness.
+"""An artifact, in all functions and sizes, against the PyTorch network by the Swift harness.
 
 The same question as ``fluxvae.validation.validate``, asked through Core ML's Swift API: on a Mac by
 Core ML, on Linux by the reference executor behind that API.
@@ -98,6 +98,11 @@ def plan_jobs(
         raise ArtifactError(
             f"{program.path.name} gives 8-bit images, which the harness does not read; use "
             "fluxvae validate, or convert with --output tensor"
+        )
+    if record.recipe.input == "image":
+        raise ArtifactError(
+            f"{program.path.name} takes 8-bit images, which the harness does not make; use "
+            "fluxvae validate, or convert with --input tensor"
         )
     wanted = None if sizes is None else parse_sizes(sizes)
     several = record.recipe.shapes == "multifunction"

@@ -106,10 +106,12 @@ def _only(part: str, reason: str) -> _Reasons:
 
 COMMANDS: Mapping[str, _Reasons] = {
     "validate": {},
-    "validate --latents": _only("encoder", "an encoder takes images: leave --latents out"),
+    "--latents FILE": _only("encoder", "an encoder takes images: leave --latents out"),
     "decode": _only("encoder", "an encoder turns images into latents: use fluxvae encode"),
     "encode": _only("decoder", "a decoder turns latents into images: use fluxvae decode"),
     "inspect": {},
+    "export-io": {},
+    "validate-swift": {},
     "compile": {},
     "census": {},
     "qat": {},
@@ -119,7 +121,8 @@ COMMANDS: Mapping[str, _Reasons] = {
 def command_rows() -> Iterator[Row]:
     """One row for each command of ``COMMANDS``."""
     for name in COMMANDS:
-        yield Row(_COMMANDS, f"`fluxvae {name}`", command=name)
+        text = name if name.startswith("--") else f"fluxvae {name}"
+        yield Row(_COMMANDS, f"`{text}`", command=name)
 
 
 def recipe_of(network: Network, fields: Mapping[str, object]) -> Recipe:

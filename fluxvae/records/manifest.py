@@ -90,8 +90,9 @@ class Manifest(Record):
             raise StructureError(f"size should be one size, got {self.size!r}")
         # FLUX.1's tokens have no rows and columns
         tokens = self.variant == "flux1" and self.latent_space.endswith("-packed")
-        _require_axes("input", self.input, 3 if tokens else 4)
-        _require_axes("output", self.output, 4)
+        image = self.input if self.input.name == "image" else self.output  # an encoder's input
+        for name, tensor in (("input", self.input), ("output", self.output)):
+            _require_axes(name, tensor, 3 if tokens and tensor is not image else 4)
         if set(self.limits) != set(NUMPY_DTYPES):
             wanted = list(NUMPY_DTYPES)
             raise StructureError(f"limits should be of {wanted}, got {list(self.limits)}")

@@ -244,7 +244,7 @@ def validate(
     artifact = open_artifact(path)
     record = artifact.record
     if latents:
-        require_command(path.name, record, "validate --latents")
+        require_command(path.name, record, "--latents FILE")
     chosen = choose_backend(backend)
     network = None if encoder is None or latents else build_encoder(encoder)
     transform = latent_transform(record.recipe, weights)

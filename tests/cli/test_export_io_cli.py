@@ -20,7 +20,7 @@ def test_folder_is_named_on_stdout_and_progress_on_stderr(tmp_path: Path, capsys
     ran = run(capsys, *DEMO, "--layout", "nhwc", "--out", str(out))
     assert (ran.code, ran.out) == (0, f"{out}\n")
     assert ran.err == "loading demo weights of flux2\ncomputing normal at 64 in float64\n"
-    assert read_bundle(out).latent.shape == (1, 8, 8, 32)
+    assert read_bundle(out).input.shape == (1, 8, 8, 32)
     again = run(capsys, *DEMO, "--out", str(out))
     assert again.code == 1
     assert "exists already: pass --overwrite" in again.err
@@ -42,7 +42,7 @@ def test_own_latent_is_taken_from_a_file_by_name(tmp_path: Path, capsys: Capture
     ran = run(capsys, *DEMO, "--latents", str(file), "--case", "two", "--out", out)
     assert ran.code == 0
     bundle = read_bundle(Path(out))
-    assert np.array_equal(bundle.latent, two)
+    assert np.array_equal(bundle.input, two)
     assert bundle.manifest.source["kind"] == "file"
     assert bundle.manifest.limits["float16"].bound == 60.0  # validate's for a user's latent
 

@@ -58,7 +58,7 @@ extension BundleError: LocalizedError {
       "the bundle is \(bundle.rawValue) and the model \(model.rawValue): export with "
         + "--layout \(model.rawValue)"
     case .variant(let bundle, let model):
-      "the bundle is for \(bundle), and the model is a decoder of \(model)"
+      "the bundle is for \(bundle), and the model is of \(model)"
     case .weights(let bundle, let model):
       "the bundle's weights have the digest \(bundle.prefix(12))…, and the model's "
         + "\(model.prefix(12))…: export with the weights that the model was converted from"

@@ -20,7 +20,8 @@ extension IOBundle {
   ///   shape; `ModelFault` for a feature that is no array, or damaged metadata.
   public func agreement(with interface: Interface) throws -> Agreement {
     let (precision, notes) = try origin(of: interface.metadata)
-    let peak = try ArtifactRecord(metadata: interface.metadata)?.peak ?? 1
+    let record = try ArtifactRecord(metadata: interface.metadata)
+    let peak = record?.encodes == true ? output.range : record?.peak ?? 1
     try check(manifest.input, role: "input", in: interface.inputs)
     try check(manifest.output, role: "output", in: interface.outputs)
     let taken = interface.input(named: manifest.input.name)?.dtype
@@ -98,5 +99,14 @@ extension IOBundle {
     return Agreement(
       precision: taken, limit: limit, peak: peak,
       notes: notes + (precision == nil ? [guess] : []))
+  }
+}
+
+extension Tensor {
+  /// From the least value to the largest; 1 where all are equal.
+  fileprivate var range: Double {
+    let values = doubles()
+    guard let least = values.min(), let most = values.max(), most > least else { return 1 }
+    return most - least
   }
 }

@@ -44,13 +44,16 @@ extension Manifest {
     try check()
   }
 
+  /// An encoder's input, a decoder's output.
+  private var image: Array { input.name == "image" ? input : output }
+
   private func check() throws(BundleError) {
     for array in [input, output] {
       guard array.dtype == .float16 || array.dtype == .float32 else {
         throw .manifest("the dtype of \(array.name) is \(array.dtype.rawValue), not a float")
       }
       // A latent of tokens has three.
-      guard array.shape.count == 4 || (array.shape.count == 3 && array.name == input.name),
+      guard array.shape.count == 4 || (array.shape.count == 3 && array.name != image.name),
         array.shape.allSatisfy({ $0 > 0 }),
         (try? Tensor.byteCount(dtype: array.dtype, shape: array.shape)) != nil
       else { throw .manifest("the shape of \(array.name) is \(array.shape), not four extents") }
@@ -61,10 +64,10 @@ extension Manifest {
         throw .manifest("the sha256 of \(array.name) is no digest of 64 lower-case digits")
       }
     }
-    guard let pixels = ImageSize(size), pixels == output.pixels else {
+    guard let pixels = ImageSize(size), pixels == image.pixels else {
       throw .manifest(
-        "its size is \(size), and \(output.name) has the shape \(output.shape) in the layout "
-          + output.layout.rawValue)
+        "its size is \(size), and \(image.name) has the shape \(image.shape) in the layout "
+          + image.layout.rawValue)
     }
     for (precision, limit) in limits.sorted(by: { $0.key < $1.key }) where !limit.isSensible {
       throw .bound(precision: precision, limit)

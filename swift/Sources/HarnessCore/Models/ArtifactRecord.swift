@@ -13,8 +13,11 @@ public struct ArtifactRecord: Equatable, Sendable {
   public let weightsDigest: String?
   public let latentSpace: String?
   public let scale: Int?
-  /// The range of the image that the decoder makes, which PSNR is of: 1 for [0, 1], 2 for [-1, 1].
+  /// The range of the image that a decoder makes, which PSNR is of: 1 for [0, 1], 2 for [-1, 1].
+  /// Nil for an encoder, as latents have no common range.
   public let peak: Double?
+  /// Whether images go in and latents come out.
+  public let encodes: Bool
   /// Nil in a model that is a whole decoder.
   public let part: DecoderPart?
   /// Whether it works in tiles: several functions for one image.
@@ -29,6 +32,8 @@ public struct ArtifactRecord: Equatable, Sendable {
     let layout: Layout
     let sizes: [String]
     let shapes: String
+    /// Absent in a decoder's.
+    let part: String?
   }
 
   private struct Contract: Decodable {
@@ -56,7 +61,12 @@ public struct ArtifactRecord: Equatable, Sendable {
     weightsDigest = metadata[Self.prefix + "weights_digest"]
     latentSpace = contract?.space
     scale = contract?.scale
-    if let low = contract?.low, let high = contract?.high { peak = high - low } else { peak = nil }
+    encodes = recipe?.part == "encoder"
+    if !encodes, let low = contract?.low, let high = contract?.high {
+      peak = high - low
+    } else {
+      peak = nil
+    }
     part = try Self.entry("part", as: DecoderPart.self, in: metadata)
     tiled = metadata[Self.prefix + "tiles"] != nil
   }
