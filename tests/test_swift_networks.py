@@ -37,8 +37,10 @@ def compiled(weights: Weights, made: Recipe, folder: Path) -> Path:
     path = folder / artifact_name(made, "demo")
     solved = None if made.compression is None else compress(weights, made, None).compressed
     save_artifact(weights, made, path, compressed=solved)
-    paths = artifact_paths(path, made.chunks)
-    return [compile_model(one, None, compiler="portable") for one in paths][0]
+    models = [
+        compile_model(one, None, compiler="portable") for one in artifact_paths(path, made.chunks)
+    ]
+    return models[0]
 
 
 @pytest.mark.slow
