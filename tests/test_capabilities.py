@@ -72,7 +72,7 @@ def _joined(network: Network, group: dict[str, Any], row: Row) -> bool:
 def smallest(network: Network, fields: Mapping[str, Any]) -> Recipe:
     """The recipe at the least size, compressed by the plain method."""
     made = recipe_of(network, fields)
-    if isinstance(made.compression, Compression) and made.compression.kind != "mixed":
+    if isinstance(made.compression, Compression):
         made = replace(made, compression=replace(made.compression, method="plain"))
     return made
 

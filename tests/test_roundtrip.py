@@ -20,6 +20,7 @@ from fluxvae.experiments.roundtrip.candidates import (
     Candidate,
     make_recipes,
     open_candidate,
+    open_encoder,
     parse_variants,
 )
 from fluxvae.experiments.roundtrip.measure import run_in
@@ -31,6 +32,8 @@ from fluxvae.networks.weights import Weights, load_weights
 from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.records.ablation import CONVERTED, Part
 from fluxvae.records.roundtrip import REFERENCE, Roundtrip
+from fluxvae.report.figures import read_report
+from fluxvae.report.roundtrip.ablation import attributions
 from fluxvae.schema import load, save
 from fluxvae.validation.metrics import Meter, make_meter
 from tests import artifacts
@@ -198,6 +201,51 @@ def test_parts_are_measured_on_every_picture(done: tuple[Roundtrip, Path]) -> No
 
 class _Killed(BaseException):
     """As sudden as Ctrl-C."""
+
+
+def test_both_halves_of_the_trip_are_told_apart(
+    make_job: Callable[..., Job], folder: Path, decoder: Weights, encoder: Weights, tmp_path: Path
+) -> None:
+    made = artifacts.recipe("flux2", "64x72", part="encoder", input="image")
+    path = artifacts.save(encoder, made, tmp_path)
+    artifact = open_encoder(path, encoder, SIZE)
+    job = replace(make_job(tmp_path / "out"), artifact=artifact)
+    record = run_roundtrip(job, folder_source(folder))
+    trips = [a for a in record.ablations if a.variant == "fp16 behind the encoder's artifact"]
+    assert [a.part for a in trips] == ["encoder", "decoder", "all"]
+    picture = record.pictures[0]
+    planes = as_planes(_png(tmp_path / "out" / picture.file))
+    with torch.no_grad():
+        latent = build_encoder(encoder)(torch.from_numpy(planes))
+        reference, by_encoder = (
+            build_decoder(decoder)(z).clamp(0, 1).double()
+            for z in (latent, torch.from_numpy(artifact.encode(planes)))
+        )
+    error = float((by_encoder - reference).square().mean())
+    assert trips[0].loss[picture.name]["psnr"] == pytest.approx(-10 * np.log10(error), rel=1e-5)
+    result = next(r for r in record.results if (r.picture, r.variant) == (picture.name, "fp16"))
+    assert trips[1].loss[picture.name] == result.loss
+    parts = [10 ** (-(a.loss[picture.name]["psnr"] or 0) / 10) for a in trips]
+    assert 0.5 < parts[2] / (parts[0] + parts[1]) < 2  # errors of two roundings hardly compound
+    save(record, tmp_path / "out" / "record.json")
+    tables = attributions(read_report(tmp_path / "out" / "record.json"))
+    (table,) = [a for a in tables if a.variant == trips[0].variant]
+    assert [row.kind for row in table.rows] == ["reference", "part", "part", "sum", "all"]
+    assert table.compounding is not None
+
+
+def test_encoder_of_other_weights_or_part_is_refused(
+    encoder: Weights, decoder: Weights, tmp_path: Path
+) -> None:
+    path = artifacts.save(encoder, artifacts.recipe("flux2", "64", part="encoder"), tmp_path)
+    with pytest.raises(UsageError, match=r"encodes 64, not 64x72: pass --size"):
+        open_encoder(path, encoder, SIZE)
+    other = load_weights("flux2", "random:3", part="encoder")
+    with pytest.raises(UsageError, match=r"was made from demo .* own with --encoder"):
+        open_encoder(path, other, SIZE)
+    made = artifacts.save(decoder, artifacts.recipe("flux2", "64"), tmp_path)
+    with pytest.raises(UsageError, match="a decoder turns latents into images"):
+        open_encoder(made, encoder, SIZE)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 6])

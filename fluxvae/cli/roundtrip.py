@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from fluxvae.cli.cache import compressions
 from fluxvae.cli.harness import cache_folder
 from fluxvae.cli.interrupt import CtrlC
 from fluxvae.cli.options import (
+    ARTIFACT,
     OUT,
     Variant,
     calibration_option,
@@ -50,6 +52,11 @@ ARTIFACTS = "artifacts"  # what is made, below --out
 )
 @weights_option
 @click.option("--encoder", metavar="PATH", help="Encoder that makes the images' latents.")
+@click.option(
+    "--encoder-artifact",
+    type=ARTIFACT,
+    help="A saved encoder (convert --part encoder): measure it too, alone and before each variant.",
+)
 @click.option(
     "--images",
     default="photos",
@@ -92,6 +99,7 @@ def command(
     variant: str | None,
     weights: str | None,
     encoder: str | None,
+    encoder_artifact: Path | None,
     images: str,
     variants: str,
     size: str | None,
@@ -115,6 +123,7 @@ def command(
       fluxvae roundtrip --variant flux2
       fluxvae roundtrip --variant flux2 --images my_photos --variants fp16,pal4,w8a8
       fluxvae roundtrip --variant flux2 --weights demo --size 256 --variants fp16,pal4-plain
+      fluxvae roundtrip --variant flux2 --encoder-artifact encoder.mlpackage
     """
     from fluxvae.experiments.roundtrip.candidates import parse_variants
 
@@ -125,8 +134,8 @@ def command(
         base = Recipe(variant, sizes=sizes or parse_sizes(SIZE))
         wanted = parse_variants(variants, base)
     record, pages = _run(
-        base, wanted, Sources(base.variant, weights, encoder, offline), images, calibration, ablate,
-        out, workers or min(2, _cores()), overwrite, verbose,
+        base, wanted, Sources(base.variant, weights, encoder, offline), encoder_artifact, images,
+        calibration, ablate, out, workers or min(2, _cores()), overwrite, verbose,
     )  # fmt: skip
     if as_json:
         files = {"record": str(out / RECORD), "pages": [str(page) for page in pages]}
@@ -171,6 +180,7 @@ def _run(
     base: Recipe,
     wanted: tuple[VariantSpec, ...],
     sources: Sources,
+    encoder_artifact: Path | None,
     images: str,
     calibration: str,
     ablate: bool,
@@ -180,6 +190,7 @@ def _run(
     verbose: bool,
 ) -> tuple[Roundtrip, tuple[Path, ...]]:
     from fluxvae.experiments.maker import Maker, calibration_for
+    from fluxvae.experiments.roundtrip.candidates import open_encoder
     from fluxvae.experiments.roundtrip.run import run_roundtrip
     from fluxvae.experiments.roundtrip.sources import open_source
     from fluxvae.report import write_report
@@ -189,6 +200,9 @@ def _run(
     meter = make_meter()
     source = open_source(images, cache_folder())
     weights, network = sources.load_pair("a round trip begins with one")
+    artifact = None
+    if encoder_artifact is not None:
+        artifact = open_encoder(encoder_artifact, network, base.sizes[0])
     _refuse_foreign(out, weights, base.sizes[0], overwrite)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     recipes = [one.recipe for one in wanted if one.recipe is not None]
@@ -196,6 +210,7 @@ def _run(
     maker = Maker(weights, out / ARTIFACTS, seen, None, overwrite, verbose, ctrl_c.check, say,
                   compressions())  # fmt: skip
     job = _job(base, wanted, weights, network, maker, meter, ablate, out, workers)
+    job = replace(job, artifact=artifact)
     with ExitStack() as stack:
         progress = _progress(stack)
         run = _measuring(stack, workers)

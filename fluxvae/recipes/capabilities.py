@@ -88,7 +88,7 @@ ROWS = (
     _compressed("`--palettize BITS --granularity grouped:16`", "pal4-grouped16"),
     _compressed("`--quantize-weights int8`", "int8"),
     _compressed("`--quantize-weights int4`", "int4"),
-    _compressed("`--mixed-bits SIZE`", "mixed-100MB"),
+    _compressed("`--mixed-bits SIZE`", "mixed-450KB"),
     _compressed("`--w8a8`", "w8a8"),
     _compressed("any of these with `--latents packed`", "pal4", latents="packed"),
     _compressed("any of these with `--chunks 2`", "int8", chunks=2),

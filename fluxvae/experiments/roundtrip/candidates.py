@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from fluxvae.artifact.backends import Runner
-from fluxvae.artifact.open import TILED, Artifact, open_artifact
+from fluxvae.artifact.open import TILED, Artifact, open_artifact, require_command
 from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import UsageError
 from fluxvae.experiments.maker import PLAIN_NAMES, Maker, ignore, label_of, weight_bytes
 from fluxvae.experiments.workers import worker_processes
-from fluxvae.files import files_of
+from fluxvae.files import data_sha256, files_of
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.records.roundtrip import Variant
@@ -35,13 +35,26 @@ class VariantSpec:
 
 @dataclass(frozen=True, eq=False)  # the runner holds weights
 class Candidate:
-    """An artifact that can run. ``digest`` is sha256 over its program and weight files."""
+    """An artifact that can run. ``digest`` is sha256 over its program and weight files.
+
+    ``encoded``: it gets the latents of the encoder's artifact, not of the float32 encoder.
+    """
 
     label: str
     recipe: Recipe
     digest: str
     decode: Runner
     variant: Variant
+    encoded: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderArtifact:
+    """An encoder's artifact that can run: image (1, 3, H, W) in [0, 1] to the decoder's latent."""
+
+    recipe: Recipe
+    digest: str
+    encode: Runner
 
 
 def parse_variants(text: str, base: Recipe) -> tuple[VariantSpec, ...]:
@@ -161,6 +174,29 @@ def open_candidate(label: str, path: Path, weights: Weights, size: Size) -> Cand
     return Candidate(label, record.recipe, _digest(paths), decode, variant)
 
 
+def open_encoder(path: Path, encoder: Weights, size: Size) -> EncoderArtifact:
+    """An artifact of ``encoder`` ready to run at ``size``.
+
+    Raises ArtifactError, or UsageError for a decoder's, other weights or other sizes.
+    """
+    opened = open_artifact(path)
+    record = opened.record
+    require_command(path.name, record, "encode")
+    run = opened.runner(_function(opened, encoder, size), "reference")
+    transform = latent_transform(record.recipe, encoder)
+
+    def encode(image: np.ndarray) -> np.ndarray:
+        return transform.to_decoder(run(image))
+
+    return EncoderArtifact(record.recipe, _digest([path]), encode)
+
+
+def with_encoder(candidate: Candidate, encoder: EncoderArtifact, label: str) -> Candidate:
+    """The candidate behind the encoder's artifact."""
+    digest = data_sha256([candidate.digest, encoder.digest])
+    return replace(candidate, label=label, digest=digest, encoded=True)
+
+
 def _evidence(opened: Artifact, function: str) -> str:
     """What the first program does in integers: the others are compressed alike."""
     first = opened.programs[0]
@@ -172,15 +208,18 @@ def _function(opened: Artifact, weights: Weights, size: Size) -> str:
     """The function that decodes ``size``, of an artifact of these very weights."""
     record, name = opened.record, opened.path.name
     if record.weights_digest != weights.digest:
+        option = "--encoder" if record.recipe.encodes else "--weights"
         raise UsageError(
-            f"{name} was made from {record.source.name}, and the reference is decoded with "
-            f"{weights.source.name}: pass the artifact's own with --weights"
+            f"{name} was made from {record.source.name} (digest {record.weights_digest[:12]}), and "
+            f"the reference is made with {weights.source.name} ({weights.digest[:12]}): pass the "
+            f"artifact's own with {option}"
         )
     for function, found in opened.functions_and_sizes():
         if found == size or opened.any_size:
             return function
     sizes = ", ".join(map(str, record.recipe.sizes))
-    raise UsageError(f"{name} decodes {sizes}, not {size}: pass --size, or another artifact")
+    does = "encodes" if record.recipe.encodes else "decodes"
+    raise UsageError(f"{name} {does} {sizes}, not {size}: pass --size, or another artifact")
 
 
 def _digest(paths: Sequence[Path]) -> str:

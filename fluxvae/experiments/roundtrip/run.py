@@ -11,8 +11,8 @@ more waits for its turn; a worker has copies of the three images that it compare
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -27,14 +27,19 @@ from fluxvae.data.calibration import encode
 from fluxvae.data.images import Pixels, unique_names
 from fluxvae.data.photos import as_planes
 from fluxvae.errors import ImageError, ReportError
-from fluxvae.experiments.roundtrip.candidates import Candidate, with_fractions
+from fluxvae.experiments.roundtrip.candidates import (
+    Candidate,
+    EncoderArtifact,
+    with_encoder,
+    with_fractions,
+)
 from fluxvae.experiments.roundtrip.measure import Run, Task, run_here, write_picture
 from fluxvae.experiments.roundtrip.sources import Input, Source
 from fluxvae.files import data_sha256
 from fluxvae.networks.build import build_decoder
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Size
-from fluxvae.records.ablation import Part
+from fluxvae.records.ablation import ALL, Part
 from fluxvae.records.experiment import cell_path
 from fluxvae.records.roundtrip import (
     REFERENCE,
@@ -53,6 +58,7 @@ from fluxvae.validation.metrics import Meter
 
 GAIN = 16.0  # of difference pictures: fp16's error shows as a level or two, four bits' as grey
 CROP = 128  # side of the square shown at 1:1
+ENCODER = "encoder"  # the part that an encoder's artifact is
 TOOLS = ("coremltools", "numpy", "pillow", "scikit-image", "torch")
 
 Tell = Callable[[int, int, str], None]  # steps done, steps in all, what was done
@@ -63,7 +69,8 @@ class Job:
     """Everything a run needs.
 
     ``ablations`` are labels of variants, each with its parts; ``extra`` the candidates of parts
-    that are no variant themselves, labelled as ``part_label`` says.
+    that are no variant themselves, labelled as ``part_label`` says. ``artifact``: of the encoder,
+    for trips by artifacts alone.
     """
 
     family: str
@@ -75,6 +82,29 @@ class Job:
     extra: tuple[Candidate, ...]
     meter: Meter
     out: Path
+    artifact: EncoderArtifact | None = None
+
+    @cached_property
+    def parts(self) -> tuple[Candidate, ...]:
+        """Candidates that are parts only: those of ablations, and trips through the encoder's
+        artifact, by the float32 decoder and by each variant.
+        """
+        if self.artifact is None:
+            return self.extra
+        first = self.candidates[0]
+        torch_decoder = replace(first, digest=REFERENCE, decode=self.decode)
+        alone = with_encoder(torch_decoder, self.artifact, part_label(ENCODER))
+        both = (
+            with_encoder(c, self.artifact, part_label(f"{ENCODER}-{c.label}"))
+            for c in self.candidates
+        )
+        return (*self.extra, alone, *both)
+
+    def decode(self, latent: np.ndarray) -> np.ndarray:
+        """The float32 reference's image (1, 3, H, W) of its latent (1, C, h, w)."""
+        with torch.no_grad():
+            image: np.ndarray = self.decoder(torch.from_numpy(latent)).numpy()
+        return image
 
     @cached_property
     def decoder(self) -> nn.Module:
@@ -114,7 +144,7 @@ def run_roundtrip(
     Raises ReportError when no input can be used, OutputError when nothing can be written.
     """
     names = unique_names([Path(one.name).stem for one in source.inputs])
-    steps = 1 + len(job.candidates) + len(job.extra)
+    steps = 1 + len(job.candidates) + len(job.parts)
     pictures: list[Picture] = []
     results: list[Result] = []
     skipped = list(source.skipped)
@@ -178,8 +208,13 @@ class _ImageRun:
     @cached_property
     def reference(self) -> np.ndarray:
         """(H, W, 3) float32, not clamped."""
-        with torch.no_grad():
-            return self._shape(self.job.decoder(torch.from_numpy(self.latent)).numpy())
+        return self._shape(self.job.decode(self.latent))
+
+    @cached_property
+    def encoded(self) -> np.ndarray:
+        """The latent by the encoder's artifact."""
+        assert self.job.artifact is not None
+        return self.job.artifact.encode(as_planes(self.image.pixels))
 
     def begin(self, run: Run, step: Callable[[int, str], None]) -> None:
         """Decode by the reference, every variant and every part, and have each measured."""
@@ -187,7 +222,7 @@ class _ImageRun:
         step(0, f"float32 decode{changes}")
         write_picture(self.job.out / self._file("original"), self.image.pixels)
         self.begun[REFERENCE] = self._cell(run, None)
-        for number, candidate in enumerate((*self.job.candidates, *self.job.extra), start=1):
+        for number, candidate in enumerate((*self.job.candidates, *self.job.parts), start=1):
             step(number, candidate.label)
             self.begun[candidate.label] = self._cell(run, candidate)
 
@@ -197,7 +232,7 @@ class _ImageRun:
 
     def parts(self) -> dict[str, Figures]:
         """Losses of the candidates that are parts only, by label."""
-        return {c.label: self.begun[c.label]().loss for c in self.job.extra}
+        return {c.label: self.begun[c.label]().loss for c in self.job.parts}
 
     def picture(self) -> Picture:
         height, width = self.image.pixels.shape[:2]
@@ -249,7 +284,9 @@ class _ImageRun:
         return run(task)
 
     def _decoded(self, candidate: Candidate | None) -> np.ndarray:
-        return self.reference if candidate is None else self._shape(candidate.decode(self.latent))
+        if candidate is None:
+            return self.reference
+        return self._shape(candidate.decode(self.encoded if candidate.encoded else self.latent))
 
     def _shape(self, image: np.ndarray) -> np.ndarray:
         """(1, 3, H, W) in the contract's range as (H, W, 3) in about [0, 1]."""
@@ -332,3 +369,24 @@ def _ablations(
             else:
                 loss = {p: figures[part_label(part.recipe.name())] for p, figures in parts.items()}
             yield Ablation(variant, part.name, part.recipe.to_dict(), loss)
+    if job.artifact is not None:
+        yield from _trips(job, job.artifact, results, parts)
+
+
+def _trips(
+    job: Job,
+    encoder: EncoderArtifact,
+    results: Sequence[Result],
+    parts: dict[str, dict[str, Figures]],
+) -> Iterator[Ablation]:
+    """For each variant: the encoder's artifact alone, the decoder's alone, and both."""
+    for candidate in job.candidates:
+        name = f"{candidate.label} behind the encoder's artifact"
+        recipe, label = candidate.recipe.to_dict(), candidate.label
+        alone, both = (part_label(n) for n in (ENCODER, f"{ENCODER}-{label}"))
+        decoder = {r.picture: r.loss for r in results if r.variant == label}
+        losses = ({p: found[key] for p, found in parts.items()} for key in (alone, both))
+        first, together = losses
+        yield Ablation(name, ENCODER, encoder.recipe.to_dict(), first)
+        yield Ablation(name, "decoder", recipe, decoder)
+        yield Ablation(name, ALL, recipe, together)
