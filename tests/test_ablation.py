@@ -35,6 +35,12 @@ def test_each_part_changes_one_thing_of_the_reference() -> None:
     assert parts[-1].recipe == replace(PAL4, layout="nhwc", nhwc_model=True)
 
 
+def test_parts_of_a_full_decoder_have_no_nhwc_graph() -> None:
+    parts = parts_of(replace(PAL4, decoder="full"))
+    assert [p.name for p in parts] == [CONVERTED, "precision", "I/O precision", "pal4", ALL]
+    assert {p.recipe.decoder for p in parts} == {"full"}
+
+
 def test_parts_that_a_variant_has_not_are_left_out() -> None:
     plain = parts_of(Recipe("flux2", sizes=SIZES, io_precision="float32"))
     assert [p.name for p in plain] == [CONVERTED, "precision", "NHWC inside", ALL]

@@ -1,10 +1,12 @@
 """The table's figures against numpy's, artifacts kept and refused, recipes as they are named."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
@@ -20,11 +22,13 @@ from fluxvae.experiments.compare import (
 from fluxvae.experiments.maker import Maker
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package
+from fluxvae.networks.build import build_network
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size
 from fluxvae.validation.metrics import similarity
 from tests.artifacts import Reference, recipe
 from tests.compress.simple import save_simple
+from tests.kl_hot import small_weights
 
 SIZE = Size(64, 64)
 BASE = recipe("flux2", "64", target="iOS18")
@@ -64,6 +68,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(weights: Weights, views: tuple[View, ...], folder: Path) -> Comparison:
     recipes = parse_recipes("int8-plain,w8a8-plain", BASE)
     return compare_variants(Simple(weights, folder, latent=views[0].values), recipes, views)
+
+
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+def test_full_networks_and_encoders_are_compared_too(tmp_path: Path, part: str) -> None:
+    weights = small_weights("flux1", part)
+    encoder = small_weights("flux1", "encoder") if part == "decoder" else None
+    base = recipe("flux1", "64", decoder="full", part=part)
+    wanted = parse_recipes("int8-plain", base)
+    views = load_views("photos", weights, encoder, SIZE)
+    compared = compare_variants(Maker(weights, tmp_path), wanted, views)
+    plain, int8 = compared.rows
+    assert plain.psnr_db > 60 > int8.psnr_db > 30
+    assert math.isnan(int8.ssim) == (part == "encoder")
+    with torch.no_grad():
+        output = build_network(weights)(torch.from_numpy(views[0].values))
+    assert np.array_equal(views[0].reference, output.numpy())
+    again = compare_variants(Never(weights, tmp_path), wanted, views)
+    assert [row.psnr_db for row in again.rows] == [row.psnr_db for row in compared.rows]
 
 
 def test_views_are_what_torch_decodes(views: tuple[View, ...]) -> None:

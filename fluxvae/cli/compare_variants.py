@@ -22,7 +22,7 @@ from fluxvae.cli.options import (
     say,
     verbose_option,
 )
-from fluxvae.cli.sources import Sources
+from fluxvae.cli.sources import AnySources
 from fluxvae.cli.text import hanging
 from fluxvae.errors import UsageError
 from fluxvae.recipes import TARGETS, Recipe
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 RECIPES = "fp16,int8,pal6,pal4,w8a8"
 MEASURE = (
     "PSNR: unclamped output of the saved package, run by the reference executor, against the "
-    "float32 PyTorch decoder; mean over {count} pictures ({names}), none of which calibration saw."
+    "float32 PyTorch network; mean over {count} pictures ({names}), none of which calibration saw."
 )
 
 
 @click.command("compare-variants")
-@option_group("sources", Sources)
+@option_group("sources", AnySources)
 @click.option(
     "--recipes",
     default=RECIPES,
@@ -82,7 +82,7 @@ MEASURE = (
 @json_option
 @verbose_option
 def command(
-    sources: Sources,
+    sources: AnySources,
     recipes: str,
     size: str,
     target: str | None,
@@ -95,7 +95,7 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Compress one decoder in several ways: bytes, PSNR, SSIM and int8 arithmetic in one table.
+    """Compress one network in several ways: bytes, PSNR, SSIM and int8 arithmetic in one table.
 
     Each recipe is converted, saved, and its package run on the same pictures. The first row is
     float16 without compression: what precision alone costs.
@@ -117,10 +117,17 @@ def command(
     from fluxvae.experiments.maker import Maker, calibration_for
 
     (chosen,) = one_size(size, "a comparison")
-    wanted = parse_recipes(recipes, Recipe(sources.variant, sizes=(chosen,), target=target))
+    base = Recipe(
+        sources.variant,
+        decoder=sources.decoder,
+        part=sources.part,
+        sizes=(chosen,),
+        target=target,
+    )
+    wanted = parse_recipes(recipes, base)
     _check_trained(wanted, checkpoint)
-    weights, encoder = sources.load_pair("pictures are measured as its latents")
-    say(f"decoding the held-out pictures at {chosen} with the float32 PyTorch decoder")
+    weights, encoder = sources.load_with_encoder("pictures are measured as its latents")
+    say(f"running the float32 PyTorch {sources.part} on the held-out pictures at {chosen}")
     views = load_views(images, weights, encoder, chosen, say)
     ctrl_c = click.get_current_context().find_object(CtrlC) or CtrlC()
     seen = calibration_for(wanted, calibration, weights, encoder, say)
@@ -176,6 +183,11 @@ def _row_json(row: Row) -> dict[str, Any]:
     }
 
 
+def _ssim(row: Row) -> str:
+    """A dash for latents, which have none."""
+    return "-" if math.isnan(row.ssim) else f"{row.ssim:.4f}"
+
+
 def plain_table(compared: Comparison) -> str:
     """Aligned text within 100 columns: figures, evidence, what they mean."""
     wide = max(len(row.label) for row in compared.rows)
@@ -186,7 +198,7 @@ def plain_table(compared: Comparison) -> str:
     for row in compared.rows:
         lines.append(
             f"{row.label:<{wide}}  {row.recipe.granularity or '-':<13}  {row.bytes:>8}  "
-            f"{row.fraction:>7.3f}  {row.psnr_db:>7.2f}  {_worst(row):>5.1f}  {row.ssim:>6.4f}  "
+            f"{row.fraction:>7.3f}  {row.psnr_db:>7.2f}  {_worst(row):>5.1f}  {_ssim(row):>6}  "
             f"{row.evidence.int8_macs:>9.1%}"
         )
     lines.append("")
@@ -207,7 +219,7 @@ def markdown_table(compared: Comparison) -> str:
     for row in compared.rows:
         lines.append(
             f"| {row.label} | {row.recipe.granularity or ''} | {row.bytes:,} | {row.fraction:.3f} "
-            f"| {row.psnr_db:.1f} | {_worst(row):.1f} | {row.ssim:.4f} "
+            f"| {row.psnr_db:.1f} | {_worst(row):.1f} | {_ssim(row)} "
             f"| {row.evidence.int8_macs:.0%} |"
         )
     weights = compared.weights

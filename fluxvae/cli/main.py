@@ -24,7 +24,7 @@ COMMANDS = {
     "cache": ("fluxvae.cli.cache", "Show and clear what fluxvae keeps to be quicker."),
     "compare-variants": (
         "fluxvae.cli.compare_variants",
-        "Compress a decoder in several ways; one table.",
+        "Compress a network in several ways; one table.",
     ),
     "roundtrip": ("fluxvae.cli.roundtrip", "Images through every variant: see and measure them."),
     "report": ("fluxvae.cli.report", "Make the pages of a round trip or matrix again."),

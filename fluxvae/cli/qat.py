@@ -137,10 +137,7 @@ def command(
     with _process_group(device) as processes:
         first = processes.rank == 0
         log = say if first else _quiet
-        if sources.part == "encoder":
-            weights, network = sources.load(log), sources.find_encoder(log)
-        else:
-            weights, network = sources.load_pair("training needs latents of photos", log)
+        weights, network = sources.load_with_encoder("training needs latents of photos", log)
         job = Job(weights, network, begin, calibration, images, settings, path, overwrite,
                   save_every, compressions())  # fmt: skip
         trained = run_job(job, processes=processes, say=log, watch=_watcher(first))

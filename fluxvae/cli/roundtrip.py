@@ -24,7 +24,7 @@ from fluxvae.cli.options import (
     say,
     verbose_option,
 )
-from fluxvae.cli.sources import Sources, offline_option, weights_option
+from fluxvae.cli.sources import AnySources, decoder_option, offline_option, weights_option
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.recipes import Recipe, Size, parse_sizes
 from fluxvae.schema import plain
@@ -50,6 +50,7 @@ ARTIFACTS = "artifacts"  # what is made, below --out
     help="Which decoder. [default: of the newest artifact in coreml_out/, which is measured too, "
     "with its weights and size]",
 )
+@decoder_option
 @weights_option
 @click.option("--encoder", metavar="PATH", help="Encoder that makes the images' latents.")
 @click.option(
@@ -97,6 +98,7 @@ ARTIFACTS = "artifacts"  # what is made, below --out
 @verbose_option
 def command(
     variant: str | None,
+    decoder: str,
     weights: str | None,
     encoder: str | None,
     encoder_artifact: Path | None,
@@ -131,11 +133,12 @@ def command(
     if variant is None:
         base, wanted, weights = _of_newest(variants, weights, sizes, offline)
     else:
-        base = Recipe(variant, sizes=sizes or parse_sizes(SIZE))
+        base = Recipe(variant, decoder=decoder, sizes=sizes or parse_sizes(SIZE))
         wanted = parse_variants(variants, base)
     record, pages = _run(
-        base, wanted, Sources(base.variant, weights, encoder, offline), encoder_artifact, images,
-        calibration, ablate, out, workers or min(2, _cores()), overwrite, verbose,
+        base, wanted, AnySources(base.variant, weights, encoder, offline, base.decoder),
+        encoder_artifact, images, calibration, ablate, out, workers or min(2, _cores()),
+        overwrite, verbose,
     )  # fmt: skip
     if as_json:
         files = {"record": str(out / RECORD), "pages": [str(page) for page in pages]}
@@ -154,8 +157,8 @@ def _of_newest(
 ) -> tuple[Recipe, tuple[VariantSpec, ...], str | None]:
     """Decoder, variants and ``--weights`` of a round trip of the newest artifact.
 
-    Without ``sizes``, at its smallest. Raises UsageError when it is not of a tiny decoder,
-    WeightsError as ``resolve_weights``.
+    Without ``sizes``, at its smallest. Raises UsageError when it is an encoder, WeightsError as
+    ``resolve_weights``.
     """
     from fluxvae.cli.newest import newest_artifact
     from fluxvae.experiments.roundtrip.candidates import add_artifact, parse_variants
@@ -163,13 +166,12 @@ def _of_newest(
 
     opened = newest_artifact()
     recipe, path = opened.record.recipe, opened.programs[0].path
-    if recipe.decoder != "tiny":
+    if recipe.encodes:
         raise UsageError(
-            f"a round trip compares tiny decoders, and {path} holds the {recipe.decoder} one: "
-            "pass --variant, or convert a tiny decoder"
+            f"{path} is an encoder: pass it with --encoder-artifact, and --variant for the decoders"
         )
     _, chosen = resolve_weights(opened.record, spec, offline=offline)
-    base = Recipe(recipe.variant, sizes=sizes or (min(recipe.sizes),))
+    base = Recipe(recipe.variant, decoder=recipe.decoder, sizes=sizes or (min(recipe.sizes),))
     wanted = add_artifact(parse_variants(variants, base), path, recipe)
     label = next(one.label for one in wanted if one.path == path)
     say(f"measuring it as {label}, at {base.sizes[0]}, beside the other variants")
@@ -179,7 +181,7 @@ def _of_newest(
 def _run(
     base: Recipe,
     wanted: tuple[VariantSpec, ...],
-    sources: Sources,
+    sources: AnySources,
     encoder_artifact: Path | None,
     images: str,
     calibration: str,

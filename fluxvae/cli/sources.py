@@ -120,6 +120,12 @@ class Sources:
             )
         return weights, encoder
 
+    def load_with_encoder(self, purpose: str, log: Log = say) -> tuple[Weights, Weights | None]:
+        """``load_pair`` of a decoder; an encoder's weights alone, which need no other."""
+        if self.half == "encoder":
+            return self.load(log), self.find_encoder(log)
+        return self.load_pair(purpose, log)
+
 
 @dataclass(frozen=True)
 class AnySources(Sources):

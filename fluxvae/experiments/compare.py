@@ -1,7 +1,7 @@
-"""Several recipes of one decoder in one table, on the same photos.
+"""Several recipes of one network in one table, on the same photos.
 
 Every recipe is converted and saved; the saved package is run by the reference executor and compared
-with the float32 torch decoder. Compression did not look at any of the photos.
+with the float32 torch network. Compression did not look at any of the photos.
 """
 
 import math
@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fluxvae.artifact.backends import make_runner
+from fluxvae.artifact.backends import on_network, raw_runner
 from fluxvae.data.calibration import encode, read_folder
 from fluxvae.data.photos import EVALUATION_PHOTOS, crop_image, photo_image
 from fluxvae.errors import UsageError
 from fluxvae.experiments.maker import PLAIN_NAMES, Maker, label_of, weight_bytes
 from fluxvae.files import size_of
 from fluxvae.mil.package import read_package
-from fluxvae.networks.build import build_decoder
+from fluxvae.networks.build import build_network
 from fluxvae.networks.weights import Weights
 from fluxvae.recipes import Recipe, Size, parse_label
 from fluxvae.validation.evidence import Evidence
@@ -29,14 +29,18 @@ from fluxvae.validation.validate import Case, measure
 
 @dataclass(frozen=True, eq=False)  # arrays have no useful ==
 class View(Case):
-    """A held-out picture's latent, and the float32 torch image (1, 3, H, W) of it."""
+    """A held-out picture's latent and the float32 torch image of it; of an encoder the picture and
+    its latent.
+    """
 
     reference: np.ndarray
 
 
 @dataclass(frozen=True)
 class ViewResult:
-    """One picture through one artifact. PSNR of the unclamped output; SSIM of it clamped."""
+    """One picture through one artifact. PSNR of the unclamped output; SSIM of it clamped, NaN of
+    latents.
+    """
 
     name: str
     psnr_db: float
@@ -87,7 +91,7 @@ def parse_recipes(text: str, base: Recipe) -> tuple[Recipe, ...]:
 def load_views(
     images: str,
     weights: Weights,
-    encoder: Weights,
+    encoder: Weights | None,
     size: Size,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[View, ...]:
@@ -101,11 +105,11 @@ def load_views(
     else:
         read = read_folder(Path(images), "use --images photos", say)
         found = [(name, _middle(pixels, size)) for name, pixels in read]
-    decoder, views = build_decoder(weights), []
-    latents = encode(encoder, [image for _, image in found])
-    for (name, _), latent in zip(found, latents, strict=True):
+    network, views = build_network(weights), []
+    given = encode(encoder, [image for _, image in found])
+    for (name, _), values in zip(found, given, strict=True):
         with torch.no_grad():
-            views.append(View(name, "photo", latent, decoder(torch.from_numpy(latent)).numpy()))
+            views.append(View(name, "photo", values, network(torch.from_numpy(values)).numpy()))
     return tuple(views)
 
 
@@ -132,10 +136,16 @@ def compare_variants(maker: Maker, recipes: Sequence[Recipe], views: Sequence[Vi
 def _row(maker: Maker, recipe: Recipe, kept: bool, views: Sequence[View], plain: Row | None) -> Row:
     path, contract = maker.path(recipe), maker.weights.contract
     program = read_package(path)
-    run = make_runner(program, None, recipe.layout, "reference")
-    measured = measure(run, views, lambda view: view.reference, peak=contract.peak)
+    run = on_network(raw_runner(program, None, "reference"), recipe, contract)
+    peak = None if recipe.encodes else contract.peak
+    measured = measure(run, views, lambda view: view.reference, peak=peak)
     results = tuple(
-        ViewResult(one.case.name, one.metrics.psnr_db, one.metrics.max_abs, one.ssim(contract))
+        ViewResult(
+            one.case.name,
+            one.metrics.psnr_db,
+            one.metrics.max_abs,
+            math.nan if recipe.encodes else one.ssim(contract),
+        )
         for one in measured
     )
     size = weight_bytes(path)

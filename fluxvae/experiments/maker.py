@@ -73,7 +73,7 @@ class Maker:
         if self.overwrite or not path.exists():
             return False
         record, source = read_record(read_package(path)), self._source(recipe)
-        wanted = (recipe, self.weights.digest, __version__, source)
+        wanted = (recipe.resolved(), self.weights.digest, __version__, source)
         if record is None or wanted != (
             record.recipe,
             record.weights_digest,
@@ -115,7 +115,7 @@ def calibration_for(
     recipes: Iterable[Recipe],
     source: str,
     weights: Weights,
-    encoder: Weights,
+    encoder: Weights | None,
     log: Callable[[str], None],
 ) -> Calibration | None:
     """``source``'s latents if one of ``recipes`` needs some. Raises as ``load_calibration``."""

@@ -115,6 +115,8 @@ COMMANDS: Mapping[str, _Reasons] = {
     "compile": {},
     "census": {},
     "qat": {},
+    "compare-variants": {},
+    "roundtrip": {},
 }
 
 

@@ -28,10 +28,11 @@ class Part:
 def parts_of(recipe: Recipe) -> tuple[Part, ...]:
     """The parts of a variant, the float32 reference first, all of them together last.
 
-    ``recipe`` has one size. The NHWC rewrite is a part whether the variant has it or not, since
-    it could be chosen for each.
+    ``recipe`` has one size. The NHWC rewrite of a tiny decoder is a part whether the variant has it
+    or not, since it could be chosen for each.
     """
-    base = Recipe(recipe.variant, "float32", "float32", sizes=recipe.sizes)
+    base = Recipe(recipe.variant, "float32", "float32", sizes=recipe.sizes, decoder=recipe.decoder)
+    nhwc = _NHWC if recipe.decoder == "tiny" else {}
     changes: list[tuple[str, dict[str, object]]] = []
     if recipe.precision == "float16":
         changes.append(("precision", {"precision": "float16"}))
@@ -41,9 +42,10 @@ def parts_of(recipe: Recipe) -> tuple[Part, ...]:
         changes.append((recipe.compression.label(), {"compression": recipe.compression}))
     if recipe.output == "image":
         changes.append(("8-bit image output", {"output": "image"}))
-    changes.append(("NHWC inside", _NHWC))
+    if nhwc:
+        changes.append(("NHWC inside", nhwc))
     alone = [Part(name, _changed(base, change)) for name, change in changes]
-    return (Part(CONVERTED, base), *alone, Part(ALL, _changed(recipe, _NHWC)))
+    return (Part(CONVERTED, base), *alone, Part(ALL, _changed(recipe, nhwc)))
 
 
 def _changed(recipe: Recipe, change: dict[str, object]) -> Recipe:

@@ -103,8 +103,7 @@ def _wanted(name: str, base: Recipe) -> VariantSpec:
             f"{name} needs a checkpoint: make it with `fluxvae convert --qat CHECKPOINT` and give "
             "the artifact's path here"
         )
-    recipe = Recipe(base.variant, sizes=base.sizes, target=base.target, compression=compression)
-    return VariantSpec(compression.label(), recipe, None)
+    return VariantSpec(compression.label(), replace(base, compression=compression), None)
 
 
 def make_recipes(recipes: Iterable[Recipe], maker: Maker, *, workers: int, threads: int) -> None:
