@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import fluxvae.artifact.open
 from fluxvae.artifact.decode import decode_file
-from fluxvae.data.latents import pixels
+from fluxvae.data.arrays import pixels
 from fluxvae.errors import ArtifactError, LatentError, OutputError, UsageError
 from fluxvae.mil.executor import Session
 from fluxvae.mil.package import read_package

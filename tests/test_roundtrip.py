@@ -23,8 +23,9 @@ from fluxvae.experiments.roundtrip.candidates import (
     open_encoder,
     parse_variants,
 )
+from fluxvae.experiments.roundtrip.job import GAIN, Job, part_label
 from fluxvae.experiments.roundtrip.measure import run_in
-from fluxvae.experiments.roundtrip.run import GAIN, Job, most_different, part_label, run_roundtrip
+from fluxvae.experiments.roundtrip.run import most_different, run_roundtrip
 from fluxvae.experiments.roundtrip.sources import Source, folder_source, photo_source
 from fluxvae.experiments.workers import worker_processes
 from fluxvae.networks.build import build_decoder, build_encoder

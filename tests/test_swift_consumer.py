@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fluxvae.artifact.backends import make_runner
-from fluxvae.data.latents import pixels
+from fluxvae.data.arrays import pixels
 from fluxvae.device.compile import compile_model
 from fluxvae.mil.package import read_package
 from fluxvae.networks.catalog import demo_contract, find_decoder

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fluxvae.data.latents import from_model, taken_by, to_model, to_planes
+from fluxvae.data.arrays import from_model, taken_by, to_model, to_planes
 from fluxvae.errors import ArtifactError, ToolError
 from fluxvae.mil.executor import OnOp, Session
 from fluxvae.mil.program import Feature, Program, Signature

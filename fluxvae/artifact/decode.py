@@ -9,16 +9,8 @@ import numpy as np
 
 from fluxvae.artifact.open import TILED, Artifact, open_artifact, require_command
 from fluxvae.artifact.record import Record
-from fluxvae.data.latents import (
-    Latent,
-    float16_note,
-    pixels,
-    read_latents,
-    size_of,
-    to_model,
-    to_planes,
-    write_tensors,
-)
+from fluxvae.data.arrays import pixels, to_model, to_planes
+from fluxvae.data.latents import Latent, float16_note, read_latents, size_of, write_tensors
 from fluxvae.errors import OutputError, UsageError
 from fluxvae.files import refuse_existing, write_file
 from fluxvae.networks.catalog import find_decoder

@@ -8,8 +8,9 @@ import numpy as np
 
 from fluxvae.artifact.decode import size_choices
 from fluxvae.artifact.open import open_artifact, require_command
+from fluxvae.data.arrays import to_model
 from fluxvae.data.images import Pixels, fit, image_files, open_image, passed_over, unique_names
-from fluxvae.data.latents import space_metadata, to_model, write_tensors
+from fluxvae.data.latents import space_metadata, write_tensors
 from fluxvae.errors import ImageError, LatentError, UsageError
 from fluxvae.files import refuse_existing
 from fluxvae.recipes import Size

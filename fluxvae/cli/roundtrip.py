@@ -32,8 +32,8 @@ from fluxvae.schema import plain
 if TYPE_CHECKING:
     from fluxvae.experiments.maker import Maker
     from fluxvae.experiments.roundtrip.candidates import VariantSpec
+    from fluxvae.experiments.roundtrip.job import Job
     from fluxvae.experiments.roundtrip.measure import Run
-    from fluxvae.experiments.roundtrip.run import Job
     from fluxvae.networks.weights import Weights
     from fluxvae.records.roundtrip import Roundtrip
 
@@ -266,7 +266,7 @@ def _job(
 ) -> Job:
     """Everything made and opened: variants, and with ``--ablate`` their parts."""
     from fluxvae.experiments.roundtrip.candidates import make_recipes, open_candidate
-    from fluxvae.experiments.roundtrip.run import Job, part_label
+    from fluxvae.experiments.roundtrip.job import Job, part_label
     from fluxvae.records.ablation import parts_of
 
     (size,) = base.sizes

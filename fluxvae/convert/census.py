@@ -14,7 +14,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from fluxvae.convert.program import write_packages
-from fluxvae.data.latents import Latent, taken_by
+from fluxvae.data.arrays import taken_by
+from fluxvae.data.latents import Latent
 from fluxvae.errors import LatentError
 from fluxvae.files import scratch
 from fluxvae.mil.executor import Session

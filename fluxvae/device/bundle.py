@@ -27,7 +27,8 @@ from torch import nn
 
 from fluxvae import __version__
 from fluxvae.artifact.record import make_record
-from fluxvae.data.latents import Latent, beyond_float16, to_model
+from fluxvae.data.arrays import to_model
+from fluxvae.data.latents import Latent, beyond_float16
 from fluxvae.data.photos import EVALUATION_PHOTOS, photo_image
 from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import BundleError, LatentError, OutputError, UsageError

@@ -23,8 +23,8 @@ from fluxvae.compress.forms import CompressedDecoder
 from fluxvae.compress.store import Store
 from fluxvae.convert.coremltools import step_timings
 from fluxvae.convert.program import write_model
+from fluxvae.data.arrays import to_model
 from fluxvae.data.calibration import calibration_of
-from fluxvae.data.latents import to_model
 from fluxvae.device.bench import Settings as BenchSettings
 from fluxvae.device.bench import bench, start_swift
 from fluxvae.device.bench_python import Request, start_python

@@ -27,7 +27,8 @@ from fluxvae.artifact.open import open_artifact
 from fluxvae.artifact.record import Record
 from fluxvae.convert.fp16_safety import as_recorded, kept
 from fluxvae.convert.program import write_model
-from fluxvae.data.latents import Latent, taken_by
+from fluxvae.data.arrays import taken_by
+from fluxvae.data.latents import Latent
 from fluxvae.data.spaces import latent_transform
 from fluxvae.errors import ArtifactError
 from fluxvae.files import scratch

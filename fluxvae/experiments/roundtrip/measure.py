@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxvae.data.latents import pixels as to_pixels
+from fluxvae.data.arrays import pixels as to_pixels
 from fluxvae.files import write_file
 from fluxvae.records.roundtrip import Cell, Figures
 from fluxvae.schema import save

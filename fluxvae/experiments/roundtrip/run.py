@@ -11,39 +11,25 @@ more waits for its turn; a worker has copies of the three images that it compare
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from fluxvae import __version__
 from fluxvae.data.calibration import encode
 from fluxvae.data.images import Pixels, unique_names
 from fluxvae.data.photos import as_planes
 from fluxvae.errors import ImageError, ReportError
-from fluxvae.experiments.roundtrip.candidates import (
-    Candidate,
-    EncoderArtifact,
-    with_encoder,
-    with_fractions,
-)
+from fluxvae.experiments.roundtrip.candidates import Candidate
+from fluxvae.experiments.roundtrip.job import GAIN, Job
 from fluxvae.experiments.roundtrip.measure import Run, Task, run_here, write_picture
+from fluxvae.experiments.roundtrip.record import record_of
 from fluxvae.experiments.roundtrip.sources import Input, Source
 from fluxvae.files import data_sha256
-from fluxvae.networks.build import build_decoder
-from fluxvae.networks.weights import Weights
-from fluxvae.recipes import Size
-from fluxvae.records.ablation import ALL, Part
 from fluxvae.records.experiment import cell_path
 from fluxvae.records.roundtrip import (
     REFERENCE,
-    Ablation,
     Cell,
     Crop,
     Figures,
@@ -51,82 +37,12 @@ from fluxvae.records.roundtrip import (
     Result,
     Roundtrip,
     Skipped,
-    Variant,
 )
 from fluxvae.schema import load_kept
-from fluxvae.validation.metrics import Meter
 
-GAIN = 16.0  # of difference pictures: fp16's error shows as a level or two, four bits' as grey
 CROP = 128  # side of the square shown at 1:1
-ENCODER = "encoder"  # the part that an encoder's artifact is
-TOOLS = ("coremltools", "numpy", "pillow", "scikit-image", "torch")
 
 Tell = Callable[[int, int, str], None]  # steps done, steps in all, what was done
-
-
-@dataclass(frozen=True, eq=False)  # networks have no useful ==
-class Job:
-    """Everything a run needs.
-
-    ``ablations`` are labels of variants, each with its parts; ``extra`` the candidates of parts
-    that are no variant themselves, labelled as ``part_label`` says. ``artifact``: of the encoder,
-    for trips by artifacts alone.
-    """
-
-    family: str
-    size: Size
-    weights: Weights
-    encoder: Weights
-    candidates: tuple[Candidate, ...]
-    ablations: tuple[tuple[str, tuple[Part, ...]], ...]
-    extra: tuple[Candidate, ...]
-    meter: Meter
-    out: Path
-    artifact: EncoderArtifact | None = None
-
-    @cached_property
-    def parts(self) -> tuple[Candidate, ...]:
-        """Candidates that are parts only: those of ablations, and trips through the encoder's
-        artifact, by the float32 decoder and by each variant.
-        """
-        if self.artifact is None:
-            return self.extra
-        first = self.candidates[0]
-        torch_decoder = replace(first, digest=REFERENCE, decode=self.decode)
-        alone = with_encoder(torch_decoder, self.artifact, part_label(ENCODER))
-        both = (
-            with_encoder(c, self.artifact, part_label(f"{ENCODER}-{c.label}"))
-            for c in self.candidates
-        )
-        return (*self.extra, alone, *both)
-
-    def decode(self, latent: np.ndarray) -> np.ndarray:
-        """The float32 reference's image (1, 3, H, W) of its latent (1, C, h, w)."""
-        with torch.no_grad():
-            image: np.ndarray = self.decoder(torch.from_numpy(latent)).numpy()
-        return image
-
-    @cached_property
-    def decoder(self) -> nn.Module:
-        """The float32 reference."""
-        return build_decoder(self.weights)
-
-    @cached_property
-    def setting(self) -> dict[str, Any]:
-        """What decides every cell, besides the picture and the candidate."""
-        return {
-            "weights": self.weights.digest,
-            "encoder": self.encoder.digest,
-            "size": str(self.size),
-            "metrics": [asdict(metric) for metric in self.meter.metrics],
-            "gain": GAIN,
-            "tools": tools(),
-        }
-
-
-def tools() -> dict[str, str]:
-    """Versions of what makes the figures; the metrics' libraries are named with the metrics."""
-    return {"fluxvae": __version__, **{name: version(name) for name in TOOLS}}
 
 
 def run_roundtrip(
@@ -182,7 +98,7 @@ def run_roundtrip(
         raise ReportError(
             f"none of the images can be used ({reasons}): give others, or use --images photos"
         )
-    return _record(job, source, pictures, skipped, results, parts)
+    return record_of(job, source, pictures, skipped, results, parts)
 
 
 def _without_path(error: ImageError, name: str) -> str:
@@ -321,72 +237,3 @@ def most_different(images: Iterable[np.ndarray], side: int = CROP) -> Crop:
     sums = table[side:, side:] - table[:-side, side:] - table[side:, :-side] + table[:-side, :-side]
     top, left = np.unravel_index(int(sums.argmax()), sums.shape)
     return Crop(int(top), int(left), side)
-
-
-def part_label(recipe_name: str) -> str:
-    """How the candidate of an ablation's part is called among cells."""
-    return f"part-{recipe_name}"
-
-
-def _record(
-    job: Job,
-    source: Source,
-    pictures: Sequence[Picture],
-    skipped: Sequence[Skipped],
-    results: Sequence[Result],
-    parts: dict[str, dict[str, Figures]],
-) -> Roundtrip:
-    reference = Variant(REFERENCE, "the float32 PyTorch decoder", None, None, None, None, None)
-    return Roundtrip(
-        family=job.family,
-        size=str(job.size),
-        weights=job.weights.source.name,
-        weights_digest=job.weights.digest,
-        encoder=job.encoder.source.name,
-        encoder_digest=job.encoder.digest,
-        source=source.name,
-        gain=GAIN,
-        tools=tools(),
-        metrics=job.meter.metrics,
-        pictures=tuple(pictures),
-        skipped=tuple(skipped),
-        variants=(reference, *with_fractions([c.variant for c in job.candidates])),
-        results=tuple(results),
-        ablations=tuple(_ablations(job, results, parts)),
-    )
-
-
-def _ablations(
-    job: Job, results: Sequence[Result], parts: dict[str, dict[str, Figures]]
-) -> Iterable[Ablation]:
-    """Each variant's parts in order; those that are variants themselves have their results."""
-    labels = {c.recipe: c.label for c in job.candidates}
-    for variant, own in job.ablations:
-        for part in own:
-            label = labels.get(part.recipe)
-            if label is not None:
-                loss = {r.picture: r.loss for r in results if r.variant == label}
-            else:
-                loss = {p: figures[part_label(part.recipe.name())] for p, figures in parts.items()}
-            yield Ablation(variant, part.name, part.recipe.to_dict(), loss)
-    if job.artifact is not None:
-        yield from _trips(job, job.artifact, results, parts)
-
-
-def _trips(
-    job: Job,
-    encoder: EncoderArtifact,
-    results: Sequence[Result],
-    parts: dict[str, dict[str, Figures]],
-) -> Iterator[Ablation]:
-    """For each variant: the encoder's artifact alone, the decoder's alone, and both."""
-    for candidate in job.candidates:
-        name = f"{candidate.label} behind the encoder's artifact"
-        recipe, label = candidate.recipe.to_dict(), candidate.label
-        alone, both = (part_label(n) for n in (ENCODER, f"{ENCODER}-{label}"))
-        decoder = {r.picture: r.loss for r in results if r.variant == label}
-        losses = ({p: found[key] for p, found in parts.items()} for key in (alone, both))
-        first, together = losses
-        yield Ablation(name, ENCODER, encoder.recipe.to_dict(), first)
-        yield Ablation(name, "decoder", recipe, decoder)
-        yield Ablation(name, ALL, recipe, together)
