@@ -105,7 +105,8 @@ REFUSED = [
     ({"sizes": "768,1024", "shapes": "multifunction", "target": "iOS17"}, "needs iOS18"),
     ({"precision": "float8"}, "none of ['float16', 'float32']"),
     ({"target": "iOS14"}, "none of ['iOS15'"),
-    ({"variant": "flux3"}, "known: flux1, flux2"),
+    ({"variant": "sd3"}, "known: flux1, flux2"),
+    ({"variant": "flux3"}, "FLUX 3 is newer"),
 ]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fluxvae.artifact.open import open_artifact
 from fluxvae.artifact.save import save_artifact
+from fluxvae.cli.harness import harness_environment
 from fluxvae.compress import compress
 from fluxvae.data.spaces import latent_transform
 from fluxvae.device.bundle import Request, export_bundle, read_bundle
@@ -21,7 +22,6 @@ from tests.artifacts import recipe
 from tests.conversion_cache import install
 from tests.kl_hot import small_weights
 
-install()
 SIZE = "64x96"
 PALETTE = Compression("palette", bits=6, method="plain")
 
@@ -34,6 +34,7 @@ def weights_of(made: Recipe) -> Weights:
 
 def compiled(weights: Weights, made: Recipe, folder: Path) -> Path:
     """The compiled artifact; of halves the first."""
+    install()
     path = folder / artifact_name(made, "demo")
     solved = None if made.compression is None else compress(weights, made, None).compressed
     save_artifact(weights, made, path, compressed=solved)
@@ -55,7 +56,10 @@ def compiled(weights: Weights, made: Recipe, folder: Path) -> Path:
     ],
     ids=["full-decoder", "compressed-halves", "full-encoder", "tokens-encoder", "tiny-encoder"],
 )
-def test_harness_judges_it_as_python_does(harness: Harness, tmp_path: Path, made: Recipe) -> None:
+def test_harness_judges_it_as_python_does(
+    harness_program: Path, tmp_path: Path, made: Recipe
+) -> None:
+    harness = Harness(harness_program, harness_environment())
     weights = weights_of(made)
     model = compiled(weights, made, tmp_path)
     opened = open_artifact(model)

@@ -375,7 +375,7 @@ def test_encoder_in_place_of_a_decoder_and_back_is_said(
 
 def test_unknown_variant_and_part_are_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="known: flux1, flux2"):
-        load_weights("flux3", "random")
+        load_weights("sd3", "random")
     with pytest.raises(UsageError, match="known: decoder, encoder"):
         load_weights("flux1", "random", part="middle")
 

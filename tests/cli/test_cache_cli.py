@@ -121,4 +121,4 @@ def test_convert_at_another_size_and_layout_finds_the_compression_in_the_cache(
     assert "found in the cache" not in first.err
     assert "int8-plain: found in the cache" in second.err
     (entry,) = run(capsys, "cache", "show", "--json").json["entries"]
-    assert entry["name"].startswith("flux2_tiny_int8-plain_float16_")
+    assert entry["name"].startswith("flux2_tiny_decoder_int8-plain_float16_")

@@ -35,7 +35,6 @@ from tests.artifacts import recipe
 from tests.conversion_cache import install
 from tests.kl_hot import small_weights
 
-install()
 SIDE = 64  # of images in pixels, and of the crops that are calibrated with
 # A float16 program against float32 sums: 68.8 dB and more. With rounded inputs a value at a
 # rounding boundary moves by a whole step: 37.9. With 8-bit images: 39.4, half a level.
@@ -91,6 +90,7 @@ def run(
     weights: Weights, made: Recipe, compressed: CompressedDecoder, folder: Path, given: np.ndarray
 ) -> np.ndarray:
     """The saved artifact's output of what the network takes."""
+    install()
     path = folder / artifact_name(made, "random")
     save_artifact(weights, made, path, compressed=compressed)
     opened = open_artifact(artifact_paths(path, made.chunks)[0])
