@@ -136,7 +136,7 @@ def command(
         base = Recipe(variant, decoder=decoder, sizes=sizes or parse_sizes(SIZE))
         wanted = parse_variants(variants, base)
     record, pages = _run(
-        base, wanted, AnySources(base.variant, weights, encoder, offline, base.decoder),
+        base, wanted, AnySources(base.variant, weights, encoder, offline, base.decoder, base.part),
         encoder_artifact, images, calibration, ablate, out, workers or min(2, _cores()),
         overwrite, verbose,
     )  # fmt: skip

@@ -67,7 +67,7 @@ def test_table_lines_up_and_says_what_it_means(compare: Callable[..., Ran]) -> N
     assert head.split()[:3] == ["recipe", "granularity", "bytes"]
     assert [row.split()[0] for row in rows] == LABELS
     assert len({len(row) for row in (head, *rows)}) == 1
-    for words in ("float32 PyTorch decoder", "float16 alone leaves", "not ours"):
+    for words in ("float32 PyTorch network", "float16 alone leaves", "not ours"):
         assert words in " ".join(ran.out.split())
 
 
